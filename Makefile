@@ -1,0 +1,65 @@
+# shoal from a bare checkout: needs only python3 (3.10 to 3.13), git and make.
+#
+#   make train    train PPO on CartPole-v1           make train ARGS="--seed 3 --total-steps 50000"
+#   make test     run the tests                      make test ARGS="tests/rllib -k checkpoint"
+#   make lint     ruff and mypy                      make bench ARGS=core
+#   make clean    remove .venv and what tools left
+#
+# The first of them makes .venv and installs into it; later calls find the stamp and start at once. The stamp is older
+# than setup.cfg, pyproject.toml or constraints.txt when one of those changed, and then the install is repeated.
+# PYTHON=python3.12 chooses the interpreter, VENV=/some/folder another place for the environment.
+
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint bench clean
+
+help:
+	@sed -n '3,6s/^#//p' Makefile
+
+install: $(STAMP)
+
+# `python3` is tried first, because it is what whoever set up this machine chose; then the others, newest first. A name on
+# the PATH proves nothing (a pyenv shim may have no version behind it), so each candidate is run. Debian's python3 comes
+# without ensurepip, which venv needs.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@set -eu; \
+	suits='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; \
+	found=; \
+	for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10); do \
+		if "$$python" -c "$$suits" 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "shoal needs Python 3.10 to 3.13; found: $$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)." \
+			"Install one of them, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
+		echo "$$found has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	fi; \
+	if [ ! -x "$(BIN)/python" ] || ! "$(BIN)/python" -c "$$suits" 2>/dev/null; then \
+		"$$found" -m venv --clear "$(VENV)"; \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: $(STAMP)
+	$(BIN)/shoal train --algo ppo --env CartPole-v1 $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+# The folder of this checkout may have any name; mypy reads it through a link that is called `shoal`.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	@mkdir -p .typing && ln -sfn .. .typing/shoal
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/shoal bench $(ARGS)
+
+clean:
+	rm -rf "$(VENV)" .typing .mypy_cache .pytest_cache .ruff_cache build dist shoal.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
