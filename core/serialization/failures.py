@@ -1,0 +1,163 @@
+"""Exceptions that travel: what a task raised, from the process that ran it to whoever calls ``get``.
+
+The text of the traceback is made where the frames are, without the runtime's own. The exception travels inside as a pickle of its own, so that
+one which cannot be written or cannot be loaded costs only itself: the failure still arrives, with its text and a `ShoalError` in its place.
+Exceptions are taken apart, not pickled through their constructors, unless their class defines its own reduction.
+
+    shoal::g() (pid=71)                                  the task that failed
+      File "job.py", line 9, in g
+        return shoal.get(ref) + 1
+    shoal.TaskError(ValueError): shoal::f() (pid=70)     because this one did
+      File "job.py", line 4, in f
+        raise ValueError("text")
+    ValueError: text
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from io import BytesIO
+from typing import NamedTuple
+
+from ..errors import Parts, ShoalError, TaskError, put_together, take_apart
+from ..refs import ObjectRef
+from .values import FAILURE, PROTOCOL, Serialized, ValuePickler, dump
+
+#: Frames of files under this folder are the runtime's, not the user's.
+_RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_HEADER = "Traceback (most recent call last):\n"
+_REDUCTIONS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
+
+
+def serialize_failure(exception: BaseException, *, name: str, pid: int, actor: str | None = None) -> Serialized:
+    """What becomes of a task whose code raised `exception`, or whose argument could not be had because of it.
+
+    Args:
+      exception: as caught; its traceback goes into the text. If it is a `TaskError` (a task that this one depends on failed), its text
+        follows as the reason, and its cause becomes the cause.
+      name: what ran, ``f`` or ``Foo.bar``.
+      pid: the process it ran in.
+      actor: description of the actor; None for a task.
+
+    Returns:
+      Of kind FAILURE; `deserialize` gives a `TaskError`, also an instance of the cause's class where that can be.
+    """
+    cause = exception
+    if isinstance(exception, TaskError) and exception.cause is not None:
+        cause = exception.cause
+    pickled, refs, reason = _pickle_cause(cause)
+    payload = _Failure(_text(exception, name, pid, actor), name, pid, actor, pickled, _summary(cause), reason)
+    return Serialized(FAILURE, pickle.dumps(payload, PROTOCOL), [], refs)
+
+
+def serialize_error(error: ShoalError) -> Serialized:
+    """An error that the runtime found by itself (a dead worker, a lost object), to be raised as it is."""
+    data, refs = dump(error)
+    return Serialized(FAILURE, data, [], refs)
+
+
+class _Failure(NamedTuple):
+    text: str
+    name: str
+    pid: int
+    actor: str | None
+    cause: bytes | None  #: pickle of the exception
+    summary: str  #: its type and message
+    reason: str  #: why there is no pickle
+
+    def __reduce__(self) -> tuple:
+        return _load_failure, tuple(self)
+
+
+def _load_failure(*fields: object) -> TaskError:
+    failure = _Failure(*fields)
+    cause, reason = None, failure.reason
+    if failure.cause is not None:
+        try:
+            cause = pickle.loads(failure.cause)
+        except Exception as error:  # the exception's class is the user's code and may raise anything
+            reason = _summary(error)
+    if not isinstance(cause, BaseException):
+        cause = ShoalError(f"{failure.summary} (the exception itself could not be sent: {reason})")
+    error = TaskError(failure.text, function_name=failure.name, cause=cause, pid=failure.pid, actor=failure.actor)
+    return error.as_instance_of_cause()
+
+
+# ---- the exception
+
+
+class _CausePickler(ValuePickler):
+    """Takes exceptions apart; those with a reduction of their own only if `always`."""
+
+    def __init__(self, file: BytesIO, *, always: bool) -> None:
+        super().__init__(file)
+        self._always = always
+
+    def reducer_override(self, obj: object) -> object:
+        if isinstance(obj, BaseException) and not isinstance(obj, TaskError) and (self._always or not _reduces_itself(obj)):
+            parts: Parts = take_apart(obj)
+            return put_together, (type(obj), *parts)
+        return super().reducer_override(obj)
+
+
+def _pickle_cause(cause: BaseException) -> tuple[bytes | None, list[ObjectRef], str]:
+    """The pickle and the refs in it, or None and why there is none."""
+    reason = ""
+    for always in (False, True):
+        file = BytesIO()
+        pickler = _CausePickler(file, always=always)
+        try:
+            pickler.dump(cause)
+            # Only a class with its own reduction can fail to load here; only such a one is worth the trial.
+            if not always and _reduces_itself(cause):
+                pickle.loads(file.getvalue())
+        except Exception as error:  # __reduce__ is the user's code and may raise anything
+            reason = _summary(error)
+        else:
+            return file.getvalue(), pickler.refs, ""
+    return None, [], reason
+
+
+def _reduces_itself(exception: BaseException) -> bool:
+    return any(
+        name in vars(cls) for cls in type(exception).__mro__ if cls.__flags__ & _HEAP_TYPE for name in _REDUCTIONS
+    )
+
+
+# ---- the text
+
+
+def _text(exception: BaseException, name: str, pid: int, actor: str | None) -> str:
+    where = f"pid={pid}" if actor is None else f"pid={pid}, actor={actor}"
+    header = f"shoal::{name}() ({where})\n"
+    tree = traceback.TracebackException(type(exception), exception, exception.__traceback__, compact=True)
+    if isinstance(exception, ShoalError) and not any(map(_is_users, tree.stack)):
+        reason = "".join(tree.format_exception_only())
+        return f"{header}{name}() did not run, because one of its arguments could not be had:\n{reason}".rstrip("\n")
+    _hide_runtime(tree)
+    return header + "".join(tree.format()).removeprefix(_HEADER).rstrip("\n")
+
+
+def _hide_runtime(tree: traceback.TracebackException) -> None:
+    """Takes the runtime's frames out of the exception and of those it is chained to. Where all are the runtime's, all stay."""
+    pending: list[traceback.TracebackException | None] = [tree]
+    while pending:
+        node = pending.pop()
+        if node is None:
+            continue
+        frames = [frame for frame in node.stack if _is_users(frame)]
+        if frames:
+            node.stack = traceback.StackSummary.from_list(frames)
+        pending += [node.__cause__, node.__context__, *(getattr(node, "exceptions", None) or ())]
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    return not frame.filename.startswith(_RUNTIME)
+
+
+def _summary(exception: BaseException) -> str:
+    """``ValueError: text``; also of exceptions whose ``__str__`` raises."""
+    return "".join(traceback.format_exception_only(type(exception), exception)).strip()

@@ -1,0 +1,68 @@
+"""Finds what in a value cannot be pickled, to say so in the error.
+
+Walks from the value to the part that fails, one step at a time: it pickles every child and follows the first that fails. That repeats work
+and runs only once an error is certain. It knows nothing of picklers: the caller says how to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from types import FunctionType, MethodType
+
+_MAX_DEPTH = 12
+_MAX_CHILDREN = 200
+
+
+def describe_culprit(value: object, is_picklable: Callable[[object], bool]) -> str:
+    """Where the part of `value` is that cannot be pickled, and its type: ``value.pool['db'] (a _thread.lock)``."""
+    path = f"function {value.__qualname__}" if isinstance(value, (FunctionType, type)) else "value"
+    visited = {id(value)}
+    for _ in range(_MAX_DEPTH):
+        for step, child in islice(_children(value), _MAX_CHILDREN):
+            if id(child) not in visited and not is_picklable(child):
+                break
+        else:
+            break
+        path += step
+        value = child
+        visited.add(id(value))
+    return f"{path} (a {_type_name(type(value))})"
+
+
+def _type_name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _children(value: object) -> Iterator[tuple[str, object]]:
+    """The parts that pickling `value` would pickle, each with how to write the step to it."""
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from ((f".{{{item!r}}}", item) for item in value)
+    elif isinstance(value, MethodType):
+        yield ".__self__", value.__self__
+    elif isinstance(value, FunctionType):
+        yield from _captured(value)
+    elif isinstance(value, type):
+        yield from ((f".{name}", item) for name, item in vars(value).items() if not name.startswith("__"))
+        if "__init__" in vars(value):
+            yield ".__init__", vars(value)["__init__"]
+    else:
+        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+
+
+def _captured(function: FunctionType) -> Iterator[tuple[str, object]]:
+    code = function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+        try:
+            yield f" -> captured variable {name!r}", cell.cell_contents
+        except ValueError:  # the variable is not assigned yet
+            continue
+    for name in code.co_names:
+        if name in function.__globals__:
+            yield f" -> global {name!r}", function.__globals__[name]
+    for index, default in enumerate(function.__defaults__ or ()):
+        yield f" -> default {index}", default

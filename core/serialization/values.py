@@ -1,0 +1,202 @@
+"""How values become bytes and come back.
+
+A value becomes `Serialized`: a short byte string, and beside it the large buffers (array memory) as views that nobody has copied yet. Whoever
+stores or sends it copies them once, to where they shall be. Pickle protocol 5, by cloudpickle where plain pickle would not do.
+
+    RAW      exactly ``bytes``; they are the data
+    PICKLE   anything else
+    ARRAY    a plain numeric ndarray: data is its header, the one buffer its memory
+    FAILURE  a pickled exception (failures.py); `deserialize` returns it and the caller raises it
+
+Invariants: `deserialize` gives fresh containers every time and read-only arrays, whatever their size, so that a value behaves the same
+whether it came in a message or lies in shared memory. (Arrays of Python objects and subclasses of ndarray are containers in this sense.)
+The buffers of `Serialized` alias the caller's value: use or copy them before the caller can go on.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import cloudpickle
+import numpy as np
+
+from .. import refs as references
+from ..refs import ObjectRef
+from .unpicklable import describe_culprit
+
+RAW = 0
+PICKLE = 1
+FAILURE = 2
+ARRAY = 3
+
+Buffer = bytes | bytearray | memoryview
+
+PROTOCOL = 5
+#: Exact types which C pickle alone writes as cloudpickle would.
+_LEAVES = frozenset({type(None), bool, int, float, complex, str})
+_ITEMS = _LEAVES | {bytes}
+#: Above this, looking at each item costs more than the 1.5 us of a cloudpickle pickler.
+_MAX_SCANNED = 64
+#: dtypes which ``dtype.str`` names fully and which export their memory.
+_NUMERIC = frozenset("biufc")
+_DATES = frozenset("mM")
+
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+@dataclass(slots=True)
+class Serialized:
+    """A value as bytes."""
+
+    kind: int  #: RAW, PICKLE, FAILURE or ARRAY
+    data: bytes
+    buffers: list[memoryview]  #: one-dimensional, contiguous, format "B"; alias the value
+    refs: list[ObjectRef]  #: the refs inside the value, kept alive
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
+
+    def owned(self) -> Serialized:
+        """The same with buffers of its own, for who keeps it after the caller goes on and may change the value."""
+        if not self.buffers:
+            return self
+        return Serialized(self.kind, self.data, [memoryview(bytes(buffer)) for buffer in self.buffers], self.refs)
+
+
+class ValuePickler(cloudpickle.Pickler):
+    """cloudpickle's pickler which takes refs out and writes arrays out of band.
+
+    Args:
+      buffer_callback: receives each ``pickle.PickleBuffer``; None writes them into the stream.
+    """
+
+    def __init__(self, file: BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback)
+        self.refs: list[ObjectRef] = []
+
+    def reducer_override(self, obj: object) -> object:
+        kind = type(obj)
+        if kind is ObjectRef:
+            self.refs.append(obj)
+            return references.rebuild, (obj.binary(), obj.owner)
+        if kind is np.ndarray:
+            return _reduce_array(obj)
+        return super().reducer_override(obj)
+
+
+def serialize(value: object) -> Serialized:
+    """The value as bytes.
+
+    Raises:
+      TypeError: something in the value cannot be pickled; the message says where it is and the pickler's error is the cause.
+    """
+    kind = type(value)
+    if kind in _LEAVES:
+        return Serialized(PICKLE, _dumps(value, PROTOCOL), [], [])
+    if kind is bytes:
+        return Serialized(RAW, value, [], [])
+    if kind is np.ndarray:
+        if value.dtype.kind in _NUMERIC:
+            return _serialize_array(value)
+    elif kind is tuple or kind is list:
+        if len(value) <= _MAX_SCANNED and _ITEMS.issuperset(map(type, value)):
+            return Serialized(PICKLE, _dumps(value, PROTOCOL), [], [])
+    elif kind is dict:
+        if (
+            len(value) <= _MAX_SCANNED
+            and _ITEMS.issuperset(map(type, value.values()))
+            and _ITEMS.issuperset(map(type, value))
+        ):
+            return Serialized(PICKLE, _dumps(value, PROTOCOL), [], [])
+    buffers: list[pickle.PickleBuffer] = []
+    data, refs = dump(value, buffers.append)
+    return Serialized(PICKLE, data, [buffer.raw() for buffer in buffers], refs)
+
+
+def deserialize(kind: int, data: Buffer, buffers: Sequence[Buffer] = ()) -> object:
+    """The value that `serialize` made bytes of; arrays lie in `buffers`, uncopied and read-only.
+
+    Raises:
+      ValueError: `kind` is none of ours.
+      Exception: whatever the value's classes raise while they load, for instance ModuleNotFoundError.
+    """
+    if kind == PICKLE or kind == FAILURE:
+        return _loads(data, buffers=[memoryview(buffer).toreadonly() for buffer in buffers]) if buffers else _loads(data)
+    if kind == ARRAY:
+        dtype, shape, order = _loads(data)
+        return np.ndarray(shape, dtype, memoryview(buffers[0]).toreadonly(), 0, None, order)
+    if kind == RAW:
+        return data if type(data) is bytes else bytes(data)
+    raise ValueError(f"{kind} is no kind of serialized value: it is none of RAW, PICKLE, FAILURE, ARRAY")
+
+
+def dump(
+    value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None
+) -> tuple[bytes, list[ObjectRef]]:
+    """Pickle `value` with `ValuePickler`.
+
+    Returns:
+      The stream and the refs in it.
+
+    Raises:
+      TypeError: as `serialize`.
+    """
+    file = BytesIO()
+    pickler = ValuePickler(file, buffer_callback)
+    try:
+        pickler.dump(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # __reduce__ and __getstate__ are the user's code and may raise anything
+        raise TypeError(f"cannot serialize {describe_culprit(value, _is_picklable)}: {error}") from error
+    return file.getvalue(), pickler.refs
+
+
+def _is_picklable(value: object) -> bool:
+    try:
+        ValuePickler(BytesIO(), _discard).dump(value)
+    except Exception:  # this is the question
+        return False
+    return True
+
+
+def _discard(_buffer: pickle.PickleBuffer) -> None:
+    """Out of band, and not kept."""
+
+
+def _serialize_array(array: np.ndarray) -> Serialized:
+    # numpy's own way through pickle costs 4.0 us here and 2.4 us to load; this one 1.4 us and 1.1 us.
+    array, order = _contiguous(array)
+    header = _dumps((array.dtype.str, array.shape, order), PROTOCOL)
+    return Serialized(ARRAY, header, [pickle.PickleBuffer(array).raw()], [])
+
+
+def _reduce_array(array: np.ndarray) -> object:
+    kind = array.dtype.kind
+    if kind in _NUMERIC:
+        array, order = _contiguous(array)
+        return np.ndarray, (array.shape, array.dtype.str, pickle.PickleBuffer(array), 0, None, order)
+    if array.dtype.hasobject:
+        return NotImplemented
+    array, _ = _contiguous(array)
+    if kind in _DATES:  # numpy exports no buffer of dates and would write them, writeable, into the stream
+        return _view_as, (array.view(np.int64), array.dtype)
+    return array.__reduce_ex__(PROTOCOL)
+
+
+def _view_as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return array.view(dtype)
+
+
+def _contiguous(array: np.ndarray) -> tuple[np.ndarray, str]:
+    flags = array.flags
+    if flags.c_contiguous:
+        return array, "C"
+    if flags.f_contiguous:
+        return array, "F"
+    return np.ascontiguousarray(array), "C"
