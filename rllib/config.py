@@ -1,0 +1,183 @@
+"""What every algorithm can be told: the base config, its checks, and its plain form for files.
+
+One frozen dataclass per algorithm, all of them children of `AlgorithmConfig`. Each field has a type, a default and a
+docstring with unit and reason: the command line shows these as flags and `--help`. A config that exists is a config
+that passed its checks, because `__post_init__` runs them; a child adds its own by extending `__post_init__`.
+
+Who uses this: algorithms define and read configs, `scripts` builds them from flags, checkpoints and run directories
+keep them as JSON (`to_dict`, `from_dict`). Nothing below the algorithms sees a config: parts take plain arguments.
+No torch and no gymnasium here: `shoal train --help` must not wait for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound="AlgorithmConfig")
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, of the wrong type, or out of range. One line of text: the field, its value, the choices.
+
+    Raised before anything has been started; trying again with the same config cannot help.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """Settings that every algorithm understands.
+
+    Raises:
+      ConfigError: a value is out of range.
+    """
+
+    env: str = "CartPole-v1"
+    """Environment to learn: a gymnasium id, or module:attribute for one of your own."""
+
+    num_workers: int = 2
+    """Rollout workers, each an actor with its own process; at least 1. More than there are cores brings nothing."""
+
+    num_envs: int = 8
+    """Environment copies in total, split over the workers; at least one each. More make larger policy batches."""
+
+    total_steps: int = 150_000
+    """Environment steps to train for, summed over all copies. Training stops after the iteration that reaches it."""
+
+    seed: int = 0
+    """Where every random stream starts, 0 or more. The same seed gives the same curve, for any number of workers."""
+
+    device: str = "auto"
+    """Where the learner computes: auto (a GPU if there is one), cpu, cuda, cuda:1, mps."""
+
+    eval_episodes: int = 20
+    """Episodes of one evaluation, played by the frozen policy with its most likely actions; at least 1."""
+
+    eval_interval_steps: int = 0
+    """Environment steps between evaluations while training; 0 evaluates only at the end."""
+
+    checkpoint_interval_steps: int = 50_000
+    """Environment steps between checkpoints; 0 saves only at the end. A crash loses at most this much work."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def validate(config: AlgorithmConfig) -> None:
+    """Check the settings that every algorithm shares.
+
+    Raises:
+      ConfigError: names the first field that is wrong, its value, and what it may be.
+    """
+    if not config.env.strip():
+        raise ConfigError("env is empty: name an environment, CartPole-v1 for instance")
+    for name, least in _LEAST.items():
+        require(config, name, getattr(config, name) >= least, f"at least {least}")
+    require(config, "num_envs", config.num_envs >= config.num_workers, f"at least num_workers ({config.num_workers})")
+    device, _, index = config.device.partition(":")
+    known = device in _DEVICES and (not index or (device == "cuda" and index.isdecimal())) and config.device[-1:] != ":"
+    require(config, "device", known, f"one of {', '.join(_DEVICES)}, or cuda:INDEX")
+
+
+#: Least value that a whole number may have.
+_LEAST = {
+    "num_workers": 1,
+    "num_envs": 1,
+    "total_steps": 1,
+    "seed": 0,
+    "eval_episodes": 1,
+    "eval_interval_steps": 0,
+    "checkpoint_interval_steps": 0,
+}
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def require(config: AlgorithmConfig, field: str, holds: bool, allowed: str) -> None:  # noqa: FBT001 - reads as a sentence
+    """Say in the common form that a field is out of range, unless it `holds`.
+
+    Args:
+      config: whose field it is.
+      field: its name.
+      holds: whether the value is right.
+      allowed: the valid choices, completing "must be ...".
+
+    Raises:
+      ConfigError: "num_workers must be at least 1, not -2".
+    """
+    if not holds:
+        raise ConfigError(f"{field} must be {allowed}, not {getattr(config, field)!r}")
+
+
+def to_dict(config: AlgorithmConfig) -> dict[str, Any]:
+    """The config as plain values that JSON can hold; tuples stay tuples, which JSON writes as lists."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[C], mapping: Mapping[str, Any]) -> C:
+    """Build a config from what `to_dict` gave, also after a trip through JSON. Fields left out take their defaults.
+
+    Raises:
+      ConfigError: a key that no field has, a value of another type than its field, or a value out of range.
+    """
+    annotations = typing.get_type_hints(cls)
+    fields = {field.name: annotations[field.name] for field in dataclasses.fields(cls)}
+    for key in mapping:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=3)
+            choices = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(fields)}"
+            raise ConfigError(f"{cls.__name__} has no field {key!r}: {choices}")
+    return cls(**{key: _conform(key, value, fields[key]) for key, value in mapping.items()})
+
+
+def _conform(field: str, value: Any, annotation: Any) -> Any:
+    """The value as its annotation wants it: JSON's list becomes a tuple, a whole number may stand for a float."""
+    try:
+        return _as(annotation, value)
+    except TypeError:
+        raise ConfigError(f"{field} must be {_spelt(annotation)}, not {value!r}") from None
+
+
+def _as(annotation: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        for choice in arguments:
+            try:
+                return _as(choice, value)
+            except TypeError:
+                continue
+        raise TypeError
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise TypeError
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        each = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(each) != len(value):
+            raise TypeError
+        return tuple(_as(element, item) for element, item in zip(each, value, strict=True))
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if annotation is int and isinstance(value, bool):  # True is an int to Python, but nobody means 1 worker by it
+        raise TypeError
+    if not isinstance(value, annotation):
+        raise TypeError
+    return value
+
+
+def _spelt(annotation: Any) -> str:
+    """`int`, `float or None`, `one of 'a', 'b'`, `tuple of int`: an annotation in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_spelt(choice) for choice in arguments)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin is tuple:
+        return "a list of " + " and ".join(_spelt(choice) for choice in arguments if choice is not Ellipsis)
+    return "None" if annotation is type(None) else str(annotation.__name__)

@@ -1,0 +1,202 @@
+"""Checkpoints come back bit by bit, appear whole or not at all, and every damage is told in one line."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoal.rllib import checkpoints
+from shoal.rllib.checkpoints import MANIFEST, Checkpoint, CheckpointError, latest, load, place_for, save
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    rng = np.random.default_rng(3)
+    return Checkpoint(
+        algorithm="sample",
+        config={"env": "CartPole-v1", "gamma": 0.99, "hidden_sizes": [64, 64], "target_kl": None},
+        counters={"steps": 4096, "iteration": 2, "best": 21.5},
+        tensors={
+            "policy": {
+                "weight": rng.standard_normal((4, 3), dtype=np.float32),
+                "transposed": rng.standard_normal((2, 5)).T,
+                "scalar": np.array(2.5),
+                "empty": np.zeros((0, 3), np.float32),
+            },
+            "optimizer": {"steps": np.array([1, 2]), "mask": np.array([True, False]), "pixels": np.arange(4).astype("u1")},
+            "nothing": {},
+        },
+        random_states={"action": rng.bit_generator.state},
+        extra={"note": "é", "nan": [1, 2]},
+    )
+
+
+def assert_same(left: Checkpoint, right: Checkpoint) -> None:
+    assert left.tensors.keys() == right.tensors.keys()
+    for group, arrays in left.tensors.items():
+        assert arrays.keys() == right.tensors[group].keys()
+        for name, array in arrays.items():
+            other = right.tensors[group][name]
+            assert (array.dtype, array.shape) == (other.dtype, other.shape)
+            np.testing.assert_array_equal(array, other)
+    assert replace(left, tensors={}) == replace(right, tensors={})
+
+
+def test_what_was_saved_is_loaded_bit_by_bit(checkpoint, tmp_path):
+    assert_same(load(save(checkpoint, tmp_path / "a" / "b")), checkpoint)
+
+
+def test_a_generator_restored_from_it_goes_on_where_it_stood(checkpoint, tmp_path):
+    state = load(save(checkpoint, tmp_path / "it")).random_states["action"]
+    one, other = np.random.default_rng(0), np.random.default_rng(0)
+    one.bit_generator.state, other.bit_generator.state = state, checkpoint.random_states["action"]
+    np.testing.assert_array_equal(one.random(5), other.random(5))
+
+
+def test_saving_leaves_only_the_checkpoint_and_replaces_an_older_one(checkpoint, tmp_path):
+    save(checkpoint, tmp_path / "it")
+    newer = replace(checkpoint, counters={"steps": 9}, tensors={"policy": {"w": np.ones(2)}})
+    save(newer, tmp_path / "it")
+    assert_same(load(tmp_path / "it"), newer)
+    assert [place.name for place in tmp_path.iterdir()] == ["it"]
+    assert sorted(place.name for place in (tmp_path / "it").iterdir()) == [MANIFEST, "policy.safetensors"]
+
+
+def test_a_save_that_fails_half_way_leaves_the_older_one(checkpoint, tmp_path, monkeypatch):
+    save(checkpoint, tmp_path / "it")
+    fsyncs = []
+
+    def full_disk(descriptor: int) -> None:
+        fsyncs.append(descriptor)
+        if len(fsyncs) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(replace(checkpoint, counters={}), tmp_path / "it")
+    assert_same(load(tmp_path / "it"), checkpoint)
+    assert [place.name for place in tmp_path.iterdir()] == ["it"]
+
+
+def test_a_rename_that_fails_puts_the_older_one_back(checkpoint, tmp_path, monkeypatch):
+    save(checkpoint, tmp_path / "it")
+    rename, renames = Path.rename, []
+
+    def second_fails(self, target):
+        renames.append(target)
+        if len(renames) == 2:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        save(replace(checkpoint, counters={}), tmp_path / "it")
+    assert_same(load(tmp_path / "it"), checkpoint)
+    assert [place.name for place in tmp_path.iterdir()] == ["it"]
+
+
+def test_what_a_killed_save_left_is_swept_by_the_next(checkpoint, tmp_path):
+    (tmp_path / f"{checkpoints.ASIDE}abc").mkdir()
+    (tmp_path / f"{checkpoints.ASIDE}abc" / "policy.safetensors").write_bytes(b"half")
+    save(checkpoint, tmp_path / "it")
+    assert [place.name for place in tmp_path.iterdir()] == ["it"]
+
+
+def complaint(directory) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(directory)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(directory) in text
+    return text
+
+
+def test_a_missing_checkpoint_and_a_folder_that_is_none_are_told_apart(tmp_path):
+    assert complaint(tmp_path / "gone").endswith("does not exist")
+    assert "is not a checkpoint: it has no manifest.json" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize("position", [0, 40, -1])
+def test_one_flipped_bit_in_a_tensor_file_is_found_and_the_file_is_named(checkpoint, tmp_path, position):
+    path = save(checkpoint, tmp_path / "it") / "policy.safetensors"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    assert "policy.safetensors is damaged: its sha256" in complaint(tmp_path / "it")
+
+
+def test_a_cut_and_a_lost_file_are_found(checkpoint, tmp_path):
+    path = save(checkpoint, tmp_path / "it") / "optimizer.safetensors"
+    os.truncate(path, 10)
+    assert "optimizer.safetensors is damaged: 10 bytes, the manifest says" in complaint(tmp_path / "it")
+    path.unlink()
+    assert "optimizer.safetensors cannot be read (No such file or directory)" in complaint(tmp_path / "it")
+
+
+def test_a_changed_manifest_is_found(checkpoint, tmp_path):
+    path = save(checkpoint, tmp_path / "it") / MANIFEST
+    path.write_text(path.read_text().replace("4096", "4097"))
+    assert "manifest.json is damaged: its sha256" in complaint(tmp_path / "it")
+
+
+RUBBISH = [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"schema_version": "one"}', b'{"schema_version": 1}']
+
+
+@pytest.mark.parametrize("content", RUBBISH)
+def test_any_rubbish_for_a_manifest_is_told_as_damage(tmp_path, content):
+    (tmp_path / MANIFEST).write_bytes(content)
+    assert "manifest.json is damaged" in complaint(tmp_path)
+
+
+def test_a_newer_schema_asks_for_a_newer_shoal(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SCHEMA_VERSION", 99)
+    save(checkpoint, tmp_path / "it")
+    monkeypatch.undo()
+    assert "in schema 99; this shoal reads up to 1: install a newer one" in complaint(tmp_path / "it")
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "policy.pickle", ".safetensors"])
+def test_a_manifest_cannot_name_files_outside_or_of_another_kind(checkpoint, tmp_path, name):
+    path = save(checkpoint, tmp_path / "it") / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    manifest["files"] = {name: {"bytes": 1, "sha256": ""}}
+    manifest["sha256"] = checkpoints._checksum(checkpoints._canonical(manifest))
+    path.write_text(json.dumps(manifest))
+    assert "its entry for" in complaint(tmp_path / "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"tensors": {"../up": {}}}, "tensor group '../up' cannot be a file name"),
+        ({"tensors": {"policy": {"w": np.array([object()])}}}, "tensor group 'policy' cannot be stored"),
+        ({"extra": {"path": object()}}, "the checkpoint of 'sample' holds what JSON cannot"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_before_anything_is_written(checkpoint, tmp_path, change, text):
+    with pytest.raises(CheckpointError, match=text):
+        save(replace(checkpoint, **change), tmp_path / "it")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latest_is_the_highest_step_that_is_complete(checkpoint, tmp_path):
+    for steps in (200, 1_000_000_000, 90_000):
+        save(checkpoint, place_for(tmp_path, steps))
+    assert latest(tmp_path) == place_for(tmp_path, 1_000_000_000)
+    (place_for(tmp_path, 1_000_000_000) / MANIFEST).unlink()
+    assert latest(tmp_path) == tmp_path / "checkpoints" / "step_000090000"
+
+
+def test_latest_says_what_it_looked_for(tmp_path):
+    with pytest.raises(CheckpointError, match="is no directory: give the run directory"):
+        latest(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        latest(tmp_path)
+    shutil.copytree(tmp_path, tmp_path / "checkpoints" / "step_x")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        latest(tmp_path)
