@@ -27,7 +27,7 @@ def checkpoint() -> Checkpoint:
                 "scalar": np.array(2.5),
                 "empty": np.zeros((0, 3), np.float32),
             },
-            "optimizer": {"steps": np.array([1, 2]), "mask": np.array([True, False]), "pixels": np.arange(4).astype("u1")},
+            "optimizer": {"steps": np.array([1, 2]), "mask": np.array([True]), "pixels": np.arange(4).astype("u1")},
             "nothing": {},
         },
         random_states={"action": rng.bit_generator.state},
