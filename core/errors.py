@@ -26,8 +26,9 @@
      |- AuthenticationError
      `- ProtocolError
 
-Wrong arguments are not here: they are ValueError and TypeError where they are given. Every class is made from one message and keyword
-attributes, and comes back from plain pickle with its type, message and attributes. Ray's names for the same classes stand at the end.
+Wrong arguments are not here: they are ValueError and TypeError where they are given. Every class is made from one
+message and keyword attributes, and comes back from plain pickle with its type, message and attributes. Ray's names
+for the same classes stand at the end.
 """
 
 from __future__ import annotations
@@ -35,18 +36,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any
 from weakref import WeakValueDictionary
 
 
 class ShoalError(Exception):
-    """Base of all errors that the runtime raises by itself. Also stands in for a user's exception that could not be sent."""
+    """Base of all errors that the runtime raises by itself. Also stands in for a user's exception that could not be
+    sent.
+    """
 
 
 class TaskError(ShoalError):
     """The user's function raised: the exception that ``get`` of its ref raises.
 
     Raised by ``get``, ``await`` and by every task that takes the failed ref as an argument. Not for a process that died
-    (`WorkerCrashedError`, `ActorDiedError`). A retry helps as far as the user's code may behave otherwise: see ``retry_exceptions``.
+    (`WorkerCrashedError`, `ActorDiedError`). A retry helps as far as the user's code may behave otherwise: see
+    ``retry_exceptions``.
 
     ``get`` raises it as an instance of the cause's class too, where that is possible (`as_instance_of_cause`).
 
@@ -78,18 +83,20 @@ class TaskError(ShoalError):
         return self.traceback_str
 
     # Not __reduce__: in a dual class the cause's own __reduce_ex__ would come before it.
-    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[..., TaskError], tuple]:
-        fields = (self.traceback_str, self.function_name, self.cause, self.pid, self.actor)
-        return _rebuild_task_error, (*fields, isinstance(self, _Dual))
+    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[..., TaskError], tuple[object, ...]]:
+        rebuild = _rebuild_dual if isinstance(self, _Dual) else _rebuild_plain
+        return rebuild, (self.traceback_str, self.function_name, self.cause, self.pid, self.actor)
 
     def as_instance_of_cause(self) -> TaskError:
-        """This failure as an instance of both TaskError and the class of `cause`, so that ``except ValueError`` catches it.
+        """This failure as an instance of both TaskError and the class of `cause`, so that ``except ValueError``
+        catches it.
 
         Returns:
-          An instance of a class named ``TaskError(ValueError)``, made once per cause class, with the cause's ``args`` and attributes. No
-          constructor of the cause's class runs. Plain `self` where no such class can be: the class refuses to be subclassed or its layout
-          cannot be shared; the cause is no ``Exception`` (``except KeyboardInterrupt`` must mean this process); or it is one of the iteration
-          signals, which generators and futures may not carry.
+          An instance of a class named ``TaskError(ValueError)``, made once per cause class, with the cause's ``args``
+          and attributes. No constructor of the cause's class runs. Plain `self` where no such class can be: the class
+          refuses to be subclassed or its layout cannot be shared; the cause is no ``Exception`` (``except
+          KeyboardInterrupt`` must mean this process); or it is one of the iteration signals, which generators and
+          futures may not carry.
         """
         cause = self.cause
         if isinstance(self, _Dual) or not isinstance(cause, Exception) or isinstance(cause, _SIGNALS):
@@ -100,7 +107,7 @@ class TaskError(ShoalError):
             args, members, attributes = take_apart(cause)
             own = {name: getattr(self, name) for name in _TASK_ERROR_FIELDS}
             dual = put_together(_dual_class(type(cause)), args, members, {**attributes, **own})
-        except Exception:  # the class's metaclass or __init_subclass__ is the user's code and may raise anything
+        except Exception:  # noqa: BLE001  the class's metaclass or __init_subclass__ is the user's code and may raise anything
             return self
         # A property of the cause's class may hide ours: then the promised attributes would lie.
         if not isinstance(dual, TaskError) or any(getattr(dual, name, _MISSING) is not own[name] for name in own):
@@ -109,7 +116,9 @@ class TaskError(ShoalError):
 
 
 class TaskCancelledError(ShoalError):
-    """The task was cancelled by ``cancel`` before it had a result. Raised by ``get``. Never retried by the runtime; submit it again to run it."""
+    """The task was cancelled by ``cancel`` before it had a result. Raised by ``get``. Never retried by the runtime;
+    submit it again to run it.
+    """
 
     def __init__(self, message: str = "the task was cancelled", *, task_id: str | None = None) -> None:
         super().__init__(message)
@@ -119,12 +128,15 @@ class TaskCancelledError(ShoalError):
 class WorkerCrashedError(ShoalError):
     """The process that ran the task died (signal, exit) and no retries were left. Raised by ``get``.
 
-    Not when the user's code raised (`TaskError`), nor for an actor (`ActorDiedError`). A retry helps unless the task itself kills its process.
+    Not when the user's code raised (`TaskError`), nor for an actor (`ActorDiedError`). A retry helps unless the task
+    itself kills its process.
     """
 
 
 class OutOfMemoryError(ShoalError):
-    """The task's process was killed because the machine ran out of memory. Raised by ``get``. A retry helps with fewer tasks at a time."""
+    """The task's process was killed because the machine ran out of memory. Raised by ``get``. A retry helps with
+    fewer tasks at a time.
+    """
 
 
 class ActorError(ShoalError):
@@ -149,14 +161,16 @@ class ActorDiedError(ActorError):
 
 
 class ActorUnavailableError(ActorError):
-    """The actor cannot be reached now (it restarts) and may come back; the call may or may not have run. Raised by ``get``.
+    """The actor cannot be reached now (it restarts) and may come back; the call may or may not have run. Raised by
+    ``get``.
 
     A retry can help, if the method may run twice. Not when the actor is known to be dead (`ActorDiedError`).
     """
 
 
 class ObjectLostError(ShoalError):
-    """All copies of the object are gone and it cannot be made again (a ``put`` object has no task to run again). Raised by ``get``.
+    """All copies of the object are gone and it cannot be made again (a ``put`` object has no task to run again).
+    Raised by ``get``.
 
     A retry of the ``get`` cannot help; make the object again.
     """
@@ -167,40 +181,55 @@ class ObjectLostError(ShoalError):
 
 
 class OwnerDiedError(ObjectLostError):
-    """The process that submitted the task or called ``put`` has died, and its objects with it. Raised by ``get`` in a borrower."""
+    """The process that submitted the task or called ``put`` has died, and its objects with it. Raised by ``get`` in a
+    borrower.
+    """
 
 
 class ObjectFreedError(ObjectLostError):
-    """The object was freed on purpose while a ref to it was left. Raised by ``get``. The program frees too early; no retry helps."""
+    """The object was freed on purpose while a ref to it was left. Raised by ``get``. The program frees too early; no
+    retry helps.
+    """
 
 
 class ObjectReconstructionFailedError(ObjectLostError):
-    """The object was lost and the task that made it could not be run again: retries are used up or switched off. Raised by ``get``."""
+    """The object was lost and the task that made it could not be run again: retries are used up or switched off.
+    Raised by ``get``.
+    """
 
 
 class ObjectStoreFullError(ShoalError):
-    """No room for an object in shared memory, or the machine has no memory to back it. Raised by ``put`` and by returning a large result.
+    """No room for an object in shared memory, or the machine has no memory to back it. Raised by ``put`` and by
+    returning a large result.
 
     A retry helps once refs to other objects are dropped. Not for small values, which do not enter the store.
     """
 
 
 class GetTimeoutError(ShoalError, TimeoutError):
-    """``get`` was given a timeout and the value was not there in time. The task goes on; a later ``get`` of the same ref can succeed."""
+    """``get`` was given a timeout and the value was not there in time. The task goes on; a later ``get`` of the same
+    ref can succeed.
+    """
 
 
 class HeadDiedError(ShoalError):
-    """The head process of the session is gone, so nothing can be scheduled. Raised by every waiting call. Call shutdown() and init() again."""
+    """The head process of the session is gone, so nothing can be scheduled. Raised by every waiting call. Call
+    shutdown() and init() again.
+    """
 
 
 class SessionError(ShoalError):
-    """The call needs another state of the session: it is not started, is shut down, or has failed inside. The message says which."""
+    """The call needs another state of the session: it is not started, is shut down, or has failed inside. The message
+    says which.
+    """
 
 
 class UnschedulableError(ShoalError):
-    """No machine of the cluster can ever satisfy the demand. Raised by ``get``, at once rather than never; base of the two below.
+    """No machine of the cluster can ever satisfy the demand. Raised by ``get``, at once rather than never; base of
+    the two below.
 
-    Not while the resources exist but are busy: such work waits. A retry helps only with a smaller demand or a larger cluster.
+    Not while the resources exist but are busy: such work waits. A retry helps only with a smaller demand or a larger
+    cluster.
     """
 
 
@@ -212,34 +241,46 @@ class ActorUnschedulableError(UnschedulableError):
     """As `UnschedulableError`, of an actor: raised by ``get`` of its method calls."""
 
 
-class PendingCallsLimitExceeded(ShoalError):
-    """The handle has ``max_pending_calls`` calls unanswered. Raised by ``.remote()`` itself. A retry helps once some are answered."""
+class PendingCallsLimitExceeded(ShoalError):  # noqa: N818  Ray's name
+    """The handle has ``max_pending_calls`` calls unanswered. Raised by ``.remote()`` itself. A retry helps once some
+    are answered.
+    """
 
 
 class RuntimeEnvSetupError(ShoalError):
-    """The environment that a task or actor asked for (``runtime_env``) could not be made. Raised by ``get``. The message says which step failed."""
+    """The environment that a task or actor asked for (``runtime_env``) could not be made. Raised by ``get``. The
+    message says which step failed.
+    """
 
 
 class ActorAlreadyExistsError(ValueError, ShoalError):
-    """A living actor of the namespace has the name. Raised by ``.remote()``. Use ``get_actor`` or ``get_if_exists=True``; the name is free on its death."""
+    """A living actor of the namespace has the name. Raised by ``.remote()``. Use ``get_actor`` or
+    ``get_if_exists=True``; the name is free on its death.
+    """
 
 
 class ActorHandleNotFoundError(ValueError, ShoalError):
-    """The session does not know the handle's actor, for instance because it was made before another ``init``. Raised by ``kill``."""
+    """The session does not know the handle's actor, for instance because it was made before another ``init``. Raised
+    by ``kill``.
+    """
 
 
 class AuthenticationError(ShoalError):
-    """The peer did not show the session's key, so nothing it sent was read. Raised on connecting. Check which session the address belongs to."""
+    """The peer did not show the session's key, so nothing it sent was read. Raised on connecting. Check which session
+    the address belongs to.
+    """
 
 
 class ProtocolError(ShoalError):
-    """A peer said what it may not say: an unknown message, a wrong field, another version. Raised by the codec; a fault in shoal, no retry helps."""
+    """A peer said what it may not say: an unknown message, a wrong field, another version. Raised by the codec; a
+    fault in shoal, no retry helps.
+    """
 
 
 # ---- exceptions as parts
 
 #: What `put_together` needs: ``args``, values of C-level members and slots, ``__dict__``.
-Parts = tuple[tuple, dict[str, object], dict[str, object]]
+Parts = tuple[tuple[object, ...], dict[str, object], dict[str, object]]
 
 _MISSING = object()
 _SIGNALS = (StopIteration, StopAsyncIteration)
@@ -253,7 +294,8 @@ class _Dual:
     __slots__ = ()
 
 
-# Weak in the values: a dual class lives while one of its exceptions does. Weak keys would never die, since the dual holds its base.
+# Weak in the values: a dual class lives while one of its exceptions does. Weak keys would never die, since the dual
+# holds its base.
 _duals: WeakValueDictionary[type, type] = WeakValueDictionary()
 _duals_lock = threading.Lock()
 
@@ -263,16 +305,19 @@ def _dual_class(cause_class: type[BaseException]) -> type[BaseException]:
         dual = _duals.get(cause_class)
         if dual is None:
             name = f"TaskError({cause_class.__name__})"
-            dual = type(name, (_Dual, TaskError, cause_class), {"__module__": TaskError.__module__, "__qualname__": name})
+            dual = type(name, (_Dual, TaskError, cause_class), {"__module__": TaskError.__module__})
             _duals[cause_class] = dual
     return dual
 
 
-def _rebuild_task_error(
-    traceback_str: str, function_name: str, cause: BaseException | None, pid: int, actor: str | None, is_dual: bool
+def _rebuild_plain(
+    traceback_str: str, function_name: str, cause: BaseException | None, pid: int, actor: str | None
 ) -> TaskError:
-    error = TaskError(traceback_str, function_name=function_name, cause=cause, pid=pid, actor=actor)
-    return error.as_instance_of_cause() if is_dual else error
+    return TaskError(traceback_str, function_name=function_name, cause=cause, pid=pid, actor=actor)
+
+
+def _rebuild_dual(*fields: Any) -> TaskError:
+    return _rebuild_plain(*fields).as_instance_of_cause()
 
 
 def take_apart(error: BaseException) -> Parts:
@@ -282,24 +327,29 @@ def take_apart(error: BaseException) -> Parts:
         if cls is BaseException:
             break  # what is left belongs to the raising: __traceback__, __context__
         for name, descriptor in vars(cls).items():
-            if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and name not in ("__dict__", "__weakref__"):
+            if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and not name.startswith("__"):
                 value = _read(descriptor, error)
                 if value is not _MISSING:
                     members.setdefault(name, value)
     return error.args, members, dict(vars(error))
 
 
-def put_together(cls: type[BaseException], args: tuple, members: dict[str, object], attributes: dict[str, object]) -> BaseException:
-    """An exception of class `cls` in the state that `take_apart` read, made without ``cls.__init__``, ``__new__`` or ``__setstate__``.
+def put_together(
+    cls: type[BaseException], args: tuple[object, ...], members: dict[str, object], attributes: dict[str, object]
+) -> BaseException:
+    """An exception of class `cls` in the state that `take_apart` read, made without ``cls.__init__``, ``__new__`` or
+    ``__setstate__``.
 
-    Constructors with required keywords, or which put something else than their arguments into ``args``, are the common reason why
-    exceptions do not survive pickle.
+    Constructors with required keywords, or which put something else than their arguments into ``args``, are the
+    common reason why exceptions do not survive pickle.
 
     Raises:
       TypeError: the C base of `cls` cannot be made from `args`.
     """
-    native = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE and issubclass(base, BaseException))
-    error = native.__new__(cls, *args)
+    native: Any = next(
+        base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE and issubclass(base, BaseException)
+    )
+    error: BaseException = native.__new__(cls, *args)
     error.args = args
     for base in cls.__mro__:
         for name, descriptor in vars(base).items():

@@ -1,8 +1,9 @@
 """Exceptions that travel: what a task raised, from the process that ran it to whoever calls ``get``.
 
-The text of the traceback is made where the frames are, without the runtime's own. The exception travels inside as a pickle of its own, so that
-one which cannot be written or cannot be loaded costs only itself: the failure still arrives, with its text and a `ShoalError` in its place.
-Exceptions are taken apart, not pickled through their constructors, unless their class defines its own reduction.
+The text of the traceback is made where the frames are, without the runtime's own. The exception travels inside as a
+pickle of its own, so that one which cannot be written or cannot be loaded costs only itself: the failure still
+arrives, with its text and a `ShoalError` in its place. Exceptions are taken apart, not pickled through their
+constructors, unless their class defines its own reduction.
 
     shoal::g() (pid=71)                                  the task that failed
       File "job.py", line 9, in g
@@ -15,18 +16,19 @@ Exceptions are taken apart, not pickled through their constructors, unless their
 
 from __future__ import annotations
 
-import os
 import pickle
 import traceback
+from collections.abc import Callable
 from io import BytesIO
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import Parts, ShoalError, TaskError, put_together, take_apart
 from ..refs import ObjectRef
 from .values import FAILURE, PROTOCOL, Serialized, ValuePickler, dump
 
 #: Frames of files under this folder are the runtime's, not the user's.
-_RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_RUNTIME = str(Path(__file__).absolute().parent.parent / "_")[:-1]
 _HEADER = "Traceback (most recent call last):\n"
 _REDUCTIONS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
@@ -36,8 +38,8 @@ def serialize_failure(exception: BaseException, *, name: str, pid: int, actor: s
     """What becomes of a task whose code raised `exception`, or whose argument could not be had because of it.
 
     Args:
-      exception: as caught; its traceback goes into the text. If it is a `TaskError` (a task that this one depends on failed), its text
-        follows as the reason, and its cause becomes the cause.
+      exception: as caught; its traceback goes into the text. If it is a `TaskError` (a task that this one depends on
+        failed), its text follows as the reason, and its cause becomes the cause.
       name: what ran, ``f`` or ``Foo.bar``.
       pid: the process it ran in.
       actor: description of the actor; None for a task.
@@ -48,15 +50,23 @@ def serialize_failure(exception: BaseException, *, name: str, pid: int, actor: s
     cause = exception
     if isinstance(exception, TaskError) and exception.cause is not None:
         cause = exception.cause
-    pickled, refs, reason = _pickle_cause(cause)
-    payload = _Failure(_text(exception, name, pid, actor), name, pid, actor, pickled, _summary(cause), reason)
-    return Serialized(FAILURE, pickle.dumps(payload, PROTOCOL), [], refs)
+    return _serialize(_text(exception, name, pid, actor), name, pid, actor, cause)
 
 
 def serialize_error(error: ShoalError) -> Serialized:
-    """An error that the runtime found by itself (a dead worker, a lost object), to be raised as it is."""
+    """An error to be raised as it is: one that the runtime found by itself (a dead worker, a lost object), or a
+    `TaskError` that arrived here and is sent on.
+    """
+    if isinstance(error, TaskError) and error.cause is not None:
+        return _serialize(error.traceback_str, error.function_name, error.pid, error.actor, error.cause)
     data, refs = dump(error)
     return Serialized(FAILURE, data, [], refs)
+
+
+def _serialize(text: str, name: str, pid: int, actor: str | None, cause: BaseException) -> Serialized:
+    pickled, refs, reason = _pickle_cause(cause)
+    payload = _Failure(text, name, pid, actor, pickled, _summary(cause), reason)
+    return Serialized(FAILURE, pickle.dumps(payload, PROTOCOL), [], refs)
 
 
 class _Failure(NamedTuple):
@@ -68,22 +78,22 @@ class _Failure(NamedTuple):
     summary: str  #: its type and message
     reason: str  #: why there is no pickle
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Callable[..., TaskError], tuple[object, ...]]:
         return _load_failure, tuple(self)
 
 
-def _load_failure(*fields: object) -> TaskError:
+def _load_failure(*fields: Any) -> TaskError:
     failure = _Failure(*fields)
     cause, reason = None, failure.reason
     if failure.cause is not None:
         try:
-            cause = pickle.loads(failure.cause)
-        except Exception as error:  # the exception's class is the user's code and may raise anything
+            cause = pickle.loads(failure.cause)  # noqa: S301  from a peer that has authenticated
+        except Exception as error:  # noqa: BLE001  the exception's class is the user's code and may raise anything
             reason = _summary(error)
     if not isinstance(cause, BaseException):
         cause = ShoalError(f"{failure.summary} (the exception itself could not be sent: {reason})")
-    error = TaskError(failure.text, function_name=failure.name, cause=cause, pid=failure.pid, actor=failure.actor)
-    return error.as_instance_of_cause()
+    failed = TaskError(failure.text, function_name=failure.name, cause=cause, pid=failure.pid, actor=failure.actor)
+    return failed.as_instance_of_cause()
 
 
 # ---- the exception
@@ -97,13 +107,17 @@ class _CausePickler(ValuePickler):
         self._always = always
 
     def reducer_override(self, obj: object) -> object:
-        if isinstance(obj, BaseException) and not isinstance(obj, TaskError) and (self._always or not _reduces_itself(obj)):
+        if (
+            isinstance(obj, BaseException)
+            and not isinstance(obj, TaskError)
+            and (self._always or not _reduces_itself(obj))
+        ):
             parts: Parts = take_apart(obj)
             return put_together, (type(obj), *parts)
         return super().reducer_override(obj)
 
 
-def _pickle_cause(cause: BaseException) -> tuple[bytes | None, list[ObjectRef], str]:
+def _pickle_cause(cause: BaseException) -> tuple[bytes | None, list[ObjectRef[Any]], str]:
     """The pickle and the refs in it, or None and why there is none."""
     reason = ""
     for always in (False, True):
@@ -113,8 +127,8 @@ def _pickle_cause(cause: BaseException) -> tuple[bytes | None, list[ObjectRef], 
             pickler.dump(cause)
             # Only a class with its own reduction can fail to load here; only such a one is worth the trial.
             if not always and _reduces_itself(cause):
-                pickle.loads(file.getvalue())
-        except Exception as error:  # __reduce__ is the user's code and may raise anything
+                pickle.loads(file.getvalue())  # noqa: S301  our own bytes
+        except Exception as error:  # noqa: BLE001  __reduce__ is the user's code and may raise anything
             reason = _summary(error)
         else:
             return file.getvalue(), pickler.refs, ""
@@ -142,7 +156,9 @@ def _text(exception: BaseException, name: str, pid: int, actor: str | None) -> s
 
 
 def _hide_runtime(tree: traceback.TracebackException) -> None:
-    """Takes the runtime's frames out of the exception and of those it is chained to. Where all are the runtime's, all stay."""
+    """Takes the runtime's frames out of the exception and of those it is chained to. Where all are the runtime's, all
+    stay.
+    """
     pending: list[traceback.TracebackException | None] = [tree]
     while pending:
         node = pending.pop()

@@ -1,14 +1,15 @@
 """Finds what in a value cannot be pickled, to say so in the error.
 
-Walks from the value to the part that fails, one step at a time: it pickles every child and follows the first that fails. That repeats work
-and runs only once an error is certain. It knows nothing of picklers: the caller says how to try.
+Walks from the value to the part that fails, one step at a time: it pickles every child and follows the first that
+fails. That repeats work and runs only once an error is certain. It knows nothing of picklers: the caller says how to
+try.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 
 _MAX_DEPTH = 12
 _MAX_CHILDREN = 200
@@ -19,13 +20,12 @@ def describe_culprit(value: object, is_picklable: Callable[[object], bool]) -> s
     path = f"function {value.__qualname__}" if isinstance(value, (FunctionType, type)) else "value"
     visited = {id(value)}
     for _ in range(_MAX_DEPTH):
-        for step, child in islice(_children(value), _MAX_CHILDREN):
-            if id(child) not in visited and not is_picklable(child):
-                break
-        else:
+        children = islice(_children(value), _MAX_CHILDREN)
+        found = next((pair for pair in children if id(pair[1]) not in visited and not is_picklable(pair[1])), None)
+        if found is None:
             break
-        path += step
-        value = child
+        path += found[0]
+        value = found[1]
         visited.add(id(value))
     return f"{path} (a {_type_name(type(value))})"
 
@@ -56,11 +56,9 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
 
 def _captured(function: FunctionType) -> Iterator[tuple[str, object]]:
     code = function.__code__
-    for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-        try:
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        if cell != CellType():  # a variable that is not assigned yet
             yield f" -> captured variable {name!r}", cell.cell_contents
-        except ValueError:  # the variable is not assigned yet
-            continue
     for name in code.co_names:
         if name in function.__globals__:
             yield f" -> global {name!r}", function.__globals__[name]
