@@ -30,10 +30,13 @@ def doubles(modules: Mapping[str, ModuleType], root: Path) -> list[str]:
     found = []
     for name, module in list(modules.items()):
         file = getattr(module, "__file__", None)
-        if not file or not (path := Path(file).resolve()).is_relative_to(root):
+        if not file or not Path(file).is_absolute():  # torch.ops calls itself "_ops.py"
+            continue
+        if not (path := Path(file).resolve()).is_relative_to(root):
             continue
         parts = path.relative_to(root).with_suffix("").parts
-        if parts[0].startswith(".") or parts[0] == "tests":  # the environment's own libraries; tests go by path
+        # Libraries of an environment inside the checkout, and tests, which pytest imports by path.
+        if parts[0].startswith(".") or parts[0] == "tests" or "site-packages" in parts:
             continue
         own = ".".join(("shoal", *(part for part in parts if part != "__init__")))
         # `python -m` and pytest's own entry run a module a second time under this name; that is not an import.
