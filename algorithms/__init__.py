@@ -1,0 +1,40 @@
+"""The algorithms, by name. Each lives in one file that reads like its paper: config, loss, step.
+
+Nothing here imports torch: a command line asks for configs only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from ..rllib.algorithm import Algorithm
+from ..rllib.config import AlgorithmConfig, ConfigError
+from .ppo import PPO
+
+_BY_NAME: dict[str, type[Algorithm[Any]]] = {PPO.name: PPO}
+
+#: Every algorithm's name, sorted.
+NAMES = tuple(sorted(_BY_NAME))
+
+
+def load(name: str) -> type[Algorithm[Any]]:
+    """The algorithm with this name.
+
+    Raises:
+      ConfigError: there is none; names the choices.
+    """
+    if name not in _BY_NAME:
+        close = difflib.get_close_matches(name.lower(), NAMES, 1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(NAMES)}"
+        raise ConfigError(f"unknown algorithm {name!r}: {hint}")
+    return _BY_NAME[name]
+
+
+def config_class(name: str) -> type[AlgorithmConfig]:
+    """The settings of the algorithm with this name.
+
+    Raises:
+      ConfigError: as ``load``.
+    """
+    return load(name).Config

@@ -1,0 +1,114 @@
+"""Toy environments whose values are known in closed form, and one that fails on purpose.
+
+They test the learning code: where a critic can be exact, whatever differs from the formula is a bug. All follow the
+gymnasium interface, need no seed to be reproducible, and are made by name: ``shoal.envs.probes:Corridor``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+Options = dict[str, Any] | None
+Info = dict[str, Any]
+#: observation, reward, terminated, truncated, info
+Outcome = tuple[np.ndarray, float, bool, bool, Info]
+
+
+class Corridor(gymnasium.Env[np.ndarray, np.int64]):
+    """Walk ``length`` steps, reward 1 each, whatever the action; the end is the task's (terminated).
+
+    Observation: [1] float32, the position 0 .. length.
+    V(position) = (1 - gamma ** (length - position)) / (1 - gamma).
+    """
+
+    def __init__(self, length: int = 5) -> None:
+        self.observation_space = spaces.Box(0.0, float(length), (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._length = length
+        self._position = 0
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        self._position = 0
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> Outcome:  # noqa: ARG002 - walks whatever the action
+        self._position += 1
+        return self._observation(), 1.0, self._position >= self._length, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self._position], np.float32)
+
+
+class EndlessCorridor(Corridor):
+    """A walk without end, reward 1 a step, watched for ``length`` steps at a time (truncated).
+
+    V = 1 / (1 - gamma) everywhere, the last position too: a learner that takes the time limit for an end finds less.
+    """
+
+    def step(self, action: np.int64) -> Outcome:
+        observation, reward, over, _, info = super().step(action)
+        return observation, reward, False, over, info
+
+
+class Choice(gymnasium.Env[np.ndarray, np.int64]):
+    """One-step episodes: a sign is shown, the action that matches it earns 1, the other 0.
+
+    Observation: [1] float32, -1 or 1; action 1 matches 1, action 0 matches -1. The best policy earns exactly 1.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._sign = 1
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        self._sign = int(self.np_random.integers(2)) * 2 - 1
+        return np.array([self._sign], np.float32), {}
+
+    def step(self, action: np.int64) -> Outcome:
+        reward = float((action == 1) == (self._sign == 1))
+        return np.array([self._sign], np.float32), reward, True, False, {}
+
+
+class Target(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One-step episodes with a continuous action: reward -(action - 0.5 * observation) ** 2, best 0.
+
+    Observation: [1] float32 in [-1, 1]; action: [1] float32 in [-1, 1].
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self._shown = np.zeros(1, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        self._shown = self.np_random.uniform(-1.0, 1.0, 1).astype(np.float32)
+        return self._shown.copy(), {}
+
+    def step(self, action: np.ndarray) -> Outcome:
+        if not self.action_space.contains(action):
+            raise ValueError(f"action {action} is outside {self.action_space}")
+        return self._shown.copy(), -float((action[0] - 0.5 * self._shown[0]) ** 2), True, False, {}
+
+
+class FailsToStart(Corridor):
+    """Its constructor raises."""
+
+    def __init__(self) -> None:
+        raise OSError("the level file is missing")
+
+
+class FailsInStep(Corridor):
+    """Raises at the third step of every episode."""
+
+    def step(self, action: np.int64) -> Outcome:
+        if self._position == 2:
+            raise ZeroDivisionError("the physics blew up")
+        return super().step(action)

@@ -1,0 +1,86 @@
+"""Environments by name.
+
+A name is a gymnasium id (``CartPole-v1``), a gymnasium id with the module that registers it
+(``my_package.games:Maze-v0``), or ``module:attribute`` where the attribute is a class or a function that returns an
+environment (``my_package.games:Maze``). The last two are imported in whichever process makes the environment, so the
+module must be importable in the rollout workers too.
+
+``check`` tells whether a name can be made without making it; ``make`` makes one copy. gymnasium is imported at the
+first call only: ``import shoal`` must not pay for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gymnasium
+
+#: How many similar names an error offers.
+MAX_SUGGESTIONS = 5
+
+
+class UnknownEnvironment(ValueError):  # noqa: N818 - reads as what it says
+    """No environment has this name. The text is one line: the name, why, and what is close to it."""
+
+
+def check(env_id: str) -> None:
+    """Make sure that ``make(env_id)`` finds its environment, without constructing it.
+
+    Raises:
+      UnknownEnvironment: no such id, module or attribute.
+    """
+    _constructor(env_id)
+
+
+def make(env_id: str) -> gymnasium.Env[Any, Any]:
+    """One copy of the environment.
+
+    Raises:
+      UnknownEnvironment: no such id, module or attribute.
+      Exception: whatever the environment's own constructor raises.
+    """
+    return _constructor(env_id)()
+
+
+def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    import gymnasium
+
+    module_name, separator, attribute = env_id.partition(":")
+    if separator:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UnknownEnvironment(f"unknown environment {env_id!r}: no module {module_name!r} ({error})") from error
+        if callable(made := getattr(module, attribute, None)):
+            return made  # type: ignore[no-any-return]
+    try:
+        spec = gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:
+        raise UnknownEnvironment(_unknown(env_id, attribute if separator else "")) from error
+    # The passive checker only prints advice, and costs as much per step as CartPole itself.
+    return lambda: gymnasium.make(spec, disable_env_checker=True)
+
+
+def _unknown(env_id: str, attribute: str) -> str:
+    import gymnasium
+
+    if attribute:
+        return f"unknown environment {env_id!r}: the module has no callable {attribute!r} and registers no such id"
+    known = sorted(gymnasium.registry)
+    # Version and case are what people get wrong: compare by the bare lower-case name.
+    by_name: dict[str, list[str]] = {}
+    for name in known:
+        by_name.setdefault(name.rpartition("-v")[0].lower(), []).append(name)
+    bare = (env_id.rpartition("-v")[0] or env_id).lower()
+    matches = difflib.get_close_matches(bare, by_name, MAX_SUGGESTIONS)
+    close = [name for match in matches for name in by_name[match]]
+    if close:
+        return f"unknown environment {env_id!r}: did you mean {', '.join(close[-MAX_SUGGESTIONS:])}?"
+    return (
+        f"unknown environment {env_id!r}: give one of the {len(known)} ids that gymnasium.registry lists "
+        f"(CartPole-v1, Acrobot-v1, Pendulum-v1, ...) or module:attribute"
+    )

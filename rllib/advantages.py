@@ -1,0 +1,43 @@
+"""Advantage estimation. Pure numpy; the rule of episode ends is that of ``envs/vector.py``.
+
+Every row carries the value of its own true successor, so no row is special: neither the last row of a rollout nor
+the last of an episode. Called by the algorithms on the driver, once for each batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def gae(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    *,
+    gamma: float,
+    lam: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised advantage estimation, Schulman et al. 2016 (arXiv:1506.02438), eq. 16.
+
+    Args:
+      rewards:     [T, B] r_t.
+      values:      [T, B] V(s_t).
+      next_values: [T, B] V of the true successor of s_t; where an episode ended, of its last observation and not of
+                   the reset that followed. Ignored where terminated.
+      terminated:  [T, B] bool; the successor is worth 0.
+      truncated:   [T, B] bool; the successor has its value, but is not in the next row.
+      gamma:       discount, in [0, 1].
+      lam:         decay of the trace, in [0, 1].
+
+    Returns:
+      advantages, returns: [T, B] each, in the dtype of the inputs; returns = advantages + values.
+    """
+    deltas = rewards + np.where(terminated, 0.0, gamma * next_values) - values
+    decay = np.where(terminated | truncated, 0.0, gamma * lam).astype(deltas.dtype)
+    advantages = np.empty_like(deltas)
+    ahead = np.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        advantages[t] = ahead = deltas[t] + decay[t] * ahead
+    return advantages, advantages + values

@@ -1,0 +1,218 @@
+"""What every algorithm that learns from rollouts is made of: workers, a learner, counters, checkpoints.
+
+An algorithm is a subclass that says how to build its learner and what one iteration does; it reads from top to bottom
+in its own file. Here is what it need not repeat. ``scripts/train.py`` drives it:
+
+    collect:  weights by reference ->  rollout workers  -> batches through the object store
+    learn:    batches              ->  learner          -> weights of the next version, put once
+
+Same seed, same curve, for any number of workers: copies of the environment are numbered over the whole run, random
+streams belong to the copies (``streams.py``), rollouts are joined in the order of the copies, and acting gives a row
+the same bits in any batch (``policy.py``).
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from ..core import api
+from ..envs import registry
+from ..envs.vector import Episode
+from .batch import Batch, concatenate
+from .checkpoints import Checkpoint, CheckpointError
+from .config import AlgorithmConfig, ConfigError, to_dict
+from .env_runner import EnvRunner
+from .evaluation import Evaluation
+from .learner import Learner
+from .metrics import Window
+from .policy import Policy
+from .weights import PolicySpec, Weights
+from .worker_set import WorkerSet
+
+C = TypeVar("C", bound=AlgorithmConfig)
+
+#: Episodes over which ``return_mean`` and ``episode_length_mean`` are taken.
+EPISODE_WINDOW = 100
+
+
+class Algorithm(abc.ABC, Generic[C]):
+    """A learner and its rollout workers.
+
+    Args:
+      config: Settings. ``shoal.init`` has been called.
+
+    Raises:
+      ConfigError: no such environment, or one with spaces that are not supported.
+      EnvFailure: the environment's constructor raised.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[AlgorithmConfig]]
+
+    def __init__(self, config: C) -> None:
+        try:
+            registry.check(config.env)
+        except registry.UnknownEnvironment as error:
+            raise ConfigError(f"env: {error}") from error
+        self.config = config
+        self.steps = 0  #: environment steps done so far
+        self.iteration = 0  #: iterations done so far
+        self.episodes = 0  #: training episodes that ended so far
+        self._returns = Window(EPISODE_WINDOW)
+        self._lengths = Window(EPISODE_WINDOW)
+        self._resumed_at = 0
+        self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
+        self.workers = WorkerSet(self._make_worker, config.num_workers)
+        try:
+            self.learner = self.build_learner()
+            self.broadcast()
+        except BaseException:
+            self.close()
+            raise
+
+    @abc.abstractmethod
+    def build_learner(self) -> Learner:
+        """The learner, with fresh weights. Called once, when the workers are there: see ``policy_spec``."""
+
+    @abc.abstractmethod
+    def step(self) -> dict[str, float]:
+        """One iteration: collect, learn, broadcast.
+
+        Returns:
+          What happened, ``report()`` among it.
+
+        Raises:
+          EnvFailure: an environment raised.
+          WorkerLostError: a worker keeps dying.
+          DivergedError: the loss has diverged.
+        """
+
+    def policy_spec(self, hidden_sizes: tuple[int, ...]) -> PolicySpec:
+        """The shape of the policy that fits the environment, by asking every worker: an environment that cannot be
+        made anywhere fails here, before training.
+        """
+        specs: list[PolicySpec] = self.workers.map("policy_spec", [(hidden_sizes,)] * len(self.workers))
+        return specs[0]
+
+    def collect(self, num_steps: int) -> Batch:
+        """``num_steps`` steps in every environment copy, with the weights of the last ``broadcast``; counts them.
+
+        Returns:
+          One batch, [num_steps, num_envs], by copy.
+        """
+        request = (self._weights_ref, num_steps, self.iteration)
+        batch = concatenate(self.workers.map("collect", [request] * len(self.workers)))
+        self.steps += batch.num_steps
+        self.episodes += len(batch.episodes)
+        self._returns.extend(finished.episode.episode_return for finished in batch.episodes)
+        self._lengths.extend(finished.episode.length for finished in batch.episodes)
+        return batch
+
+    def broadcast(self) -> None:
+        """Put the learner's weights into the object store, once for all workers; they come with the next request."""
+        self._weights_ref = api.put(self.learner.weights(self.iteration))
+
+    def report(self) -> dict[str, float]:
+        """Progress: steps, iteration, episodes; mean return and length of the last episodes, NaN before the first."""
+        return {
+            "steps": self.steps,
+            "iteration": self.iteration,
+            "episodes": self.episodes,
+            "return_mean": self._returns.mean,
+            "episode_length_mean": self._lengths.mean,
+            "workers_replaced": self.workers.replacements,
+        }
+
+    def evaluate(self, episodes: int) -> Evaluation:
+        """Play episodes with the present policy, frozen, and its likeliest actions; does not count as training.
+
+        Args:
+          episodes: How many; split over the workers. The same ones each time, whatever the number of workers.
+        """
+        shares = [share.tolist() for share in np.array_split(np.arange(episodes), len(self.workers)) if len(share)]
+        by_worker = self.workers.map("evaluate", [(self._weights_ref, share) for share in shares])
+        played: list[Episode] = list(itertools.chain.from_iterable(by_worker))
+        return Evaluation(tuple(e.episode_return for e in played), tuple(e.length for e in played))
+
+    def checkpoint(self) -> Checkpoint:
+        """All that going on needs, between two steps.
+
+        Environments are not part of it: after ``restore`` they start new episodes, with seeds that the run has not
+        used. Random streams need no state, see ``streams.py``.
+        """
+        weights = self.learner.weights(self.iteration)
+        return Checkpoint(
+            algorithm=self.name,
+            config=to_dict(self.config),
+            counters={"steps": self.steps, "iteration": self.iteration, "episodes": self.episodes},
+            tensors={
+                "policy": dict(weights.arrays),
+                "optimizer": self.learner.optimizer_arrays(),
+                "episodes": {
+                    "returns": np.array(self._returns.values, np.float64),
+                    "lengths": np.array(self._lengths.values, np.float64),
+                },
+            },
+            extra={"policy_spec": weights.spec.to_dict()},
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same algorithm, environment and network.
+
+        Raises:
+          CheckpointError: it is of another algorithm, or of a network of another shape.
+        """
+        if checkpoint.algorithm != self.name:
+            raise CheckpointError(f"a checkpoint of {checkpoint.algorithm!r} cannot go on as {self.name!r}")
+        weights = _weights_from(checkpoint)
+        if weights.spec != self.learner.spec:
+            raise CheckpointError(f"the checkpoint's policy is {weights.spec}, this run's is {self.learner.spec}")
+        self.learner.load(weights.arrays, checkpoint.tensors["optimizer"])
+        self.steps = int(checkpoint.counters["steps"])
+        self.iteration = self._resumed_at = int(checkpoint.counters["iteration"])
+        self.episodes = int(checkpoint.counters["episodes"])
+        self._returns = Window(EPISODE_WINDOW, checkpoint.tensors["episodes"]["returns"].tolist())
+        self._lengths = Window(EPISODE_WINDOW, checkpoint.tensors["episodes"]["lengths"].tolist())
+        self.workers.map("resume", [(self.iteration,)] * len(self.workers))
+        self.broadcast()
+
+    @staticmethod
+    def policy_from(checkpoint: Checkpoint) -> Policy:
+        """The policy of a checkpoint, ready to act. Needs neither workers nor torch.
+
+        Raises:
+          CheckpointError: the checkpoint holds no policy.
+        """
+        return Policy(_weights_from(checkpoint))
+
+    def close(self) -> None:
+        """Kill the workers. May be called twice."""
+        self.workers.close()
+
+    def _make_worker(self, worker: int, replacement: int) -> Any:
+        env_indices: Sequence[int] = self._shards[worker].tolist()
+        return (
+            api.remote(EnvRunner)
+            .options(num_cpus=1)
+            .remote(
+                env_id=self.config.env,
+                worker_index=worker,
+                env_indices=env_indices,
+                seed=self.config.seed,
+                resumed_at=self._resumed_at,
+                replacement=replacement,
+            )
+        )
+
+
+def _weights_from(checkpoint: Checkpoint) -> Weights:
+    try:
+        spec = PolicySpec.from_dict(checkpoint.extra["policy_spec"])
+        return Weights(int(checkpoint.counters["iteration"]), spec, checkpoint.tensors["policy"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the checkpoint of {checkpoint.algorithm!r} holds no policy: {error!r}") from error

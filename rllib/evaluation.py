@@ -1,0 +1,119 @@
+"""Playing whole episodes with a fixed policy, and what they earned.
+
+Each episode starts from a seed of its own, so episode 7 of an evaluation is the same one whoever plays it and
+whatever is played beside it. ``play`` needs no actors; ``EnvRunner.evaluate`` plays a share of the episodes with
+``play_episodes`` in a rollout worker.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..envs import registry
+from ..envs.vector import EnvCopy, Episode
+from . import streams
+
+#: Episodes that are played side by side, so that one forward pass serves them all.
+MAX_SIDE_BY_SIDE = 16
+
+#: Two-sided 97.5 % quantiles of Student's t for 1 .. 30 degrees of freedom (any statistics table).
+_T_QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+class Actor(Protocol):
+    """Whatever picks actions: ``Policy``, or a user's own."""
+
+    def act(self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None) -> Any:
+        """Actions, as the environment takes them, for observations [N, ...]."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy earned in some episodes, by episode."""
+
+    returns: tuple[float, ...]  #: undiscounted sums of rewards
+    lengths: tuple[int, ...]  #: steps
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return statistics.fmean(self.returns)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns (n - 1 in the denominator); 0 for a single episode."""
+        return statistics.stdev(self.returns) if len(self.returns) > 1 else 0.0
+
+    @property
+    def ci95(self) -> float:
+        """Half the width of the 95 % t interval of the mean; infinite for a single episode."""
+        count = len(self.returns)
+        if count < 2:
+            return math.inf
+        degrees = count - 1
+        # Beyond the table the expansion about the normal quantile is exact to three digits.
+        quantile = _T_QUANTILES[degrees - 1] if degrees <= len(_T_QUANTILES) else 1.95996 + 2.3723 / (degrees - 1)
+        return quantile * self.std / math.sqrt(count)
+
+
+def play(env_id: str, policy: Actor, episodes: int, seed: int) -> Evaluation:
+    """Play episodes in this process, with deterministic actions.
+
+    Args:
+      env_id: A name that ``envs.registry`` knows.
+      policy: What acts.
+      episodes: How many, >= 1.
+      seed: Decides how each episode starts.
+
+    Raises:
+      UnknownEnvironment: see ``registry.make``.
+      EnvFailure: the environment raised.
+    """
+    played = play_episodes(env_id, policy, range(episodes), seed)
+    return Evaluation(tuple(e.episode_return for e in played), tuple(e.length for e in played))
+
+
+def play_episodes(
+    env_id: str, policy: Actor, episodes: Sequence[int], seed: int, *, worker_index: int | None = None
+) -> list[Episode]:
+    """Play the episodes with these numbers; results in the same order, ``env_index`` is the number."""
+    registry.check(env_id)
+    played: list[Episode] = []
+    for start in range(0, len(episodes), MAX_SIDE_BY_SIDE):
+        numbers = episodes[start : start + MAX_SIDE_BY_SIDE]
+        make = partial(registry.make, env_id)
+        copies = [EnvCopy(make, number, worker_index=worker_index) for number in numbers]
+        played += _play_side_by_side(copies, policy, [streams.evaluation_seed(seed, number) for number in numbers])
+        for copy in copies:
+            copy.close()
+    return played
+
+
+def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence[int]) -> list[Episode]:
+    space = copies[0].observation_space
+    observations = np.zeros((len(copies), *(space.shape or ())), space.dtype)
+    for row, (copy, seed) in enumerate(zip(copies, seeds, strict=True)):
+        copy.reset(observations[row], seed)
+    returns, lengths = [0.0] * len(copies), [0] * len(copies)
+    playing = list(range(len(copies)))
+    while playing:
+        actions = policy.act(observations[playing], deterministic=True)
+        still_playing: list[int] = []
+        for row, action in zip(playing, actions, strict=True):
+            reward, terminated, truncated = copies[row].step(action, observations[row])
+            returns[row] += reward
+            lengths[row] += 1
+            if not (terminated or truncated):
+                still_playing.append(row)
+        playing = still_playing
+    return [Episode(copies[row].env_index, returns[row], lengths[row]) for row in range(len(copies))]

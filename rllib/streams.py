@@ -1,0 +1,50 @@
+"""Random streams, each a function of (seed, purpose, counters) and of nothing else.
+
+No generator lives longer than the call that uses it, so there is no random state to save, to send, or to lose with a
+worker: environment copy 5 draws the same action noise in iteration 70 whichever worker holds it, whether that worker
+was replaced, and whether the run was resumed in between. That is why results do not depend on the number of workers.
+
+Purposes are separated by a number of their own, so that two streams never share a key by accident.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_ENVIRONMENT, _EVALUATION, _ACTIONS, _MINIBATCHES, _WEIGHTS = range(1, 6)
+
+
+def environment_seed(seed: int, env_index: int, resumed_at: int, replacement: int) -> int:
+    """Seed of the first reset of a copy. A copy that is made anew must not repeat its episodes, so the key tells the
+    iteration at which the run was resumed, and how often the copy's worker was replaced.
+    """
+    return _integer(seed, _ENVIRONMENT, env_index, resumed_at, replacement)
+
+
+def evaluation_seed(seed: int, episode: int) -> int:
+    """Seed of the reset that starts an evaluation episode."""
+    return _integer(seed, _EVALUATION, episode)
+
+
+def action_stream(seed: int, env_index: int, iteration: int) -> np.random.Generator:
+    """What one copy's actions are sampled with during one rollout."""
+    return _generator(seed, _ACTIONS, env_index, iteration)
+
+
+def minibatch_stream(seed: int, iteration: int) -> np.random.Generator:
+    """What the learner shuffles one iteration's samples with."""
+    return _generator(seed, _MINIBATCHES, iteration)
+
+
+def weight_seed(seed: int) -> int:
+    """Seed of the weights' initialisation."""
+    return _integer(seed, _WEIGHTS)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def _integer(*key: int) -> int:
+    # 31 bits: the widest that every environment accepts as a seed.
+    return int(np.random.SeedSequence(key).generate_state(1)[0] >> 1)

@@ -1,0 +1,156 @@
+"""The rollout workers of a run, as seen from the driver: requests go in, results come out as they are ready.
+
+One primitive carries every way of collecting. ``submit`` puts a request in flight on a worker, up to ``max_in_flight``
+each; ``completed`` yields results in the order in which ``wait`` reports them, and the caller may submit more while it
+runs. Taking one from each and then stepping is synchronous (``map``); submitting again on each result, and stopping
+when there is enough, is dynamic completion, where a straggler holds up nobody.
+
+Nothing is dropped in silence. If a worker dies, another takes its place and every request that was in flight on it is
+made again; ``replacements`` counts them. If it keeps dying before it finishes anything, ``WorkerLostError`` tells why.
+An exception that a worker's code raised is raised here as it was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import api, errors
+
+#: A worker that dies so often without finishing a request will not be helped by another attempt.
+MAX_DEATHS_IN_A_ROW = 3
+
+
+class WorkerLostError(RuntimeError):
+    """A worker died, again and again. The cause says how: signal or exit code, and the end of its stderr."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A request's result."""
+
+    worker: int  #: index of the worker
+    value: Any  #: what the method returned
+
+
+@dataclass(frozen=True)
+class _Request:
+    worker: int
+    replacement: int  #: which of the worker's lives it was sent to
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class WorkerSet:
+    """A fixed number of workers, each replaced when it dies.
+
+    Args:
+      make: (worker index, how often it was replaced) -> handle of a new actor.
+      count: Number of workers.
+      max_in_flight: Most requests in flight on each.
+    """
+
+    def __init__(self, make: Callable[[int, int], Any], count: int, *, max_in_flight: int = 1) -> None:
+        self._make = make
+        self._max_in_flight = max_in_flight
+        self._actors: list[Any] = []
+        self._replacements = [0] * count
+        self._deaths_in_a_row = [0] * count
+        self._in_flight: dict[Any, _Request] = {}
+        try:
+            for worker in range(count):
+                self._actors.append(make(worker, 0))
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    @property
+    def replacements(self) -> int:
+        """Workers that died and were replaced so far."""
+        return sum(self._replacements)
+
+    def in_flight(self, worker: int) -> int:
+        """Requests in flight on a worker."""
+        return sum(request.worker == worker for request in self._in_flight.values())
+
+    def submit(self, worker: int, method: str, *arguments: Any) -> None:
+        """Put a request in flight.
+
+        Args:
+          worker: Index of the worker.
+          method: Name of the method to call.
+          arguments: Its arguments; references are resolved on the way.
+
+        Raises:
+          RuntimeError: the worker has ``max_in_flight`` requests already.
+        """
+        if self.in_flight(worker) >= self._max_in_flight:
+            raise RuntimeError(f"worker {worker} has {self._max_in_flight} requests in flight; take a result first")
+        self._send(worker, method, arguments)
+
+    def completed(self) -> Iterator[Completed]:
+        """Results as they are ready, until nothing is in flight.
+
+        Raises:
+          WorkerLostError: a worker keeps dying.
+          Exception: whatever a request raised in its worker. That request is gone; the others stay in flight.
+        """
+        while self._in_flight:
+            # No deadline: a rollout takes as long as its environments do, and the runtime reports a worker's death.
+            ready, _ = api.wait(list(self._in_flight), num_returns=1)
+            for ref in ready:
+                request = self._in_flight.pop(ref)
+                try:
+                    value = api.get(ref)
+                except errors.ActorDiedError as error:
+                    self._replace(request, error)
+                except errors.TaskError as error:
+                    raise (error.cause or error) from error
+                else:
+                    self._deaths_in_a_row[request.worker] = 0
+                    yield Completed(request.worker, value)
+
+    def map(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a method once on each of the first ``len(arguments)`` workers and wait for all.
+
+        Returns:
+          Results by worker, whatever the order in which they came.
+
+        Raises:
+          RuntimeError: requests are in flight that are not this call's.
+          Exception: as ``completed``.
+        """
+        if self._in_flight:
+            raise RuntimeError(f"{len(self._in_flight)} requests are still in flight; take their results first")
+        for worker, worker_arguments in enumerate(arguments):
+            self.submit(worker, method, *worker_arguments)
+        results = {result.worker: result.value for result in self.completed()}
+        return [results[worker] for worker in range(len(arguments))]
+
+    def close(self) -> None:
+        """Kill every worker. Requests in flight are given up."""
+        self._in_flight.clear()
+        while self._actors:
+            api.kill(self._actors.pop())
+
+    def _send(self, worker: int, method: str, arguments: tuple[Any, ...]) -> None:
+        ref = getattr(self._actors[worker], method).remote(*arguments)
+        self._in_flight[ref] = _Request(worker, self._replacements[worker], method, arguments)
+
+    def _replace(self, request: _Request, error: errors.ActorDiedError) -> None:
+        worker = request.worker
+        # Several requests may have been in flight on it: only the first to fail finds the dead worker in place.
+        if request.replacement == self._replacements[worker]:
+            self._deaths_in_a_row[worker] += 1
+            if error.actor_init_failed or self._deaths_in_a_row[worker] >= MAX_DEATHS_IN_A_ROW:
+                raise WorkerLostError(
+                    f"rollout worker {worker} died {self._deaths_in_a_row[worker]} times in a row "
+                    f"without finishing {request.method!r}: {error}"
+                ) from error
+            self._replacements[worker] += 1
+            self._actors[worker] = self._make(worker, self._replacements[worker])
+        self._send(worker, request.method, request.arguments)

@@ -1,0 +1,40 @@
+import pytest
+
+from shoal.envs import registry
+from shoal.envs.probes import Corridor
+
+
+def test_a_gymnasium_id_is_made_with_its_time_limit():
+    env = registry.make("CartPole-v1")
+    assert env.spec is not None
+    assert env.spec.id == "CartPole-v1"
+    assert env.spec.max_episode_steps == 500
+
+
+def test_module_and_attribute_name_an_environment_that_is_not_registered():
+    assert isinstance(registry.make("shoal.envs.probes:Corridor"), Corridor)
+
+
+def test_checking_a_name_does_not_construct_the_environment():
+    registry.check("shoal.envs.probes:FailsToStart")
+    with pytest.raises(OSError, match="level file"):
+        registry.make("shoal.envs.probes:FailsToStart")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("CartPol-v1", "CartPole-v1"),
+        ("cartpole-v1", "CartPole-v1"),
+        ("CartPole-v77", "CartPole-v1"),
+        ("Nothing-like-it", "gymnasium.registry"),
+        ("no_such_module:Thing", "no module 'no_such_module'"),
+        ("shoal.envs.probes:Corridoor", "no callable 'Corridoor'"),
+        ("shoal.envs.probes:", "did you mean|gymnasium.registry|no callable"),
+    ],
+)
+def test_an_unknown_name_gets_one_line_that_helps(name, told):
+    with pytest.raises(registry.UnknownEnvironment, match=told) as caught:
+        registry.check(name)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)

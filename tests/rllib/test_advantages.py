@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from shoal.rllib.advantages import gae
+
+
+def literal_gae(rewards, values, next_values, terminated, truncated, gamma, lam):
+    """Eq. 16 written out: a sum over the steps up to the end of the episode or of the rollout, for each row."""
+    T, B = rewards.shape
+    advantages = np.zeros((T, B))
+    for b in range(B):
+        for t in range(T):
+            for k in range(t, T):
+                successor = 0.0 if terminated[k, b] else next_values[k, b]
+                delta = rewards[k, b] + gamma * successor - values[k, b]
+                advantages[t, b] += (gamma * lam) ** (k - t) * delta
+                if terminated[k, b] or truncated[k, b]:
+                    break
+    return advantages
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_gae_is_the_literal_sum(seed):
+    rng = np.random.default_rng(seed)
+    T, B = rng.integers(1, 30), rng.integers(1, 5)
+    rewards, values, next_values = rng.standard_normal((3, T, B))
+    ends = rng.random((T, B))
+    terminated, truncated = ends < 0.15, ends > 0.85
+    gamma, lam = rng.choice([0.0, 0.5, 0.99, 1.0]), rng.choice([0.0, 0.8, 0.95, 1.0])
+    advantages, returns = gae(rewards, values, next_values, terminated, truncated, gamma=gamma, lam=lam)
+    expected = literal_gae(rewards, values, next_values, terminated, truncated, gamma, lam)
+    np.testing.assert_allclose(advantages, expected, atol=1e-12)
+    np.testing.assert_allclose(returns, expected + values, atol=1e-12)
+
+
+def test_with_lambda_one_returns_are_the_discounted_sums_of_rewards():
+    rewards = np.array([[1.0], [2.0], [4.0]])
+    values = np.array([[9.0], [-3.0], [5.0]])
+    next_values = np.array([[-3.0], [5.0], [7.0]])
+    nothing = np.zeros((3, 1), bool)
+    last = np.array([[False], [False], [True]])
+    over = gae(rewards, values, next_values, last, nothing, gamma=0.5, lam=1.0)[1]
+    np.testing.assert_allclose(over[:, 0], [1 + 0.5 * 2 + 0.25 * 4, 2 + 0.5 * 4, 4])
+    cut = gae(rewards, values, next_values, nothing, last, gamma=0.5, lam=1.0)[1]
+    np.testing.assert_allclose(cut[:, 0], over[:, 0] + np.array([0.125, 0.25, 0.5]) * 7)
+
+
+def test_float32_batches_stay_float32():
+    zeros = np.zeros((3, 2), np.float32)
+    flags = np.zeros((3, 2), bool)
+    advantages, returns = gae(zeros, zeros, zeros, flags, flags, gamma=0.99, lam=0.95)
+    assert advantages.dtype == returns.dtype == np.float32
+
+
+def test_inputs_may_be_read_only_as_they_come_from_the_object_store():
+    arrays = [np.ones((3, 2), np.float32) for _ in range(3)] + [np.zeros((3, 2), bool) for _ in range(2)]
+    for array in arrays:
+        array.setflags(write=False)
+    gae(*arrays, gamma=0.9, lam=0.9)

@@ -1,0 +1,88 @@
+"""The rollout worker as a plain object; ``test_algorithm.py`` has it in actors."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from shoal.envs.vector import EnvFailure
+from shoal.rllib.config import ConfigError
+from shoal.rllib.env_runner import EnvRunner
+from shoal.rllib.modules import ActorCritic
+from shoal.rllib.weights import Weights
+
+
+def runner_of(env_id="CartPole-v1", env_indices=(0, 1), **kwargs):
+    return EnvRunner(env_id=env_id, worker_index=0, env_indices=list(env_indices), seed=0, **kwargs)
+
+
+def weights_for(runner, version=0, seed=1):
+    spec = runner.policy_spec((16,))
+    state = ActorCritic(spec, seed).nets.state_dict()
+    return Weights(version, spec, {name: tensor.numpy() for name, tensor in state.items()})
+
+
+def test_the_same_request_gives_the_same_batch_to_the_last_bit():
+    first, second = runner_of(), runner_of()
+    weights = weights_for(first)
+    for iteration in range(3):
+        mine, its = (runner.collect(weights, 20, iteration) for runner in (first, second))
+        np.testing.assert_array_equal(mine.observations, its.observations)
+        np.testing.assert_array_equal(mine.log_probs, its.log_probs)
+
+
+def test_a_replacement_and_a_resumed_runner_start_episodes_of_their_own():
+    starts = []
+    for made in ({}, {"replacement": 1}, {"resumed_at": 5}):
+        runner = runner_of(**made)
+        starts.append(runner.collect(weights_for(runner), 1, 0).observations[0].tolist())
+    runner = runner_of()
+    runner.resume(5)
+    assert runner.collect(weights_for(runner), 1, 0).observations[0].tolist() == starts[2]
+    assert starts[0] != starts[1] != starts[2] != starts[0]
+
+
+def test_resuming_drops_the_episodes_under_way():
+    runner = runner_of("shoal.envs.probes:Corridor", [0])
+    runner.collect(weights_for(runner), 3, 0)
+    runner.resume(1)
+    assert runner.collect(weights_for(runner), 2, 1).observations[:, 0, 0].tolist() == [0, 1]
+
+
+def test_evaluation_leaves_the_training_episodes_where_they_were():
+    runner = runner_of("shoal.envs.probes:Corridor", [0])
+    weights = weights_for(runner)
+    runner.collect(weights, 3, 0)
+    assert [episode.length for episode in runner.evaluate(weights, [0, 1])] == [5, 5]
+    assert runner.collect(weights, 2, 1).observations[:, 0, 0].tolist() == [3, 4]
+
+
+def test_making_a_runner_makes_no_environment_so_that_failures_belong_to_a_call():
+    runner = runner_of("shoal.envs.probes:FailsToStart")
+    with pytest.raises(EnvFailure, match="worker 0, environment 0: its constructor raised OSError"):
+        runner.policy_spec((16,))
+
+
+def test_unsupported_spaces_are_refused_before_anything_is_stepped():
+    with pytest.raises(ConfigError, match="'FrozenLake-v1' has observations Discrete"):
+        runner_of("FrozenLake-v1").policy_spec((16,))
+
+
+def test_rollouts_need_no_torch():
+    program = """
+import sys
+from shoal.rllib.env_runner import EnvRunner
+from shoal.rllib.weights import Weights
+import numpy as np
+runner = EnvRunner(env_id="CartPole-v1", worker_index=0, env_indices=[0, 1], seed=0)
+spec = runner.policy_spec((8,))
+shapes = {"policy.0.weight": (8, 4), "policy.0.bias": (8,), "policy.2.weight": (2, 8), "policy.2.bias": (2,),
+          "value.0.weight": (8, 4), "value.0.bias": (8,), "value.2.weight": (1, 8), "value.2.bias": (1,)}
+weights = Weights(0, spec, {name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+runner.collect(weights, 5, 0)
+runner.evaluate(weights, [0])
+assert "torch" not in sys.modules, "torch was imported"
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr

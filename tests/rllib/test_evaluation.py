@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import pytest
+
+from shoal.envs.vector import EnvFailure
+from shoal.rllib.evaluation import Evaluation, play, play_episodes
+
+
+class Always:
+    """Takes the same action everywhere."""
+
+    def __init__(self, action):
+        self._action = action
+
+    def act(self, observations, *, deterministic, rng=None):
+        assert deterministic
+        return [self._action] * len(observations)
+
+
+def test_every_episode_is_played_to_its_end_and_told_in_order():
+    evaluation = play("shoal.envs.probes:Corridor", Always(0), episodes=37, seed=0)
+    assert evaluation.returns == (5.0,) * 37
+    assert evaluation.lengths == (5,) * 37
+
+
+def test_an_episode_is_the_same_one_whatever_is_played_beside_it():
+    together = play("CartPole-v1", Always(1), episodes=20, seed=4)
+    apart = [play_episodes("CartPole-v1", Always(1), [number], 4)[0] for number in range(20)]
+    assert together.lengths == tuple(episode.length for episode in apart)
+    assert len(set(together.lengths)) > 1
+
+
+def test_another_seed_starts_other_episodes():
+    assert play("CartPole-v1", Always(1), 20, seed=4).lengths != play("CartPole-v1", Always(1), 20, seed=5).lengths
+
+
+def test_a_failing_environment_is_named_with_the_worker_and_the_episode():
+    with pytest.raises(EnvFailure, match="worker 3, environment 6: its step raised ZeroDivisionError"):
+        play_episodes("shoal.envs.probes:FailsInStep", Always(0), [6], 0, worker_index=3)
+
+
+def test_the_interval_holds_the_mean_in_19_of_20_experiments():
+    rng = np.random.default_rng(0)
+    for count in (3, 10, 31, 60):
+        evaluations = [Evaluation(tuple(rng.normal(7.0, 2.0, count)), (1,) * count) for _ in range(4_000)]
+        held = np.mean([abs(evaluation.mean - 7.0) <= evaluation.ci95 for evaluation in evaluations])
+        assert held == pytest.approx(0.95, abs=0.012)
+
+
+def test_deviation_and_interval_of_known_returns():
+    evaluation = Evaluation((1.0, 2.0, 3.0), (1, 1, 1))
+    assert evaluation.mean == 2.0
+    assert evaluation.std == 1.0
+    assert evaluation.ci95 == pytest.approx(4.303 / math.sqrt(3))
+
+
+def test_a_single_episode_has_no_spread_and_no_interval():
+    assert Evaluation((5.0,), (1,)).std == 0.0
+    assert Evaluation((5.0,), (1,)).ci95 == math.inf

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+
+from shoal.rllib.distributions import Categorical
+from shoal.rllib.learner import DivergedError, Learner, resolve_device, use_threads
+from shoal.rllib.modules import ActorCritic
+from shoal.rllib.weights import PolicySpec
+
+SPEC = PolicySpec(3, Categorical(2), (8,))
+
+
+def squared_error(policy, minibatch, settings):
+    values = policy.evaluate_actions(minibatch["observations"], minibatch["actions"])[2]
+    loss = settings["scale"] * (values - minibatch["targets"]).square().mean()
+    return loss, {"loss": loss.detach()}
+
+
+def learner_of(seed=0, max_grad_norm=1e9, lr=0.01, optimizer=torch.optim.Adam):
+    return Learner(
+        ActorCritic(SPEC, seed),
+        squared_error,
+        lambda parameters: optimizer(parameters, lr=lr),
+        device=torch.device("cpu"),
+        max_grad_norm=max_grad_norm,
+    )
+
+
+def columns(seed=0, count=32):
+    rng = np.random.default_rng(seed)
+    return {
+        "observations": rng.standard_normal((count, 3)).astype(np.float32),
+        "actions": rng.integers(2, size=count),
+        "targets": rng.standard_normal(count).astype(np.float32),
+    }
+
+
+def test_updates_lower_the_loss_that_was_handed_in():
+    learner = learner_of()
+    minibatch = learner.to_device(columns())
+    losses = [learner.update(minibatch, {"scale": 1.0})["loss"].item() for _ in range(200)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    learner = learner_of(max_grad_norm=0.5, lr=1.0, optimizer=torch.optim.SGD)
+    before = learner.weights(0).arrays
+    norm = learner.update(learner.to_device(columns()), {"scale": 100.0})["grad_norm"]
+    moved = learner.weights(1).arrays
+    distance = np.sqrt(sum(np.square(moved[name] - before[name]).sum() for name in before))
+    assert norm > 0.5
+    assert distance == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone():
+    learner = learner_of()
+    before = learner.weights(0).arrays
+    spoilt = columns()
+    spoilt["targets"][3] = np.nan
+    with pytest.raises(DivergedError, match="norm is nan at a loss of nan"):
+        learner.update(learner.to_device(spoilt), {"scale": 1.0})
+    after = learner.weights(0).arrays
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_learner_that_takes_over_anothers_arrays_goes_on_bit_for_bit():
+    learner = learner_of()
+    minibatch = learner.to_device(columns())
+    for _ in range(5):
+        learner.update(minibatch, {"scale": 1.0})
+    heir = learner_of(seed=9)
+    heir.load(learner.weights(5).arrays, learner.optimizer_arrays())
+    for each in (learner, heir):
+        for _ in range(5):
+            each.update(minibatch, {"scale": 1.0})
+    mine, its = learner.weights(10).arrays, heir.weights(10).arrays
+    assert all(np.array_equal(mine[name], its[name]) for name in mine)
+
+
+def test_a_learner_that_never_stepped_has_an_optimiser_without_memory_and_can_be_loaded():
+    assert learner_of().optimizer_arrays() == {}
+    heir = learner_of(seed=9)
+    heir.update(heir.to_device(columns()), {"scale": 1.0})
+    heir.load(learner_of().weights(0).arrays, {})
+    assert heir.optimizer_arrays() == {}
+
+
+def test_weights_are_copies_that_later_updates_do_not_touch():
+    learner = learner_of()
+    weights = learner.weights(0)
+    before = weights.arrays["value.0.weight"].copy()
+    learner.update(learner.to_device(columns()), {"scale": 1.0})
+    np.testing.assert_array_equal(weights.arrays["value.0.weight"], before)
+    assert weights.spec == SPEC
+
+
+def test_a_device_that_is_not_there_is_told_in_one_line():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type in {"cpu", "cuda"}
+    with pytest.raises(ValueError, match="device 'cuda:99' cannot be used") as caught:
+        resolve_device("cuda:99")
+    assert "\n" not in str(caught.value)
+
+
+def test_small_networks_get_one_thread():
+    threads = torch.get_num_threads()
+    try:
+        assert use_threads(ActorCritic(SPEC, 0), 256) == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
