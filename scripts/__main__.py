@@ -1,0 +1,64 @@
+"""The `shoal` command, also `python -m shoal.scripts`: picks the command and hands it the rest of the line.
+
+A command's module is imported only when it is called for, so that each starts as fast as it can.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+
+#: Every command and its line in the help. The module of the same name has `main(arguments) -> exit code`.
+COMMANDS = {
+    "train": "train an algorithm on an environment",
+    "evaluate": "play with the policy of a training run",
+    "bench": "measure the speed of the core",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the `shoal` command.
+
+    Args:
+      arguments: what stands behind `shoal`; None takes it from the process.
+
+    Returns:
+      The exit code.
+    """
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("-h", "--help"):
+        print(_help())
+        return 0
+    if command == "--version":
+        print(f"shoal {importlib.metadata.version('shoal')}")
+        return 0
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        print(f"shoal: unknown command {command!r}{hint}; there are these: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        code: int = importlib.import_module(f"shoal.scripts.{command}").main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has left: `shoal evaluate RUN | head -1`
+        # The interpreter flushes stdout once more at exit and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:  # while importing; the commands themselves say more
+        print("shoal: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return f"usage: shoal COMMAND [flags]\n\n{listed}\n\n`shoal COMMAND --help` explains the flags; `shoal --version`."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Flags from typed dataclasses, and bad input told in one line.
+
+`parse` lets tyro read a dataclass from the arguments and turns whatever tyro has to say against them, which it draws as
+boxes, into one line with the valid choices. `run_command` is the frame of every command: it turns what users can do
+wrong into that line on stderr and exit code 2, an environment's own failure into the environment's own traceback, and
+Ctrl-C into a clean message. Everything else keeps its traceback: then the fault is ours.
+
+Used by the commands in this folder. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from shoal.envs.registry import UnknownEnvironment
+from shoal.envs.vector import EnvFailure
+from shoal.rllib.checkpoints import CheckpointError
+from shoal.rllib.config import ConfigError
+from shoal.rllib.learner import DivergedError
+from shoal.rllib.worker_set import WorkerLostError
+
+T = TypeVar("T")
+
+#: Exit codes. Bad input is 2 as everywhere on Unix; a process ended by signal N counts as 128 + N.
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(ValueError):
+    """The command was called wrongly. One line of text: what is wrong, and what to write instead."""
+
+
+def parse(options: type[T], arguments: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
+    """Read `arguments` into the dataclass `options`, nested dataclasses included.
+
+    Args:
+      options: a dataclass; docstrings under its fields become the help.
+      arguments: what stood on the command line.
+      prog: how the command is called, for the help.
+      description: first paragraph of the help.
+      default: values of flags that are not given; None takes the dataclass's own.
+
+    Returns:
+      An instance of `options`.
+
+    Raises:
+      UsageError: a flag is unknown, its value is of the wrong type or missing.
+      SystemExit: with 0, after `--help` was printed.
+    """
+    told = io.StringIO()
+    more: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(told):
+            parsed, unknown = tyro.cli(
+                options, prog=prog, description=description, args=arguments, return_unknown_args=True, **more
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_headline(told.getvalue())) from None
+    if unknown:
+        raise UsageError(_unknown(unknown, flags(options)))
+    return typing.cast(T, parsed)
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What stands behind a flag, before the rest of the command line can be understood; None if nothing does."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+        if argument == flag and position + 1 < len(arguments):
+            return arguments[position + 1]
+    return None
+
+
+def flags(options: Any) -> list[str]:
+    """Every flag that `parse` knows for a dataclass, in the order of its fields; not the positional ones."""
+    origin = typing.get_origin(options) or options
+    types = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(options), strict=False))
+    hints = typing.get_type_hints(origin, include_extras=True)
+    found = []
+    for field in dataclasses.fields(origin):
+        annotation, *markers = _taken_apart(hints[field.name])
+        if tyro.conf.Positional in markers:
+            continue
+        annotation = types.get(annotation, annotation)
+        name = f"--{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(annotation):
+            found += flags(annotation)
+        elif annotation is bool:
+            found += [name, f"--no-{name[2:]}"]
+        else:
+            found.append(name)
+    return found
+
+
+def _taken_apart(annotation: Any) -> tuple[Any, ...]:
+    """The type and the markers of an `Annotated`; a plain type alone."""
+    return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Annotated else (annotation,)
+
+
+def run_command(prog: str, body: Callable[[], int]) -> int:
+    """Run a command's body and turn what went wrong into words and an exit code.
+
+    Args:
+      prog: how the command is called; starts the line on stderr.
+      body: does the work and returns an exit code. It cleans up behind itself.
+
+    Returns:
+      The exit code for the process.
+    """
+    try:
+        return body()
+    except SystemExit as stop:  # --help
+        return stop.code if isinstance(stop.code, int) else DONE
+    except (UsageError, ConfigError, UnknownEnvironment, CheckpointError) as error:
+        say(f"{prog}: {' '.join(str(error).split())}")
+        return BAD_INPUT
+    except EnvFailure as error:
+        say(f"{prog}: {error}")
+        return BAD_INPUT
+    except (DivergedError, WorkerLostError) as error:
+        say(f"{prog}: {error}")
+        return FAILED
+    except KeyboardInterrupt as interrupt:
+        say(f"{prog}: {str(interrupt) or 'interrupted'}")
+        return INTERRUPTED
+
+
+def say(text: str) -> None:
+    """Write a message to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _headline(box: str) -> str:
+    """What a box that tyro drew complains of, on one line: `--num-workers INT: invalid literal for int() ...`."""
+    words: list[str] = []
+    lines = [line.strip().strip("│|").strip() for line in box.splitlines()]
+    for line in lines[1:]:
+        if set(line) <= set("─-╰╯"):  # the rule below the message, or the end of the box
+            break
+        words += line.split()
+    message = " ".join(words)
+    about = re.match(r"Error parsing (?P<what>[^:]+): (?P<reason>.*)", message)
+    if about is None:
+        return message
+    if not about["what"].startswith("-"):  # the name of our class says nothing to a user
+        return about["reason"]
+    # Further down the box explains the flag, beginning with what it wants.
+    usage = next((line for line in lines if line.startswith(f"{about['what']} ")), about["what"])
+    return f"{usage}: {about['reason']}"
+
+
+def _unknown(unknown: Sequence[str], known: Sequence[str]) -> str:
+    flag = next((argument for argument in unknown if argument.startswith("-")), None)
+    if flag is None:
+        return f"unexpected argument {unknown[0]!r}; there are these flags: {', '.join(known)}"
+    flag = flag.partition("=")[0]
+    close = difflib.get_close_matches(flag.replace("_", "-"), known, n=2)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"unknown flag {flag}{hint}; there are these: {', '.join(known)}"

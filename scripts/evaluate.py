@@ -1,0 +1,76 @@
+"""`shoal evaluate RUN_DIR`: play with the policy of a checkpoint and print what it earns.
+
+Plays in this process: no workers are started, and no torch is imported. With the run's own seed, which is the default,
+the episodes are the ones that the run's last evaluation played.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shoal import algorithms
+from shoal.rllib import checkpoints, evaluation
+from shoal.rllib.config import from_dict
+from shoal.scripts import run_directory
+from shoal.scripts.command_line import DONE, UsageError, parse, run_command
+
+PROG = "shoal evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `shoal evaluate` can be told."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    """Run directory, whose newest checkpoint is played; or a checkpoint itself."""
+
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Episodes to play, at least 1; by default as many as the run itself evaluates with."""
+
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Decides how each episode starts, 0 or more; by default the run's own seed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `shoal evaluate` with these arguments and return its exit code."""
+    return run_command(PROG, lambda: evaluate(arguments))
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Load, play, print.
+
+    Raises:
+      UsageError, ConfigError, CheckpointError, UnknownEnvironment: what is wrong, in one line.
+      EnvFailure: the environment raised.
+    """
+    options = parse(
+        Options, arguments, prog=PROG, description="Play with the policy of a training run and print what it earns."
+    )
+    for name in ("episodes", "seed"):
+        least, value = (1, options.episodes) if name == "episodes" else (0, options.seed)
+        if value is not None and value < least:
+            raise UsageError(f"--{name} must be at least {least}, not {value}")
+    place = run_directory.find_checkpoint(options.run)
+    checkpoint = checkpoints.load(place)
+    algorithm = algorithms.load(checkpoint.algorithm)
+    config = from_dict(algorithms.config_class(checkpoint.algorithm), checkpoint.config)
+    policy = algorithm.policy_from(checkpoint)
+    played = evaluation.play(
+        config.env,
+        policy,
+        config.eval_episodes if options.episodes is None else options.episodes,
+        config.seed if options.seed is None else options.seed,
+    )
+    print(f"{checkpoint.algorithm} on {config.env} after {checkpoint.counters['steps']:,} steps ({place})")
+    print(run_directory.describe(played))
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

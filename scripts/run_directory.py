@@ -1,0 +1,111 @@
+"""The folder that a training run leaves behind: its name, its files, and the rules for using one again.
+
+    RUN_DIR/
+      config.json                     algorithm, settings, shoal's version
+      progress.csv  metrics.jsonl  events.*  curve.png       see rllib/loggers.py
+      checkpoints/step_000150000/     see rllib/checkpoints.py
+      evaluation.json                 the last evaluation: every return, mean, deviation, interval
+
+A run owns its folder: training never writes into one that holds another run. Used by `train` and `evaluate`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+from shoal.rllib import checkpoints, config as configs, loggers
+from shoal.rllib.evaluation import Evaluation
+from shoal.scripts.command_line import UsageError
+
+CONFIG = "config.json"
+EVALUATION = "evaluation.json"
+#: Where runs go that were given no folder.
+RUNS = Path("runs")
+#: Any of these makes a folder a run's.
+_SIGNS_OF_A_RUN = (CONFIG, EVALUATION, checkpoints.FOLDER, loggers.CSV_NAME, loggers.JSON_LINES_NAME)
+
+
+def choose(given: Path | None, algorithm: str, config: configs.AlgorithmConfig) -> Path:
+    """The folder for a new run; it is not made yet.
+
+    Args:
+      given: what the user asked for; None makes up a name from what is trained and the time.
+      algorithm: its name.
+      config: its settings.
+
+    Raises:
+      UsageError: the folder holds a run already, or is no folder.
+    """
+    if given is None:
+        environment = re.sub(r"[^A-Za-z0-9.-]+", "-", config.env).strip("-.")
+        name = f"{algorithm}-{environment}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        taken = 1
+        given = RUNS / name
+        while given.exists():
+            taken += 1
+            given = RUNS / f"{name}-{taken}"
+    if given.exists() and not given.is_dir():
+        raise UsageError(f"--run-dir {given} is a file: name a folder, or leave the flag away")
+    if any((given / sign).exists() for sign in _SIGNS_OF_A_RUN):
+        raise UsageError(f"--run-dir {given} already holds a run: go on with --resume {given}, or name another")
+    return given
+
+
+def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig) -> None:
+    """Make the folder and write down what will be run there.
+
+    Raises:
+      UsageError: the folder cannot be made or written.
+    """
+    told = {
+        "algorithm": algorithm,
+        "config": configs.to_dict(config),
+        "shoal_version": importlib.metadata.version("shoal"),
+    }
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_json(run_dir / CONFIG, told)
+    except OSError as error:
+        raise UsageError(f"cannot write to the run directory {run_dir}: {error.strerror}") from error
+
+
+def find_checkpoint(place: Path) -> Path:
+    """The checkpoint that a user means: a checkpoint itself, or the newest of a run directory.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    return place if (place / checkpoints.MANIFEST).is_file() else checkpoints.latest(place)
+
+
+def write_evaluation(run_dir: Path, evaluation: Evaluation, steps: int) -> None:
+    """Write down an evaluation of the policy after so many environment steps."""
+    told = {
+        "steps": steps,
+        "episodes": len(evaluation.returns),
+        "mean": evaluation.mean,
+        "std": evaluation.std,
+        "ci95": evaluation.ci95 if math.isfinite(evaluation.ci95) else None,
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+    }
+    _write_json(run_dir / EVALUATION, told)
+
+
+def describe(evaluation: Evaluation) -> str:
+    """An evaluation in one line, for the terminal."""
+    count = len(evaluation.returns)
+    text = f"{count} episode{'s' if count > 1 else ''}, mean return {evaluation.mean:.2f}"
+    if count == 1:
+        return f"{text} (one episode has no spread)"
+    low, high = evaluation.mean - evaluation.ci95, evaluation.mean + evaluation.ci95
+    return f"{text}, standard deviation {evaluation.std:.2f}, 95 % interval {low:.2f} to {high:.2f}"
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
