@@ -107,14 +107,8 @@ def check_live(buffer: memoryview, payload: int, serial: int) -> Block:
     Raises:
       ValueError: it was freed, and perhaps used again since.
     """
-    try:
-        block = read_block(buffer, payload - HEADER_BYTES)
-    except ValueError as error:
-        raise ValueError(f"the block at byte {payload} was freed before: its header is gone") from error
-    if block.serial != serial:
-        raise ValueError(f"the block at byte {payload} was freed before: its place is used again")
-    if block.state != LIVE:
-        raise ValueError(f"the block at byte {payload} is {_STATES[block.state]}, not LIVE: it was freed before")
+    block = _check_allocated(buffer, payload, serial)
+    _check_state(block)
     return block
 
 
@@ -213,9 +207,9 @@ class Slab:
         Raises:
           ValueError: as `check_live`.
         """
-        block = read_block(self._bytes, place.offset - HEADER_BYTES)
-        if block.state != WRITING or block.serial != place.serial:
-            block = check_live(self._bytes, place.offset, place.serial)
+        block = _check_allocated(self._bytes, place.offset, place.serial)
+        if block.state != WRITING:
+            _check_state(block)
         self._used -= 1
         self._join(block.offset, block.size)
 
@@ -353,6 +347,23 @@ class Slab:
 
     def _set(self, offset: int, size: int, state: int) -> None:
         self._words[offset >> 3] = _word(size, state)
+
+
+def _check_allocated(buffer: memoryview, payload: int, serial: int) -> Block:
+    try:
+        block = read_block(buffer, payload - HEADER_BYTES)
+    except ValueError as error:
+        raise ValueError(f"the block at byte {payload} was freed before: its header is gone") from error
+    if block.serial != serial:
+        raise ValueError(f"the block at byte {payload} was freed before: its place is used again")
+    return block
+
+
+def _check_state(block: Block) -> None:
+    if block.state != LIVE:
+        raise ValueError(
+            f"the block at byte {block.offset + HEADER_BYTES} is {_STATES[block.state]}, not LIVE: it was freed before"
+        )
 
 
 def _word(size: int, state: int) -> int:

@@ -351,7 +351,9 @@ class _Watch(weakref.ref[_Array]):
     def __new__(cls, exporter: _Array, *_: object) -> _Watch:
         return super().__new__(cls, exporter, _released)
 
-    def __init__(self, exporter: _Array, table: dict[int, _Watch], number: int, on_release: Callable[[], None]) -> None:
+    def __init__(
+        self, _exporter: _Array, table: dict[int, _Watch], number: int, on_release: Callable[[], None]
+    ) -> None:
         self.table = table
         self.number = number
         self.on_release = on_release
