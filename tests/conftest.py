@@ -40,7 +40,8 @@ def doubles(modules: Mapping[str, ModuleType], root: Path) -> list[str]:
             continue
         own = ".".join(("shoal", *(part for part in parts if part != "__init__")))
         # `python -m` and pytest's own entry run a module a second time under this name; that is not an import.
-        if name not in (own, "__main__", "__mp_main__"):
+        # An alias (`shoal.exceptions`) is the same module object, so its classes exist once.
+        if name not in (own, "__main__", "__mp_main__") and modules.get(own) is not module:
             found.append(f"{path.relative_to(root)} is loaded as {name!r}, its name is {own!r}")
     return found
 

@@ -1,0 +1,40 @@
+"""shoal: reinforcement learning on its own distributed core.
+
+Tasks, actors and shared memory with Ray's programming model; rollout workers, learners and policies on top.
+
+    import shoal
+
+    @shoal.remote
+    def square(x):
+        return x * x
+
+    shoal.get([square.remote(i) for i in range(4)])   # [0, 1, 4, 9]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .core import errors as exceptions
+from .core.api import get, get_actor, init, is_initialized, kill, put, shutdown, wait
+from .core.refs import ObjectRef
+from .core.remote import remote
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ObjectRef",
+    "exceptions",
+    "get",
+    "get_actor",
+    "init",
+    "is_initialized",
+    "kill",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]
+
+# So that `import shoal.exceptions` and `from shoal.exceptions import GetTimeoutError` work, as in Ray.
+sys.modules[f"{__name__}.exceptions"] = exceptions

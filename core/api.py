@@ -1,0 +1,226 @@
+"""The public verbs: init, shutdown, get, put, wait, kill, get_actor. Ray's names, arguments and corner cases.
+
+They check what they are given and hand it to the current engine. One engine at a time; the first call that needs one starts it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from typing import Any, overload
+
+from . import ids
+from .cluster import start
+from .config import from_environment
+from .engines import current
+from .engines.base import Engine
+from .engines.native import NativeEngine
+from .refs import ObjectRef
+from .remote import ActorHandle, check_handle, remote, weak_handle
+from .resources import ResourceSet
+from .runtime.process import Process
+
+__all__ = ["ActorHandle", "ObjectRef", "get", "get_actor", "init", "is_initialized", "kill", "put", "remote", "shutdown", "wait"]
+
+_MEBIBYTE = 1024 * 1024
+
+
+def init(
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    object_store_memory: int | None = None,
+    ignore_reinit_error: bool = False,
+    namespace: str | None = None,
+    engine: str = "native",
+    preload: Sequence[str] = (),
+) -> None:
+    """Start a session on this machine: a head process, and workers as they are needed.
+
+    Args:
+      num_cpus: CPUs to schedule on; those of the machine by default. Bookkeeping: nothing is pinned or measured.
+      num_gpus: likewise, 0 by default.
+      resources: further resources by name.
+      object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
+      ignore_reinit_error: do nothing when there is a session already.
+      namespace: where the names of this driver's actors live.
+      engine: "native".
+      preload: modules that workers shall have imported when they start.
+
+    Raises:
+      RuntimeError: there is a session already.
+      ValueError: an argument is out of range.
+      SessionError: the processes did not start.
+    """
+    if current.running() is not None:
+        if ignore_reinit_error:
+            return
+        raise RuntimeError("shoal.init was called twice: call shoal.shutdown() first, or pass ignore_reinit_error=True")
+    if engine != "native":
+        raise ValueError(f"unknown engine {engine!r}; this version has 'native'")
+    memory = _machine_bytes()
+    overrides = {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
+    config = from_environment(overrides)
+    if not config.object_store_bytes:
+        size = int(memory * config.store_fraction) // _MEBIBYTE * _MEBIBYTE
+        config = from_environment({**overrides, "object_store_bytes": size})
+    total = ResourceSet.of(
+        num_cpus=_cpus() if num_cpus is None else num_cpus, num_gpus=num_gpus or 0, memory=memory, resources=resources
+    ).parts()
+    job_id = b"\1\0\0\0"
+    cluster = start(resources=total, config=config, job_id=job_id, preload=list(preload))
+    process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
+    driver = NativeEngine(process, cluster, namespace=namespace or "default")
+    try:
+        driver.watch_cluster()
+        process.start()
+    except BaseException:
+        driver.shutdown()
+        raise
+    current.set_engine(driver)
+
+
+def shutdown() -> None:
+    """End the session: every process that `init` has started, and what they hold. Without a session, nothing.
+
+    Called by itself when Python exits. Arrays that were got before stay valid; refs do not.
+    """
+    engine = current.running()
+    if engine is not None:
+        current.set_engine(None)
+        engine.shutdown()
+
+
+def is_initialized() -> bool:
+    """Whether there is a session."""
+    return current.running() is not None
+
+
+@overload
+def get(refs: ObjectRef, *, timeout: float | None = None) -> Any: ...
+@overload
+def get(refs: list[ObjectRef], *, timeout: float | None = None) -> list[Any]: ...
+def get(refs: ObjectRef | list[ObjectRef], *, timeout: float | None = None) -> Any:
+    """The value of a ref, or the values of a list of refs in order; waits until they are there.
+
+    Large arrays lie in shared memory: they are not copied, and read-only.
+
+    Args:
+      refs: a ref, or a list of them.
+      timeout: seconds; None waits as long as it takes, 0 looks once.
+
+    Raises:
+      TaskError: the task failed; the error is an instance of what it raised, too (``except ValueError`` works). From a list, the first
+        failure is raised as soon as it is known.
+      GetTimeoutError: not all were ready in time.
+      WorkerCrashedError, ActorDiedError, ObjectLostError: the process that should have made or kept the value has died.
+      TypeError, ValueError: `refs` is neither.
+    """
+    _check_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        return current.engine().get([refs], timeout_s=timeout)[0]
+    if not isinstance(refs, list):
+        raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
+    _check_refs("get", refs)
+    return current.engine().get(refs, timeout_s=timeout) if refs else []
+
+
+def put(value: Any) -> ObjectRef:
+    """Store a value once, to hand its ref to many.
+
+    Raises:
+      TypeError: it is a ref already, or cannot be pickled.
+      ObjectStoreFullError: it is too large for what is left.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("put takes a value, not an ObjectRef: pass the ref itself on")
+    return current.engine().put(value)
+
+
+def wait(
+    refs: list[ObjectRef], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """Wait until `num_returns` of the refs are ready: finished, or failed.
+
+    Args:
+      refs: a list without duplicates.
+      num_returns: how many to wait for; no more are returned as ready.
+      timeout: seconds; then fewer may be ready.
+      fetch_local: accepted for Ray's sake: on one machine every ready object is here.
+
+    Returns:
+      (ready, not ready), each in the order of `refs`.
+
+    Raises:
+      TypeError, ValueError: `refs` is no list of distinct refs, or a number is out of range.
+    """
+    if isinstance(refs, ObjectRef) or not isinstance(refs, list):
+        raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
+    _check_refs("wait", refs)
+    _check_timeout(timeout)
+    if not refs:
+        return [], []
+    if len(set(refs)) != len(refs):
+        raise ValueError("wait takes every ref once; this list has duplicates")
+    if not 0 < num_returns <= len(refs):
+        raise ValueError(f"num_returns must be between 1 and the number of refs, {len(refs)}, not {num_returns}")
+    return current.engine().wait(refs, num_returns=num_returns, timeout_s=timeout)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """End an actor's process at once; its calls fail with ActorDiedError. Killing a dead actor does nothing.
+
+    Raises:
+      ValueError: `actor` is no handle, or `no_restart` is False (actors are not restarted in this version).
+    """
+    handle = check_handle(actor, "kill")
+    if not no_restart:
+        raise ValueError("no_restart=False is not supported in this version: actors are not restarted")
+    current.engine().kill(handle._identity)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """A handle to a named actor. It does not keep the actor alive.
+
+    Raises:
+      ValueError: the name is empty, or no living actor has it.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"get_actor takes the name of an actor, not {name!r}")
+    return weak_handle(current.engine().find_actor(name, namespace), name, namespace)
+
+
+def connect(engine: Engine) -> None:
+    """Make this process speak to `engine`: how a worker begins."""
+    current.set_engine(engine)
+
+
+def _check_refs(verb: str, refs: Sequence[object]) -> None:
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"{verb} takes ObjectRefs; this list holds {type(ref).__name__} {ref!r}")
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must not be negative, it is {timeout}")
+
+
+def _check_store_bytes(size: int) -> int:
+    if size < 8 * _MEBIBYTE:
+        raise ValueError(f"object_store_memory must be at least {8 * _MEBIBYTE} bytes (8 MiB), not {size}")
+    return size // _MEBIBYTE * _MEBIBYTE
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+current.start_on_demand = init
+atexit.register(shutdown)

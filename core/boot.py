@@ -1,0 +1,53 @@
+"""What runs in the processes that `init` starts: the zygote's `main`, and in its children the head and the workers.
+
+    driver --spawn, session through stdin--> zygote --fork--> head, workers
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import sys
+
+import msgpack
+import numpy as np
+
+from . import api
+from .engines.native import NativeEngine
+from .head import run_head
+from .node import lifeline
+from .node.zygote import Zygote
+from .runtime.process import Process, run_worker
+from .session import Session
+from .store.arena import Arena
+
+
+def main() -> int:
+    """Become the zygote of the session that stdin describes; returns when the session is over."""
+    # The terminal's Ctrl-C is the driver's affair: it decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lifeline.name_process("shoal-zygote")
+    boot = msgpack.unpackb(sys.stdin.buffer.read())
+    session = Session.from_dict(boot["session"])
+    ready_fd = boot["ready_fd"]
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for name in session.preload:
+        importlib.import_module(name)
+
+    def head(channel: socket.socket) -> None:
+        run_head(session, channel, Arena.attach(session.arena_fd), ready_fd)
+
+    def worker(worker_id: bytes) -> None:
+        np.random.seed()  # a fork repeats its parent's global stream; Python's own `random` sees to that by itself
+        run_worker(session, worker_id, Arena.attach(session.arena_fd), _connect)
+
+    zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)
+    return zygote.serve(after_head=lambda: os.close(ready_fd))
+
+
+def _connect(process: Process) -> None:
+    api.connect(NativeEngine(process))

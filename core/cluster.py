@@ -1,0 +1,141 @@
+"""Starting a session's processes, and ending them.
+
+`start` spawns the zygote, hands it the session through a pipe, and waits until the head takes messages. The zygote outlives nobody: it
+watches the driver and cleans up after it. The driver cleans up after the zygote: `Cluster.stop` removes what is left, and so does the
+next `start` for sessions whose processes were all killed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+
+from .config import CoreConfig
+from .errors import SessionError
+from .session import Session, new_token
+from .store.arena import Arena
+
+_PREFIX = "shoal-"
+#: In a session's directory: pids of the driver and the zygote.
+_OWNERS_FILE = "owners"
+#: The module path comes first: the zygote must find the same shoal as the driver.
+_BOOT = "import sys; sys.path[:] = {path!r}; from shoal.core.boot import main; sys.exit(main())"
+
+
+@dataclass
+class Cluster:
+    """The processes of a session, as its driver sees them."""
+
+    session: Session
+    arena: Arena
+    zygote: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """Wait until everything has ended, by force after `stop_timeout_s`; leave no file. The head has been told."""
+        try:
+            self.zygote.wait(self.session.config.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            self.zygote.kill()  # the kernel kills its children
+            self.zygote.wait()
+        shutil.rmtree(self.session.directory, ignore_errors=True)  # the zygote has been here, unless it was killed
+
+
+def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, preload: list[str]) -> Cluster:
+    """Start a session on this machine.
+
+    Raises:
+      SessionError: its processes did not come up; says why.
+    """
+    parent = _parent_directory()
+    remove_stale(parent)
+    directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)  # mode 0700
+    arena = Arena.create(config.object_store_bytes)
+    session = Session(
+        directory=directory,
+        token=new_token(),
+        arena_fd=arena.fd,
+        arena_bytes=config.object_store_bytes,
+        job_id=job_id,
+        driver_pid=os.getpid(),
+        resources=resources,
+        path=[os.path.abspath(entry) for entry in sys.path],
+        preload=preload,
+        config=config,
+    )
+    ready_read, ready_write = os.pipe()
+    try:
+        zygote = subprocess.Popen(
+            [sys.executable, "-c", _BOOT.format(path=session.path), "shoal-zygote"],
+            stdin=subprocess.PIPE,
+            pass_fds=[arena.fd, ready_write],
+            start_new_session=True,  # the terminal's signals are for the driver
+        )
+        os.close(ready_write)
+        Path(directory, _OWNERS_FILE).write_text(f"{os.getpid()} {zygote.pid}")
+        assert zygote.stdin is not None
+        with zygote.stdin as pipe:
+            pipe.write(msgpack.packb({"session": session.to_dict(), "ready_fd": ready_write}))
+        cluster = Cluster(session, arena, zygote)
+        _await_ready(ready_read, cluster)
+        return cluster
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        arena.close()
+        raise
+    finally:
+        os.close(ready_read)
+
+
+def _await_ready(ready_fd: int, cluster: Cluster) -> None:
+    timeout_s = cluster.session.config.start_timeout_s
+    poll = select.poll()
+    poll.register(ready_fd, select.POLLIN)
+    if not poll.poll(int(timeout_s * 1000)):
+        cluster.zygote.kill()
+        cluster.zygote.wait()
+        raise SessionError(f"the session's processes did not start within {timeout_s:g} s")
+    if not os.read(ready_fd, 1):
+        code = cluster.zygote.wait()
+        raise SessionError(f"the session's processes ended while they started (exit code {code}); what they printed stands above")
+
+
+def remove_stale(parent: str) -> None:
+    """Remove directories of sessions whose driver and zygote were killed together, so that neither could clean up."""
+    for directory in Path(parent).glob(f"{_PREFIX}*"):
+        try:
+            if directory.stat().st_uid != os.getuid():
+                continue
+            owners = [int(pid) for pid in (directory / _OWNERS_FILE).read_text().split()]
+        except (OSError, ValueError):
+            # Just being made or removed by its own session, or not one of ours.
+            continue
+        if not any(_is_alive(pid) for pid in owners):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _parent_directory() -> str:
+    """The user's runtime directory if there is one (memory, mode 0700), else the temporary directory."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # A Unix socket's path has at most 107 bytes, ours take 50 beyond the parent.
+    if runtime and len(runtime) <= 50 and os.access(runtime, os.W_OK):
+        return runtime
+    temporary = tempfile.gettempdir()
+    return temporary if len(temporary) <= 50 else "/tmp"

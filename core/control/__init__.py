@@ -1,0 +1,1 @@
+"""One per cluster: actors, their names, exported functions."""

@@ -1,0 +1,59 @@
+"""The seam: what the public API asks of an engine. A handful of calls carry the whole programming model.
+
+`api.py` and `remote.py` have checked arguments and options before they come here. Refs are always `refs.ObjectRef`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..options import ActorOptions, TaskOptions
+from ..refs import ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class ActorIdentity:
+    """What a handle is made of. `ref` stands for the actor's life: None in a weak handle, as `find_actor` gives."""
+
+    actor_id: bytes
+    class_name: str
+    methods: Mapping[str, int]  #: public methods -> number of returns
+    ref: ObjectRef | None
+
+
+class Engine(Protocol):
+    """One running session, as one process sees it."""
+
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef]:
+        """Run a function; one ref for each of its `options.num_returns`."""
+        ...
+
+    def create_actor(
+        self, cls: type, methods: Mapping[str, int], args: Sequence[Any], kwargs: Mapping[str, Any], options: ActorOptions
+    ) -> ActorIdentity:
+        """Create an actor; raises ActorAlreadyExistsError when its name is taken and `options.get_if_exists` is not set."""
+        ...
+
+    def call(self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int) -> list[ObjectRef]:
+        """Call an actor's method, after all earlier calls of this process to it."""
+        ...
+
+    def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
+        """Values in order, or the first error."""
+        ...
+
+    def put(self, value: Any) -> ObjectRef: ...
+
+    def wait(self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """(ready, not ready)."""
+        ...
+
+    def kill(self, actor: ActorIdentity) -> None: ...
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None: ...
+
+    def shutdown(self) -> None:
+        """End the session (a driver), or leave it."""
+        ...

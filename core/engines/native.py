@@ -1,0 +1,132 @@
+"""The engine of our own processes: a thin layer over `runtime.process.Process`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import ids
+from ..cluster import Cluster
+from ..errors import ActorAlreadyExistsError
+from ..node import lifeline
+from ..options import ActorOptions, TaskOptions
+from ..protocol import messages as m
+from ..refs import ObjectRef
+from ..runtime.arguments import NO_ARGUMENTS, pack
+from ..runtime.process import Process
+from ..transport.endpoint import HEAD
+from .base import ActorIdentity
+
+#: Namespace of actors that were given none.
+_DEFAULT_NAMESPACE = "default"
+
+
+class NativeEngine:
+    """The session as this process, a driver or a worker, sees it."""
+
+    def __init__(self, process: Process, cluster: Cluster | None = None, *, namespace: str = _DEFAULT_NAMESPACE) -> None:
+        """
+        Args:
+          cluster: the processes to stop at the end; None in a worker.
+        """
+        self._process = process
+        self._cluster = cluster
+        self._namespace = namespace
+
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef]:
+        process = self._process
+        key = process.export(function)
+        return process.submitter.submit_task(
+            key,
+            options.name or function.__name__,
+            pack(args, kwargs),
+            num_returns=options.num_returns,
+            shape=process.submitter.shape(options.resources),
+            retries=options.max_retries,
+        )
+
+    def create_actor(
+        self, cls: type, methods: Mapping[str, int], args: Sequence[Any], kwargs: Mapping[str, Any], options: ActorOptions
+    ) -> ActorIdentity:
+        process = self._process
+        namespace = options.namespace or self._namespace
+        message = m.CreateActor(
+            request=0,
+            actor_id=process.new_actor_id(),
+            class_key=process.export(cls),
+            class_name=cls.__name__,
+            methods=dict(methods),
+            name=options.name or "",
+            namespace=namespace,
+            detached=options.lifetime == "detached",
+            required=dict(options.required),
+            placement=dict(options.placement),
+            arguments=NO_ARGUMENTS,
+            arguments_object=b"",
+            slots=[],
+            buffers=[],
+        )
+        packed = pack(args, kwargs)
+        if options.name:
+            existing = process.reserve_name(message)
+            if existing is not None:
+                if options.get_if_exists:
+                    return ActorIdentity(*existing, None)
+                raise ActorAlreadyExistsError(
+                    f"the name {options.name!r} (namespace {namespace!r}) is already taken; use another, get_actor, or get_if_exists=True"
+                )
+        ref = process.submitter.create_actor(message, packed, detached=message.detached)
+        return ActorIdentity(message.actor_id, message.class_name, message.methods, ref)
+
+    def call(self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int) -> list[ObjectRef]:
+        return self._process.submitter.call(
+            actor.actor_id, f"{actor.class_name}.{method}", method, pack(args, kwargs), num_returns=num_returns, handle=actor.ref
+        )
+
+    def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
+        return self._process.get(refs, timeout_s)
+
+    def put(self, value: Any) -> ObjectRef:
+        return self._process.put(value)
+
+    def wait(self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        return self._process.wait(refs, num_returns, timeout_s)
+
+    def kill(self, actor: ActorIdentity) -> None:
+        self._process.submitter.kill(actor.actor_id)
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
+        found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))
+        return None if found is None else ActorIdentity(*found, None)
+
+    def shutdown(self) -> None:
+        process, cluster = self._process, self._cluster
+        if cluster is not None:
+            process.loop.post(lambda _: process.loop.send(HEAD, m.Shutdown()), None)
+            process.loop.drive_until(lambda: process.lost, cluster.session.config.stop_timeout_s)
+        process.close()
+        if cluster is not None:
+            cluster.stop()
+
+    def watch_cluster(self) -> None:
+        """Notice when the session's processes end without having been asked to. Called once, by the driver."""
+        assert self._cluster is not None, "workers die with the session"
+        process, zygote = self._process, self._cluster.zygote
+
+        def ended() -> None:
+            process.head_died(f"the session's processes have ended (exit code {zygote.poll()}): the head was killed or has crashed")
+
+        descriptor = lifeline.watch_process(zygote.pid)
+        if descriptor is None:
+            lifeline.wait_in_thread(zygote.pid, lambda: process.loop.submit(lambda _: ended(), None))
+            return
+
+        def readable() -> None:
+            process.loop.unwatch(descriptor)
+            os.close(descriptor)
+            ended()
+
+        process.loop.watch(descriptor, readable)
+
+

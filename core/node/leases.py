@@ -1,0 +1,202 @@
+"""Who may use which worker: demands, reservations, leases, and the resources behind them. Pure.
+
+    demand(owner, key, shape, wanted)      an owner could use `wanted` more workers of this shape     (the last word counts)
+        | admit(): its resources are free
+    reservation                            resources taken, no process yet
+        | assign(worker): an idle worker takes the oldest reservation
+    lease                                  the worker is the owner's, or has become an actor
+        | release(worker)
+    resources free
+
+Resources are `{name: amount in 1/10_000}`. Invariant: available + what reservations and leases hold = total, where a lease that is
+blocked holds no CPU. `available` may go below zero for a moment, when a blocked task takes its CPU back that others use by then.
+
+Not here: processes (pool.py), messages (server.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..resources import ResourceSet
+
+Shape = Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Demand:
+    """An owner's wish for workers of one shape."""
+
+    owner: bytes
+    key: int
+    shape: Shape
+    wanted: int
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Resources taken for a worker to come. `actor` is empty for a lease to `owner`."""
+
+    owner: bytes
+    key: int
+    shape: Shape
+    actor: bytes = b""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A worker in use."""
+
+    reservation: Reservation
+    blocked: bool = False
+
+
+class Infeasible(Exception):
+    """This node can never satisfy the demand; the text says what is asked and what there is."""
+
+
+class LeaseTable:
+    """The node's book of resources."""
+
+    def __init__(self, total: Shape, *, task_limit: int) -> None:
+        """
+        Args:
+          total: what the node has.
+          task_limit: most workers that may run tasks at once, not counting blocked ones: tasks that ask for no resource would
+            otherwise get a process each.
+        """
+        self.total = dict(total)
+        self._task_limit = task_limit
+        self._running = 0  # reservations and unblocked leases for tasks
+        self.available = dict(total)
+        self._demands: dict[tuple[bytes, int], Demand] = {}
+        self._turn: deque[tuple[bytes, int]] = deque()  # owners take turns; each demand stands here once
+        self._actors: deque[Reservation] = deque()  # actors that wait for resources
+        self._reserved: deque[Reservation] = deque()
+        self.leases: dict[bytes, Lease] = {}
+
+    @property
+    def unstaffed(self) -> int:
+        """Reservations that wait for a process."""
+        return len(self._reserved)
+
+    def check(self, shape: Shape) -> None:
+        """Raise `Infeasible` when not even an empty node could hold `shape`."""
+        demand, total = ResourceSet(shape), ResourceSet(self.total)
+        if not demand.fits(total):
+            raise Infeasible(f"it {demand.shortage(total)} in all")
+
+    def demand(self, owner: bytes, key: int, shape: Shape, wanted: int) -> None:
+        """Set how many more workers the owner could use.
+
+        Raises:
+          Infeasible: never on this node.
+        """
+        self.check(shape)
+        place = (owner, key)
+        if wanted <= 0:
+            self._demands.pop(place, None)
+            for reservation in [r for r in self._reserved if (r.owner, r.key) == place and not r.actor]:
+                self._reserved.remove(reservation)
+                self._running -= 1
+                self._give_back(reservation.shape)
+            return
+        if place not in self._demands:
+            self._turn.append(place)
+            self._demands[place] = Demand(owner, key, shape, wanted)
+        else:
+            self._demands[place].wanted = wanted
+
+    def demand_actor(self, actor: bytes, owner: bytes, required: Shape, placement: Shape) -> None:
+        """Queue an actor. `placement` must fit the empty node, `required` is held while the actor lives.
+
+        Raises:
+          Infeasible: never on this node.
+        """
+        self.check(placement)
+        self.check(required)
+        self._actors.append(Reservation(owner, 0, required, actor))
+
+    def withdraw_actor(self, actor: bytes) -> None:
+        """The actor is no longer wanted; does nothing once it has a worker."""
+        for queue, held in ((self._actors, False), (self._reserved, True)):
+            for reservation in [r for r in queue if r.actor == actor]:
+                queue.remove(reservation)
+                if held:
+                    self._give_back(reservation.shape)
+
+    def admit(self) -> None:
+        """Take resources for every demand that fits now: actors first (others wait for them), then owners in turn."""
+        for _ in range(len(self._actors)):
+            reservation = self._actors.popleft()
+            if self._take(reservation.shape):
+                self._reserved.append(reservation)
+            else:
+                self._actors.append(reservation)
+        stuck = 0
+        while self._turn and stuck < len(self._turn):
+            place = self._turn.popleft()
+            demand = self._demands.get(place)
+            if demand is None:
+                continue  # withdrawn since
+            if self._running < self._task_limit and self._take(demand.shape):
+                self._running += 1
+                self._reserved.append(Reservation(demand.owner, demand.key, demand.shape))
+                demand.wanted -= 1
+                stuck = 0
+            else:
+                stuck += 1
+            if demand.wanted:
+                self._turn.append(place)
+            else:
+                del self._demands[place]
+
+    def assign(self, worker: bytes) -> Reservation | None:
+        """Give the idle `worker` to the oldest reservation; None when there is none."""
+        if not self._reserved:
+            return None
+        reservation = self._reserved.popleft()
+        self.leases[worker] = Lease(reservation)
+        return reservation
+
+    def release(self, worker: bytes) -> Reservation | None:
+        """The worker was returned, or died. Returns what it was used for; None if it was not in use."""
+        lease = self.leases.pop(worker, None)
+        if lease is None:
+            return None
+        if not (lease.blocked or lease.reservation.actor):
+            self._running -= 1
+        self._give_back(lease.reservation.shape, without_cpu=lease.blocked)
+        return lease.reservation
+
+    def block(self, worker: bytes, *, blocked: bool) -> None:
+        """The worker's task waits (its CPU becomes free) or goes on. Actors keep what they hold, like Ray's."""
+        lease = self.leases.get(worker)
+        if lease is None or lease.blocked == blocked or lease.reservation.actor:
+            return
+        lease.blocked = blocked
+        self._running += -1 if blocked else 1
+        cpu = lease.reservation.shape.get("CPU", 0)
+        self.available["CPU"] = self.available.get("CPU", 0) + (cpu if blocked else -cpu)
+
+    def owner_died(self, owner: bytes) -> list[bytes]:
+        """Forget the demands of a dead owner; returns the workers it had leased (their work has no receiver)."""
+        for place in [place for place in self._demands if place[0] == owner]:
+            self.demand(owner, place[1], {}, 0)
+        for key in {r.key for r in self._reserved if r.owner == owner and not r.actor}:
+            self.demand(owner, key, {}, 0)
+        return [worker for worker, lease in self.leases.items() if lease.reservation.owner == owner and not lease.reservation.actor]
+
+    def _take(self, shape: Shape) -> bool:
+        if any(amount > self.available.get(name, 0) for name, amount in shape.items() if amount):
+            return False
+        for name, amount in shape.items():
+            self.available[name] = self.available.get(name, 0) - amount
+        return True
+
+    def _give_back(self, shape: Shape, *, without_cpu: bool = False) -> None:
+        for name, amount in shape.items():
+            if not (without_cpu and name == "CPU"):
+                self.available[name] += amount

@@ -1,0 +1,172 @@
+"""The node's shell: carries out with processes and messages what pool, leases and regions decide.
+
+It hears owners (demands, returned leases), workers (registered, blocked), the zygote (forked, reaped) and the control in the same
+process (place an actor, end one). Whatever changes who could run where ends in `_schedule`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from .. import ids
+from ..clock import Clock
+from ..config import CoreConfig
+from ..protocol import messages as m
+from ..store.regions import RegionTable
+from ..transport.loop import Loop
+from . import zygote
+from .leases import Infeasible, LeaseTable, Shape
+from .pool import WorkerPool, describe_status
+
+
+class NodeServer:
+    """Workers, leases and regions of one machine."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: socket.socket,
+        *,
+        node_id: ids.NodeID,
+        total: Shape,
+        regions: RegionTable,
+        config: CoreConfig,
+        clock: Clock,
+    ) -> None:
+        """
+        Args:
+          channel: to the zygote.
+          total: the node's resources, in 1/10_000.
+        """
+        self.node_id = node_id
+        cpus = total.get("CPU", 0) // 10_000
+        self.leases = LeaseTable(total, task_limit=max(16, 4 * cpus))
+        self.pool = WorkerPool()
+        self.regions = regions
+        self._loop = loop
+        self._channel = channel
+        self._config = config
+        self._clock = clock
+        self._members: set[bytes] = set()
+        self._keep_idle = max(1, cpus)
+        #: Set by the head: an actor has got this worker; a process of the session has died, and why.
+        self.on_actor_placed: Callable[[bytes, bytes], None]
+        self.on_process_died: Callable[[bytes, str], None]
+        loop.on(m.Register, self._register)
+        loop.on(m.DemandLeases, self._demand_leases)
+        loop.on(m.ReturnLease, self._return_lease)
+        loop.on(m.Blocked, self._blocked)
+        loop.on(m.RequestRegion, self._request_region)
+        loop.on(m.ReleaseRegion, self._release_region)
+        loop.watch(channel.fileno(), self._hear_zygote)
+
+    @property
+    def members(self) -> set[bytes]:
+        """Every process that has joined and lives: drivers and workers."""
+        return self._members
+
+    # --- for the control ------------------------------------------------------------------------------------------------
+
+    def place_actor(self, actor: bytes, creator: bytes, required: Shape, placement: Shape) -> None:
+        """Find a worker for an actor; `on_actor_placed` will tell.
+
+        Raises:
+          Infeasible: never on this node.
+        """
+        self.leases.demand_actor(actor, creator, required, placement)
+        self._schedule()
+
+    def withdraw_actor(self, actor: bytes) -> None:
+        """The actor is dead before it had a worker."""
+        self.leases.withdraw_actor(actor)
+        self._schedule()
+
+    def kill_worker(self, worker_id: bytes) -> None:
+        """SIGKILL; `on_process_died` will tell."""
+        if worker_id in self.pool:
+            zygote.send(self._channel, m.KillWorker(worker_id))
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    def _register(self, peer: bytes, message: m.Register) -> None:
+        self._members.add(peer)
+        self._loop.send(peer, m.Registered(self.node_id, self.leases.total))
+        if peer in self.pool:
+            self.pool.registered(peer, self._clock())
+            self._schedule()
+
+    def _demand_leases(self, peer: bytes, message: m.DemandLeases) -> None:
+        try:
+            self.leases.demand(peer, message.key, message.shape, message.wanted)
+        except Infeasible as why:
+            self._loop.send(peer, m.LeaseRefused(message.key, str(why)))
+            return
+        self._schedule()
+
+    def _return_lease(self, peer: bytes, message: m.ReturnLease) -> None:
+        if self.leases.release(message.worker_id) is not None:
+            self.pool.put_back(message.worker_id, self._clock())
+            self._schedule()
+            self._loop.after(self._config.worker_idle_s, self._trim)
+
+    def _blocked(self, peer: bytes, message: m.Blocked) -> None:
+        self.leases.block(peer, blocked=message.blocked)
+        if message.blocked:
+            self._schedule()
+
+    def _request_region(self, peer: bytes, message: m.RequestRegion) -> None:
+        offset = self.regions.allocate(message.size_bytes, peer)
+        self._loop.send(peer, m.Answer(message.request, offset))
+
+    def _release_region(self, peer: bytes, message: m.ReleaseRegion) -> None:
+        self.regions.release(message.offset)
+
+    # --- the zygote -----------------------------------------------------------------------------------------------------
+
+    def _hear_zygote(self) -> None:
+        message = zygote.receive(self._channel)
+        if isinstance(message, m.Forked):
+            self.pool.forked(message.worker_id, message.pid)
+        elif isinstance(message, m.Reaped):
+            self._reaped(message.worker_id, message.status)
+        elif message is None:
+            self._loop.unwatch(self._channel.fileno())  # the zygote is dead, and the kernel is about to kill us too
+
+    def _reaped(self, worker_id: bytes, status: int) -> None:
+        self.pool.reaped(worker_id)
+        self.leases.release(worker_id)
+        self._members.discard(worker_id)
+        self.regions.holder_died(worker_id)
+        for doomed in self.leases.owner_died(worker_id):
+            self.kill_worker(doomed)
+        self.on_process_died(worker_id, describe_status(status))
+        self._schedule()
+
+    # --- scheduling -----------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """Turn demands that fit into reservations, reservations into leases, and fork for those that find no idle worker."""
+        self.leases.admit()
+        while self.leases.unstaffed:
+            worker_id = self.pool.take_idle()
+            if worker_id is None:
+                break
+            self._grant(worker_id)
+        for _ in range(self.leases.unstaffed - self.pool.starting):
+            fresh = ids.new_worker_id()
+            self.pool.started(fresh)
+            zygote.send(self._channel, m.Fork(fresh))
+
+    def _grant(self, worker_id: bytes) -> None:
+        reservation = self.leases.assign(worker_id)
+        assert reservation is not None, "the caller has checked `unstaffed`"
+        if reservation.actor:
+            self.on_actor_placed(reservation.actor, worker_id)
+        else:
+            self._loop.send(reservation.owner, m.LeaseGranted(reservation.key, worker_id))
+
+    def _trim(self) -> None:
+        """Let surplus idle workers go."""
+        for worker_id in self.pool.surplus(self._keep_idle, self._clock() - self._config.worker_idle_s):
+            self._loop.send(worker_id, m.Exit())

@@ -1,0 +1,184 @@
+"""The zygote: a process with one thread and no sockets of zmq, from which head and workers are forked.
+
+It has imported what every worker needs, so a worker costs a fork (milliseconds) and not an interpreter (a quarter of a second). It is
+the parent of every process of the session, hence the one that reaps them, and the one that cleans up:
+
+    message from the head: Fork, KillWorker      -> fork or kill; answers Forked
+    SIGCHLD                                      -> reap; a worker: tell the head (Reaped); the head: end the session
+    the driver has died                          -> end the session
+    end of session: SIGKILL to all children, reap them, remove the session's directory, exit
+
+If the zygote itself is killed, the kernel kills its children (lifeline.py), and the driver removes the directory.
+
+Not here: what head and workers do; they come as functions.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from typing import NoReturn
+
+from ..protocol import codec
+from ..protocol.messages import Fork, Forked, KillWorker, Message, Reaped
+from . import lifeline
+
+#: Largest message between head and zygote: an id and a number.
+_PACKET_BYTES = 4096
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """A pair of sockets that keep message borders, for the head and the zygote."""
+    kind = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") and os.uname().sysname == "Linux" else socket.SOCK_DGRAM
+    return socket.socketpair(socket.AF_UNIX, kind)
+
+
+def send(sock: socket.socket, message: Message) -> None:
+    sock.send(codec.encode([message])[0])
+
+
+def receive(sock: socket.socket) -> Message | None:
+    """The next message; None when the other side is gone."""
+    packet = sock.recv(_PACKET_BYTES)
+    return codec.decode([packet])[0] if packet else None
+
+
+class Zygote:
+    """Forks, reaps, cleans up."""
+
+    def __init__(self, *, directory: str, driver: int, run_head: Callable[[socket.socket], None], run_worker: Callable[[bytes], None]) -> None:
+        """
+        Args:
+          directory: the session's directory, removed at the end.
+          driver: pid of the process whose session this is.
+          run_head: runs the head in a child, given its end of the channel.
+          run_worker: runs the worker of the given id in a child.
+        """
+        self._directory = directory
+        self._driver = driver
+        self._run_head = run_head
+        self._run_worker = run_worker
+        self._workers: dict[int, bytes] = {}
+        self._pids: dict[bytes, int] = {}
+        self._head_pid = 0
+        self._pid = os.getpid()
+
+    def serve(self, *, after_head: Callable[[], None]) -> int:
+        """Run until the session ends; returns the head's exit status (0: it was asked to leave).
+
+        Args:
+          after_head: called once the head has been forked: what only the head needed can be let go.
+        """
+        try:
+            driver_ended = lifeline.watch_process(self._driver)
+        except ProcessLookupError:
+            return self._end(1)
+        # Objects made so far live in pages shared with every child; a collection in a child would copy them.
+        gc.collect()
+        gc.freeze()
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(wake_write)
+        self._channel, head_end = channel()
+        self._inherited = [wake_read, wake_write, self._channel.fileno()] + ([] if driver_ended is None else [driver_ended])
+        self._head_pid = self._fork(lambda: self._run_head(head_end), "shoal-head")
+        head_end.close()
+        after_head()
+        poll = select.poll()
+        for descriptor in (wake_read, self._channel.fileno(), driver_ended):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll(None if driver_ended is not None else 500):
+                if descriptor == wake_read:
+                    os.read(wake_read, _PACKET_BYTES)
+                elif descriptor == driver_ended:
+                    return self._end(1)
+                elif not self._obey():
+                    poll.unregister(descriptor)  # the head is gone; SIGCHLD tells how
+            if driver_ended is None and os.getppid() != self._driver:
+                return self._end(1)
+            status = self._reap()
+            if status is not None:
+                return self._end(os.waitstatus_to_exitcode(status))
+
+    def _obey(self) -> bool:
+        """Do what the head says; False when it has hung up."""
+        message = receive(self._channel)
+        if isinstance(message, Fork):
+            worker_id = message.worker_id
+            pid = self._fork(lambda: self._run_worker(worker_id), "shoal-worker")
+            self._workers[pid] = worker_id
+            self._pids[worker_id] = pid
+            self._tell(Forked(worker_id, pid))
+        elif isinstance(message, KillWorker):
+            pid = self._pids.get(message.worker_id, 0)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        return message is not None
+
+    def _fork(self, run: Callable[[], None], name: str) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        self._become_child(run, name)
+
+    def _become_child(self, run: Callable[[], None], name: str) -> NoReturn:
+        code = 1
+        try:
+            lifeline.die_with_parent(self._pid)
+            lifeline.name_process(name)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in self._inherited:
+                os.close(descriptor)
+            run()
+            code = 0
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else 1
+        except BaseException:
+            import traceback  # a child that cannot even start: the one thing left is to say why
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)  # not sys.exit: the stack above is the zygote's
+
+    def _reap(self) -> int | None:
+        """Collect ended children; returns the head's wait status once it has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if pid == 0:
+                return None
+            if pid == self._head_pid:
+                self._head_pid = 0
+                return status
+            worker_id = self._workers.pop(pid)
+            del self._pids[worker_id]
+            self._tell(Reaped(worker_id, status))
+
+    def _tell(self, message: Message) -> None:
+        try:
+            send(self._channel, message)
+        except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
+            pass  # the head has just died; its SIGCHLD is on the way and ends the session
+
+    def _end(self, code: int) -> int:
+        """Leave nothing behind."""
+        for pid in [*self._workers, *([self._head_pid] if self._head_pid else [])]:
+            os.kill(pid, signal.SIGKILL)  # a zombie takes the signal too: its pid is ours until we have reaped it
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+        shutil.rmtree(self._directory, ignore_errors=True)  # the driver may be removing it at this moment
+        return code

@@ -1,0 +1,128 @@
+"""Options of tasks and actors: checked once, where they are given.
+
+What Ray has and this version does not is refused with that sentence, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .resources import ResourceSet
+
+#: Times that a task is run again after its worker has died, unless told otherwise. Ray's.
+DEFAULT_MAX_RETRIES = 3
+
+_LATER = frozenset(
+    {
+        "accelerator_type", "allow_out_of_order_execution", "concurrency_groups", "enable_task_events", "fallback_strategy",
+        "label_selector", "max_calls", "max_concurrency", "max_pending_calls", "max_restarts", "max_task_retries", "placement_group",
+        "placement_group_bundle_index", "placement_group_capture_child_tasks", "retry_exceptions", "runtime_env", "scheduling_strategy",
+    }
+)  # fmt: skip
+_RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
+_TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "name"})
+_ACTOR = frozenset({*_RESOURCES, "name", "namespace", "get_if_exists", "lifetime"})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """Of a remote function. `resources` in 1/10_000."""
+
+    num_returns: int = 1
+    resources: Mapping[str, int] = field(default_factory=lambda: {"CPU": 10_000})
+    max_retries: int = DEFAULT_MAX_RETRIES
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """Of an actor class. `placement`: what the node must have at least; `required`: what it gives up while the actor lives."""
+
+    required: Mapping[str, int] = field(default_factory=dict)
+    placement: Mapping[str, int] = field(default_factory=lambda: {"CPU": 10_000})
+    name: str | None = None
+    namespace: str | None = None
+    get_if_exists: bool = False
+    lifetime: str | None = None
+
+
+def task_options(given: Mapping[str, Any]) -> TaskOptions:
+    """Check the keywords of ``@remote`` or ``.options`` on a function.
+
+    Raises:
+      ValueError: an unknown or unsupported option, or a value out of range.
+      TypeError: a value of the wrong type.
+    """
+    _check_names(given, _TASK, "tasks")
+    num_returns = given.get("num_returns", 1)
+    if num_returns is None:
+        num_returns = 1
+    if isinstance(num_returns, str):
+        raise ValueError(f"num_returns={num_returns!r} is not supported in this version; give a number")
+    _check_int("num_returns", num_returns, least=0)
+    max_retries = given.get("max_retries", DEFAULT_MAX_RETRIES)
+    _check_int("max_retries", max_retries, least=-1)
+    return TaskOptions(
+        num_returns=num_returns,
+        resources=_resources(given, default_cpus=1),
+        max_retries=max_retries,
+        name=_check_str("name", given.get("name")),
+    )
+
+
+def actor_options(given: Mapping[str, Any]) -> ActorOptions:
+    """Check the keywords of ``@remote`` or ``.options`` on a class. Raises as `task_options`."""
+    _check_names(given, _ACTOR, "actors")
+    name = _check_str("name", given.get("name"))
+    if name == "":
+        raise ValueError("an actor's name cannot be the empty string")
+    lifetime = given.get("lifetime")
+    if lifetime not in (None, "detached", "non_detached"):
+        raise ValueError(f"lifetime must be 'detached', 'non_detached' or None, not {lifetime!r}")
+    get_if_exists = given.get("get_if_exists", False)
+    if get_if_exists and name is None:
+        raise ValueError("get_if_exists needs a name")
+    # Ray's rule: an actor for which no resource is asked takes one CPU to be placed and none while it runs.
+    explicit = any(given.get(option) is not None for option in _RESOURCES)
+    required = _resources(given, default_cpus=1 if explicit else 0)
+    return ActorOptions(
+        required=required,
+        placement=required if explicit else _resources(given, default_cpus=1),
+        name=name,
+        namespace=_check_str("namespace", given.get("namespace")),
+        get_if_exists=bool(get_if_exists),
+        lifetime=lifetime,
+    )
+
+
+def _resources(given: Mapping[str, Any], *, default_cpus: float) -> dict[str, int]:
+    num_cpus = given.get("num_cpus")
+    return ResourceSet.of(
+        num_cpus=default_cpus if num_cpus is None else num_cpus,
+        num_gpus=given.get("num_gpus"),
+        memory=given.get("memory"),
+        resources=given.get("resources"),
+    ).parts()
+
+
+def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    for name in given:
+        if name in _LATER:
+            raise ValueError(f"option {name!r} is not supported in this version of shoal; {what} take {', '.join(sorted(known))}")
+        if name not in known:
+            raise ValueError(f"invalid option keyword {name!r} for {what}; valid ones are {', '.join(sorted(known))}")
+
+
+def _check_int(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _check_str(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__} {value!r}")
+    return value

@@ -1,0 +1,120 @@
+"""ObjectRef: a promise of a value, and how its comings and goings reach the reference table.
+
+A ref is an id and the worker that owns the object. The class knows no engine: each process gives it a `RefEvents` sink by
+`connect`, and every birth and death of a Python ref becomes one entry there. Entries are appended to a deque and nothing more,
+because a ref may die in any thread, at any point where Python collects garbage; whoever drives the process's loop works them off.
+
+Invariant: for each id the birth is appended before the death, so counts worked off in order never drop to zero too early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
+
+from . import ids
+
+T = TypeVar("T")
+
+
+class RefEvents(Protocol):
+    """What a connected process does for its refs."""
+
+    released: Callable[[bytes], None]
+
+    def received(self, object_id: bytes, owner: bytes) -> None:
+        """A ref was made from bytes that came from elsewhere."""
+
+    def escaped(self, ref: ObjectRef) -> None:
+        """A ref was pickled by a pickler that is not ours: its copies cannot be counted."""
+
+    def future(self, ref: ObjectRef) -> Future:
+        """A future of the ref's value."""
+
+
+def _forget(object_id: bytes) -> None:
+    """Where refs die when no engine is connected any more."""
+
+
+_events: RefEvents | None = None
+_released: Callable[[bytes], None] = _forget
+
+
+def connect(events: RefEvents | None) -> None:
+    """Send what happens to refs to `events`; None disconnects."""
+    global _events, _released
+    _events = events
+    _released = _forget if events is None else events.released
+
+
+class ObjectRef(Generic[T]):
+    """A reference to an object that a task, an actor call or ``put`` makes, perhaps later.
+
+    Pass it to tasks (its value arrives there), ``get`` it, ``wait`` for it, await it. The object lives while a ref to it does.
+    """
+
+    __slots__ = ("__weakref__", "_id", "_owner", "_released")
+
+    def __init__(self, object_id: bytes, owner: bytes = b"") -> None:
+        if len(object_id) != ids.OBJECT_BYTES:
+            raise ValueError(f"an object id has {ids.OBJECT_BYTES} bytes, this one has {len(object_id)}")
+        self._id = object_id
+        self._owner = owner
+        # Bound at birth: a ref that outlives its session must not be counted in the next one.
+        self._released = _forget if not owner else _released
+
+    def __del__(self) -> None:
+        self._released(self._id)
+
+    @property
+    def owner(self) -> bytes:
+        """Worker id of the process that owns the object; empty for a ref made by hand from an id."""
+        return self._owner
+
+    def binary(self) -> bytes:
+        """The 28 bytes of the id."""
+        return self._id
+
+    def hex(self) -> str:
+        return self._id.hex()
+
+    def task_id(self) -> ids.TaskID:
+        """The task whose return value this is."""
+        return ids.task_of(self._id)
+
+    def job_id(self) -> ids.JobID:
+        return ids.job_of(self._id)
+
+    def future(self) -> Future:
+        """A ``concurrent.futures.Future`` of the value. Cancelling it does not cancel the task."""
+        if _events is None:
+            raise RuntimeError(f"{self!r}: shoal is not initialised; call shoal.init() first")
+        return _events.future(self)
+
+    def __await__(self) -> Generator:
+        import asyncio  # only coroutines come here; `import shoal` need not pay for it
+
+        return asyncio.wrap_future(self.future()).__await__()
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and other._id == self._id
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._id.hex()})"
+
+    def __reduce__(self) -> tuple[Callable[..., ObjectRef], tuple[bytes, bytes]]:
+        # Our own pickler takes refs out before it comes to this; here a foreign pickler is at work.
+        if _events is not None:
+            _events.escaped(self)
+        return rebuild, (self._id, self._owner)
+
+
+def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:
+    """The ref that a pickled one becomes in the process that loads it."""
+    if _events is not None:
+        _events.received(object_id, owner)
+    return ObjectRef(object_id, owner)

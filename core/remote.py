@@ -1,0 +1,313 @@
+"""What ``@remote`` makes: remote functions, actor classes, and the handles of actors.
+
+    @remote                        f.remote(1)                   -> ObjectRef
+    def f(x): ...                  f.options(num_cpus=2).remote(1)
+
+    @remote                        counter = Counter.remote(10)  -> ActorHandle
+    class Counter: ...             counter.add.remote(1)         -> ObjectRef
+
+Checks what can be checked before anything is sent: options, and that the arguments fit the signature. The rest is the engine's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from typing import Any
+
+from .engines.base import ActorIdentity
+from .engines.current import engine
+from .errors import ActorHandleNotFoundError
+from .options import ActorOptions, TaskOptions, actor_options, task_options
+from .refs import ObjectRef
+
+
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a function a task, or a class an actor, that runs in another process.
+
+    Use it bare (``@remote``) or with options (``@remote(num_cpus=2)``).
+
+    Options of functions: num_returns, num_cpus, num_gpus, memory, resources, max_retries, name.
+    Options of classes: num_cpus, num_gpus, memory, resources, name, namespace, get_if_exists, lifetime.
+
+    Example:
+      >>> @shoal.remote
+      ... def square(x):
+      ...     return x * x
+      >>> shoal.get(square.remote(3))
+      9
+
+    Raises:
+      TypeError: used on something that is neither a function nor a class.
+      ValueError: an option that does not exist, or has an impossible value.
+    """
+    if len(args) == 1 and not options:
+        return _make_remote(args[0], {})
+    if args or not options:
+        raise AssertionError("use @remote alone, or @remote(...) with keyword options such as num_cpus=2")
+    return lambda target: _make_remote(target, options)
+
+
+def _make_remote(target: Any, options: dict[str, Any]) -> RemoteFunction | ActorClass:
+    if inspect.isclass(target):
+        return ActorClass(target, options)
+    if inspect.iscoroutinefunction(target):
+        raise ValueError(f"{target.__name__} is an async function: only methods of actors may be async")
+    if inspect.isgeneratorfunction(target):
+        raise ValueError(f"{target.__name__} is a generator: streaming results are not supported in this version; return a list")
+    if inspect.isfunction(target) or inspect.isbuiltin(target):
+        return RemoteFunction(target, options)
+    raise TypeError(f"@remote works on functions and classes, not on {type(target).__name__} {target!r}")
+
+
+class RemoteFunction:
+    """A function whose calls are tasks. Made by `remote`."""
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self._function = function
+        self._given = dict(options)
+        self._options = task_options(self._given)
+        self._arity = _Arity(function)
+        update_wrapper(self, function)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it; returns a ref (a list of `num_returns` refs; None when that is 0) at once."""
+        return self._submit(self._options, args, kwargs)
+
+    def options(self, **options: Any) -> RemoteFunctionWithOptions:
+        """The same function with other options for the calls made through the result."""
+        return RemoteFunctionWithOptions(self, task_options({**self._given, **options}))
+
+    def _submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._arity.check(args, kwargs)
+        return _one_or_many(engine().submit(self._function, args, kwargs, options))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self._function.__name__
+        raise TypeError(f"remote functions cannot be called directly: use {name}.remote(...) instead of {name}(...)")
+
+    def __repr__(self) -> str:
+        return f"RemoteFunction({self._function.__name__})"
+
+
+class RemoteFunctionWithOptions:
+    """A remote function with options for some calls. Made by `RemoteFunction.options`."""
+
+    def __init__(self, function: RemoteFunction, options: TaskOptions) -> None:
+        self._remote_function = function
+        self._options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """As `RemoteFunction.remote`."""
+        return self._remote_function._submit(self._options, args, kwargs)
+
+
+class ActorClass:
+    """A class whose instances are actors. Made by `remote`."""
+
+    def __init__(self, cls: type, options: Mapping[str, Any]) -> None:
+        self._cls = cls
+        self._given = dict(options)
+        self._options = actor_options(self._given)
+        self._constructor = _Arity(cls.__init__, bound=True) if cls.__init__ is not object.__init__ else _Arity(lambda: None)
+        self._arities = {name: _Arity(function, bound=bound) for name, function, bound in _methods(cls)}
+        for name, function, _ in _methods(cls):
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+                raise ValueError(f"{cls.__name__}.{name} is async or a generator: such methods are not supported in this version")
+        self._methods = dict.fromkeys(self._arities, 1)
+        self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Create an actor; returns its handle at once. It lives as long as a handle to it (or a copy, in any process) does."""
+        return self._create(self._options, args, kwargs)
+
+    def options(self, **options: Any) -> ActorClassWithOptions:
+        """The same class with other options for the actors made through the result."""
+        return ActorClassWithOptions(self, actor_options({**self._given, **options}))
+
+    def _create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
+        self._constructor.check(args, kwargs)
+        identity = engine().create_actor(self._cls, self._methods, args, kwargs, options)
+        return ActorHandle(identity, self._arities)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self._cls.__name__
+        raise TypeError(f"actors cannot be instantiated directly: use {name}.remote(...) instead of {name}(...)")
+
+    def __repr__(self) -> str:
+        return f"ActorClass({self._cls.__name__})"
+
+
+class ActorClassWithOptions:
+    """An actor class with options for some actors. Made by `ActorClass.options`."""
+
+    def __init__(self, cls: ActorClass, options: ActorOptions) -> None:
+        self._actor_class = cls
+        self._options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """As `ActorClass.remote`."""
+        return self._actor_class._create(self._options, args, kwargs)
+
+
+class ActorHandle:
+    """Speaks to an actor: each of its public methods is an attribute with ``.remote``. Can be passed to tasks and actors.
+
+    Handles to the same actor are equal. The calls of one process run in the order in which they were made.
+    """
+
+    def __init__(self, identity: ActorIdentity, arities: Mapping[str, _Arity] | None = None) -> None:
+        self._identity = identity
+        self._arities = arities
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        identity = self.__dict__.get("_identity")
+        if identity is None or name not in identity.methods:
+            what = "an actor handle" if identity is None else f"actor class {identity.class_name}"
+            raise AttributeError(f"{what} has no method {name!r}")
+        method = ActorMethod(self, name, identity.methods[name])
+        self.__dict__[name] = method  # the next look-up is a plain attribute
+        return method
+
+    @property
+    def _actor_id(self) -> bytes:
+        return self._identity.actor_id
+
+    def __hash__(self) -> int:
+        return hash(self._identity.actor_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and other._identity.actor_id == self._identity.actor_id
+
+    def __repr__(self) -> str:
+        return f"Actor({self._identity.class_name}, {self._identity.actor_id.hex()})"
+
+    def __reduce__(self) -> tuple[Callable[..., ActorHandle], tuple[Any, ...]]:
+        identity = self._identity
+        return _rebuild_handle, (identity.actor_id, identity.class_name, dict(identity.methods), identity.ref)
+
+
+class ActorMethod:
+    """A method of an actor, seen through a handle."""
+
+    __slots__ = ("_arity", "_handle", "_name", "_num_returns")
+
+    def __init__(self, handle: ActorHandle, name: str, num_returns: int) -> None:
+        self._handle = handle
+        self._name = name
+        self._num_returns = num_returns
+        self._arity = None if handle._arities is None else handle._arities.get(name)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it; returns a ref at once."""
+        return self._call(args, kwargs, self._num_returns)
+
+    def options(self, *, num_returns: int = 1) -> ActorMethodWithOptions:
+        """The same method, with another number of return values."""
+        task_options({"num_returns": num_returns})
+        return ActorMethodWithOptions(self, num_returns)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_returns: int) -> Any:
+        if self._arity is not None:
+            self._arity.check(args, kwargs)
+        return _one_or_many(engine().call(self._handle._identity, self._name, args, kwargs, num_returns=num_returns))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"actor methods cannot be called directly: use .{self._name}.remote(...) instead of .{self._name}(...)")
+
+
+class ActorMethodWithOptions:
+    """A method with options for some calls. Made by `ActorMethod.options`."""
+
+    def __init__(self, method: ActorMethod, num_returns: int) -> None:
+        self._method = method
+        self._num_returns = num_returns
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """As `ActorMethod.remote`."""
+        return self._method._call(args, kwargs, self._num_returns)
+
+
+class _Arity:
+    """Checks a call against a signature. Plain positional calls by two comparisons; others as Python itself would (3 us)."""
+
+    __slots__ = ("_least", "_most", "_name", "_signature")
+
+    def __init__(self, function: Callable[..., Any], *, bound: bool = False) -> None:
+        self._name = getattr(function, "__name__", repr(function))
+        self._signature: inspect.Signature | None
+        try:
+            signature = inspect.signature(function)
+        except ValueError:  # some builtins have none: the call itself will tell
+            self._signature, self._least, self._most = None, 0, 0
+            return
+        parameters = list(signature.parameters.values())[1 if bound else 0 :]
+        self._signature = signature.replace(parameters=parameters)
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        needs_keyword = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+        self._least = sum(1 for p in positional if p.default is p.empty)
+        self._most = -1 if needs_keyword else 10**9 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raises TypeError when the call would."""
+        if not kwargs and self._least <= len(args) <= self._most:
+            return
+        if self._signature is not None:
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self._name}(): {error}") from None
+
+
+def _methods(cls: type) -> list[tuple[str, Callable[..., Any], bool]]:
+    """(name, function, whether its first parameter is self or cls) of all methods but the special ones."""
+    found = []
+    for name, member in inspect.getmembers_static(cls) if hasattr(inspect, "getmembers_static") else _static_members(cls):
+        if name.startswith("__") and name != "__call__":
+            continue
+        if isinstance(member, staticmethod):
+            found.append((name, member.__func__, False))
+        elif isinstance(member, classmethod):
+            found.append((name, member.__func__, True))
+        elif inspect.isfunction(member):
+            found.append((name, member, True))
+    return found
+
+
+def _static_members(cls: type) -> list[tuple[str, Any]]:
+    """``inspect.getmembers_static`` for Python 3.10, which has none."""
+    return [(name, inspect.getattr_static(cls, name)) for name in dir(cls)]
+
+
+def _one_or_many(refs: list[ObjectRef]) -> Any:
+    if len(refs) == 1:
+        return refs[0]
+    return refs or None
+
+
+def _rebuild_handle(actor_id: bytes, class_name: str, methods: dict[str, int], ref: ObjectRef | None) -> ActorHandle:
+    return ActorHandle(ActorIdentity(actor_id, class_name, methods, ref))
+
+
+def check_handle(handle: object, what: str) -> ActorHandle:
+    """The argument as a handle.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if not isinstance(handle, ActorHandle):
+        raise ValueError(f"{what} needs an actor handle, not {type(handle).__name__} {handle!r}")
+    return handle
+
+
+def weak_handle(identity: ActorIdentity | None, name: str, namespace: str | None) -> ActorHandle:
+    """The handle that ``get_actor`` gives: it does not keep the actor alive.
+
+    Raises:
+      ValueError: there is no such actor.
+    """
+    if identity is None:
+        where = f" in namespace {namespace!r}" if namespace else ""
+        raise ActorHandleNotFoundError(f"no living actor is named {name!r}{where}; it was never created, or has died")
+    return ActorHandle(identity)

@@ -1,0 +1,1 @@
+"""What drivers and workers have in common: owning objects, submitting work; and what workers add: running it."""

@@ -1,0 +1,53 @@
+"""One caller's line to one actor: calls in the order of submission, whatever their arguments are waiting for. Pure.
+
+    UNKNOWN --asked--> PENDING --ActorUpdate--> ALIVE --ActorUpdate--> DEAD
+
+Calls wait while the actor is not ALIVE, and behind a call whose arguments are not there yet. Those that were sent wait for their
+answers; when the actor dies, all of them fail with its death.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from ..protocol.specs import Value
+from .tasks import Submission
+
+
+class ActorLine:
+    """What this process knows of an actor and has asked of it."""
+
+    __slots__ = ("_inflight", "_waiting", "failure", "state", "worker_id")
+
+    def __init__(self) -> None:
+        self.state = "UNKNOWN"
+        self.worker_id = b""
+        #: Why it is DEAD.
+        self.failure: Value | None = None
+        self._waiting: deque[Submission] = deque()
+        self._inflight: OrderedDict[bytes, Submission] = OrderedDict()
+
+    def submit(self, call: Submission) -> None:
+        self._waiting.append(call)
+
+    def sendable(self) -> list[Submission]:
+        """Calls that can go now, in order; they are in flight from here on."""
+        ready: list[Submission] = []
+        if self.state == "ALIVE":
+            while self._waiting and not self._waiting[0].missing:
+                call = self._waiting.popleft()
+                self._inflight[call.task_id] = call
+                ready.append(call)
+        return ready
+
+    def done(self, task_id: bytes) -> Submission | None:
+        """The actor has answered."""
+        return self._inflight.pop(task_id, None)
+
+    def died(self, failure: Value) -> list[Submission]:
+        """Returns the calls that fail with it, in order."""
+        self.state, self.failure = "DEAD", failure
+        failed = [*self._inflight.values(), *self._waiting]
+        self._inflight.clear()
+        self._waiting.clear()
+        return failed

@@ -1,0 +1,218 @@
+"""The worker's side of a task: take it from the queue, load function and arguments, run it, answer.
+
+    RunTask, CallMethod, StartActor --> queue --> main thread --> TaskDone / ActorStarted
+                                          |
+                                          +-- the running task blocks or takes long: tasks behind it go back to their owners
+
+The main thread runs user code; between two tasks, and while it has none, it drives the process's loop. One at a time and in order of
+arrival, which for the calls of one caller to an actor is the order of submission.
+
+Not here: where refs are counted (holdings.py), how user code submits more work (submitting.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..errors import ActorDiedError, TaskError
+from ..protocol import messages as m
+from ..protocol.specs import Value, WireRef, WireValue, take_value
+from ..serialization.failures import serialize_failure
+from ..serialization.values import FAILURE, Serialized
+from ..serialization import values
+from ..transport.loop import Loop
+from . import context
+from .arguments import NO_ARGUMENTS, unpack
+from .context import TaskContext
+from .holdings import Holdings, failure_value
+
+Request: TypeAlias = "m.RunTask | m.CallMethod | m.StartActor"
+
+#: Replies of short tasks gather for this long before they are sent.
+_REPLY_S = 0.001
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a piece of work has come to, on its way to whoever asked for it."""
+
+    request: Request
+    peer: bytes
+    failed: bool
+    results: list[Value]
+    duration_s: float
+
+
+class Executor:
+    """Runs what arrives, in the main thread."""
+
+    def __init__(self, loop: Loop, holdings: Holdings, *, fetch_function: Callable[[bytes], Callable[..., Any]], head: bytes) -> None:
+        """
+        Args:
+          fetch_function: the exported function of a key; may block.
+          head: whom to tell about an actor's start.
+        """
+        self._loop = loop
+        self._holdings = holdings
+        self._fetch_function = fetch_function
+        self._head = head
+        self._queue: deque[tuple[bytes, Request]] = deque()
+        self._leaving = False
+        self._flushed_at = 0.0
+        self._running_since = 0.0  # 0: nothing runs
+        self._actor: Any = None
+        self._actor_id = b""
+        self._actor_name = ""
+        for kind in (m.RunTask, m.CallMethod, m.StartActor):
+            loop.on(kind, self._enqueue)
+        loop.on(m.Exit, self._leave)
+
+    # --- main thread ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until the head says Exit, the process is killed, or user code raises SystemExit."""
+        queue = self._queue
+        while True:
+            if not queue:
+                self._loop.drive_until(lambda: queue or self._leaving)
+                if not queue:
+                    break
+            elif time.monotonic() - self._flushed_at > _REPLY_S:
+                self._loop.flush()
+                self._flushed_at = time.monotonic()
+            peer, request = queue.popleft()
+            self._run(peer, request)
+        self._loop.flush()
+
+    def _run(self, peer: bytes, request: Request) -> None:
+        name = self._name(request)
+        is_task = type(request) is m.RunTask
+        context.enter(TaskContext(b"" if isinstance(request, m.StartActor) else request.task_id, name, self._actor_id, releases_cpu=is_task))
+        started = time.perf_counter()
+        self._running_since = time.monotonic()
+        failed = False
+        owner = request.creator if isinstance(request, m.StartActor) else peer
+        try:
+            results = self._perform(owner, request)
+        except SystemExit:
+            # The process ends as the user said; who waits for the answer learns it from the exit code.
+            self._loop.flush()
+            raise
+        except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
+            failed = True
+            results = [self._failure(name, error)]
+        finally:
+            context.enter(None)
+            self._running_since = 0.0
+        self._loop.post(self._answer, Outcome(request, peer, failed, results, time.perf_counter() - started))
+
+    def _perform(self, owner: bytes, request: Request) -> list[Value]:
+        """Run it and keep what it returns. A function of its own: its arguments are gone when the answer is put together."""
+        args, kwargs = self._arguments(owner, request)
+        if isinstance(request, m.StartActor):
+            self._actor_id = request.actor_id
+            self._actor_name = request.class_name
+            self._actor = self._fetch_function(request.class_key)(*args, **kwargs)
+            return []
+        if isinstance(request, m.RunTask):
+            result = self._fetch_function(request.function)(*args, **kwargs)
+        else:
+            if request.actor_id != self._actor_id:
+                raise ActorDiedError(f"actor {request.actor_id.hex()} does not live in this process", actor_id=request.actor_id.hex())
+            result = getattr(self._actor, request.method)(*args, **kwargs)
+        return [self._holdings.keep(serialized, owner) for serialized in self._serialize(result, request.num_returns)]
+
+    def _serialize(self, result: Any, count: int) -> list[Serialized]:
+        if count == 1:
+            return [values.serialize(result)]
+        if count == 0:
+            return []
+        try:
+            parts = list(result)
+        except TypeError:
+            raise ValueError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
+        if len(parts) != count:
+            raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
+        return [values.serialize(part) for part in parts]
+
+    def _arguments(self, owner: bytes, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if request.arguments == NO_ARGUMENTS:
+            return (), {}
+        frames = request.buffers
+        load = self._holdings.load_value
+        packed = load(request.arguments_object, owner, take_value(request.arguments, frames))
+        slots = []
+        for object_id, slot_owner, wire in request.slots:
+            slots.append(load(object_id, slot_owner, take_value(wire, frames)))
+        return unpack(packed, slots)
+
+    def _failure(self, name: str, error: BaseException) -> Value:
+        serialized = serialize_failure(error, name=name, pid=os.getpid(), actor=self._actor_name or None)
+        return Value(FAILURE, serialized.data, list(serialized.buffers), [(ref.binary(), ref.owner) for ref in serialized.refs])
+
+    def _name(self, request: Request) -> str:
+        if isinstance(request, m.RunTask):
+            return request.name
+        if isinstance(request, m.StartActor):
+            return f"{request.class_name}.__init__"
+        return f"{self._actor_name}.{request.method}"
+
+    # --- the loop's driver --------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, peer: bytes, request: Request) -> None:
+        self._queue.append((peer, request))
+
+    def _leave(self, peer: bytes, message: m.Exit) -> None:
+        self._leaving = True
+
+    def return_if_stalled(self, stall_s: float) -> None:
+        """`return_queue`, if one task has been running for that long."""
+        if self._running_since and time.monotonic() - self._running_since >= stall_s:
+            self.return_queue()
+
+    def return_queue(self) -> None:
+        """The running task blocks or takes long: give the tasks behind it back. An actor's calls stay: they must run here."""
+        returned: dict[bytes, list[bytes]] = {}
+        while self._queue and not self._actor_id:
+            try:
+                peer, request = self._queue.pop()
+            except IndexError:
+                break  # the main thread has taken it: it is running again
+            assert isinstance(request, m.RunTask), "an idle worker gets nothing else together with tasks"
+            returned.setdefault(peer, []).insert(0, request.task_id)
+        for peer, task_ids in returned.items():
+            self._loop.send(peer, m.TasksReturned(task_ids))
+
+    def _answer(self, outcome: Outcome) -> None:
+        request = outcome.request
+        contained = [ref for value in outcome.results for ref in value.contained]
+        if isinstance(request, m.StartActor):
+            self._holdings.hand_over(self._head, contained, lambda mine: self._send_started(request, outcome))
+        else:
+            self._holdings.hand_over(outcome.peer, contained, lambda mine: self._send_done(request, outcome, mine))
+
+    def _send_done(self, request: m.RunTask | m.CallMethod, outcome: Outcome, borrows: list[bytes]) -> None:
+        buffers: list[Any] = []
+        results: list[tuple[WireValue, Sequence[WireRef]]] = [(value.wire(buffers), value.contained) for value in outcome.results]
+        duration_us = int(outcome.duration_s * 1e6)
+        self._loop.send(outcome.peer, m.TaskDone(request.task_id, outcome.failed, results, borrows, duration_us, buffers))  # type: ignore[arg-type]
+
+    def _send_started(self, request: m.StartActor, outcome: Outcome) -> None:
+        if not outcome.failed:
+            self._loop.send(self._head, m.ActorStarted(request.actor_id, NO_ARGUMENTS, []))
+            return
+        failure = outcome.results[0]
+        error = values.deserialize(FAILURE, failure.payload, failure.buffers)  # type: ignore[arg-type]
+        assert isinstance(error, TaskError), "_failure makes nothing else"
+        died = ActorDiedError(
+            f"{request.class_name} (actor {request.actor_id.hex()}) is dead: its __init__ raised\n{error.traceback_str}",
+            actor_id=request.actor_id.hex(),
+            actor_init_failed=True,
+        )
+        died.__cause__ = error.cause
+        self._loop.send(self._head, m.ActorStarted(request.actor_id, failure_value(died).wire([]), []))

@@ -1,0 +1,313 @@
+"""What a process holds: the objects that it owns and those that it borrows, their memory, and the talk about them with other processes.
+
+    put, task results ---> own object ----- FetchObject / ObjectValue ----> borrower's copy of value or place
+                             |  ^---------- AddBorrow / BorrowAdded, RemoveBorrow ---- borrower
+                             v
+                          memory: inline bytes, or a place in shared memory that all processes of the node map
+
+A view into shared memory counts as a ref to its object, so memory is never reused under an array, whoever holds it.
+
+Threads: `put`, `load`, `refs_wanted` may be called from any thread and post what changes the tables; `on_*`, and what is called from
+handlers, runs in the driver of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from .. import ids
+from ..errors import ObjectLostError, OwnerDiedError, ShoalError
+from ..protocol import messages as m
+from ..protocol.specs import Value, WireRef, take_value
+from ..refs import ObjectRef
+from ..serialization import values
+from ..serialization.failures import serialize_error
+from ..serialization.values import FAILURE, Serialized
+from ..store.client import Location, StoreClient
+from ..transport.loop import Loop
+from .objects import ObjectTable, Wait
+from .references import ReferenceTable
+
+
+def failure_value(error: ShoalError) -> Value:
+    """An error of the runtime as a value."""
+    serialized = serialize_error(error)
+    return Value(serialized.kind, serialized.data, [], [])
+
+
+def wire_refs(refs: Iterable[ObjectRef]) -> list[WireRef]:
+    return [(ref.binary(), ref.owner) for ref in refs]
+
+
+class Holdings:
+    """References, values and memory of one process. Also the sink of its refs' births and deaths (`refs.RefEvents`)."""
+
+    def __init__(self, me: bytes, loop: Loop, store: StoreClient, *, inline_bytes: int) -> None:
+        self._me = me
+        self._loop = loop
+        self._store = store
+        self._inline_bytes = inline_bytes
+        self.objects = ObjectTable()
+        self.references = ReferenceTable(me, on_free=self._free, on_drop=self._drop)
+        #: Called when an object that stands for an actor is freed: object id -> what to do.
+        self.guarded: dict[bytes, Callable[[], None]] = {}
+        #: What waits until (object, borrower) is known to the object's owner.
+        self._unconfirmed: dict[tuple[bytes, bytes], list[Callable[[], None]]] = {}
+        self._fetching: dict[bytes, bytes] = {}
+        self._dead: set[bytes] = set()
+        append, count_down = loop.posts.append, self.references.released
+        # A closure and not a method: this runs for every ref that dies, at 0.1 us instead of 0.2.
+        self.released: Callable[[bytes], None] = lambda object_id: append((count_down, object_id))
+        loop.on(m.FetchObject, self._on_fetch_object)
+        loop.on(m.ObjectValue, self._on_object_value)
+        loop.on(m.AddBorrow, self._on_add_borrow)
+        loop.on(m.BorrowAdded, self._on_borrow_added)
+        loop.on(m.RemoveBorrow, self._on_remove_borrow)
+
+    # --- refs (any thread) ------------------------------------------------------------------------------------------------
+
+    def received(self, object_id: bytes, owner: bytes) -> None:
+        self._loop.post(self._count_received, (object_id, owner))
+
+    def escaped(self, ref: ObjectRef) -> None:
+        """Pickled by a foreign pickler: nobody can count the copies, so the object stays until this process ends, as in Ray."""
+        self._loop.post(self._count_received, (ref.binary(), ref.owner))
+
+    def future(self, ref: ObjectRef) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def ready(object_id: bytes) -> None:
+            # In the driver, with handlers' speed: the value is loaded by a callback that the waiting side runs would be nicer, but
+            # a concurrent.futures.Future has no such hook.
+            try:
+                future.set_result(self.load(ref))
+            except BaseException as error:  # whatever get() would raise belongs to the future
+                future.set_exception(error)
+
+        self._loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None)
+        return future
+
+    # --- put, load (any thread) ---------------------------------------------------------------------------------------------
+
+    def put(self, object_id: bytes, serialized: Serialized) -> ObjectRef:
+        """Own a new object.
+
+        Raises:
+          ObjectStoreFullError: it does not fit into shared memory.
+        """
+        value = self.keep(serialized, self._me)
+        self.references.created(object_id)
+        self.objects.expect(object_id, value)
+        if value.contained:
+            self._loop.post(self._count_contained, (object_id, value.contained, serialized.refs))
+        return ObjectRef(object_id, self._me)
+
+    def keep(self, serialized: Serialized, owner: bytes) -> Value:
+        """Bytes that last: copied into shared memory, or, if small, into a value of their own."""
+        contained = wire_refs(serialized.refs)
+        if serialized.nbytes > self._inline_bytes:
+            return Value(serialized.kind, self._store.put(serialized, owner), [], contained)
+        owned = serialized.owned()
+        return Value(owned.kind, owned.data, owned.buffers, contained)
+
+    def load(self, ref: ObjectRef) -> Any:
+        """The Python value of a READY object.
+
+        Raises:
+          Exception: the object is a failure; this is the error.
+        """
+        value = self.objects.value(ref.binary())
+        if value is None:  # freed by hand of ours or lost between two looks
+            raise ObjectLostError(f"{ref!r} has no value any more", object_ref_hex=ref.hex())
+        result = self.load_value(ref.binary(), ref.owner, value)
+        if value.contained and ref.owner != self._me:
+            # The owner guards the inner refs only as long as we hold the outer one.
+            self._loop.post(self._adopt, (ref.binary(), ref))
+        if value.kind == FAILURE:
+            assert isinstance(result, BaseException), "a FAILURE holds an exception"
+            raise result
+        return result
+
+    def load_value(self, object_id: bytes, owner: bytes, value: Value) -> Any:
+        """Deserialise; arrays of a stored object are views that keep the object alive."""
+        if not value.stored:
+            return values.deserialize(value.kind, value.payload, value.buffers)  # type: ignore[arg-type]
+        self._loop.post(self._count_received, (object_id, owner))
+        released = self.released
+        data, buffers = self._store.view(Location.from_wire(value.payload), lambda: released(object_id))  # type: ignore[arg-type]
+        return values.deserialize(value.kind, data, buffers)
+
+    def free_place(self, value: Value) -> None:
+        """Give back the memory of a value that has no object (any more)."""
+        if value.stored:
+            self._store.free(Location.from_wire(value.payload))  # type: ignore[arg-type]
+
+    # --- waiting (driver) ---------------------------------------------------------------------------------------------------
+
+    def await_all(self, wait: Wait, refs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Have `wait` told of each of these (id, owner)."""
+        for object_id, owner in refs:
+            self.watch(object_id, owner, wait.ready)
+
+    def watch(self, object_id: bytes, owner: bytes, watcher: Callable[[bytes], None]) -> None:
+        """Call `watcher` when the object has a value here; a borrowed one is fetched from its owner."""
+        if object_id not in self.objects:
+            self.objects.expect(object_id)
+            if owner == self._me:
+                self._lose(object_id, f"ObjectRef({object_id.hex()}) was freed: every ref to it that this process knew of had gone")
+            elif not owner:
+                self._lose(object_id, f"ObjectRef({object_id.hex()}) was made by hand from an id: nobody knows its owner")
+            elif owner in self._dead:
+                self.objects.resolve(object_id, failure_value(_owner_died(object_id, owner)))
+            else:
+                self._fetching[object_id] = owner
+                self._loop.send(owner, m.FetchObject(object_id))
+        self.objects.watch(object_id, watcher)
+
+    # --- results of our submissions (driver) --------------------------------------------------------------------------------
+
+    def resolve(self, object_id: bytes, value: Value) -> None:
+        """An object that we expected has its value."""
+        if value.contained:
+            self.references.contain(object_id, value.contained, credit=True)
+        if not self.objects.resolve(object_id, value):
+            self.free_place(value)  # its refs have gone while it was made
+
+    # --- handing refs on (driver) -------------------------------------------------------------------------------------------
+
+    def hand_over(self, receiver: bytes, contained: Iterable[WireRef], then: Callable[[list[bytes]], None]) -> None:
+        """Make sure that every ref which leaves with a message to `receiver`, or stays here after it, is known to its owner.
+
+        Args:
+          receiver: the process that the message goes to.
+          contained: refs inside the values that it gets.
+          then: called when all is confirmed, at once if it can; given the receiver's own objects that we still hold, whose borrow the
+            message itself will report.
+        """
+        asked: list[tuple[bytes, bytes, bytes]] = []
+        for object_id, owner in contained:
+            if owner == self._me:
+                self.references.borrowed(object_id, receiver)
+            elif owner != receiver:
+                asked.append((object_id, owner, receiver))
+        mine = []
+        for object_id, owner in self.references.unregistered():
+            self.references.registered(object_id)
+            if owner == receiver:
+                mine.append(object_id)
+            else:
+                asked.append((object_id, owner, self._me))
+        self._ask_owners(asked, lambda: then(mine))
+
+    def _ask_owners(self, asked: Sequence[tuple[bytes, bytes, bytes]], then: Callable[[], None]) -> None:
+        """AddBorrow for each (object, owner, borrower); `then` when all owners have answered or are dead."""
+        open_questions = [(o, owner, b) for o, owner, b in asked if owner not in self._dead]
+        if not open_questions:
+            then()
+            return
+        left = len(open_questions)
+
+        def confirmed() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                then()
+
+        for object_id, owner, borrower in open_questions:
+            self._unconfirmed.setdefault((object_id, borrower), []).append(confirmed)
+            self._loop.send(owner, m.AddBorrow(object_id, borrower))
+
+    def _adopt(self, loaded: tuple[bytes, ObjectRef]) -> None:
+        """Refs came out of a borrowed object: register with their owners, holding the outer ref until they know."""
+        _, outer = loaded
+        asked = [(object_id, owner, self._me) for object_id, owner in self.references.unregistered()]
+        for object_id, _, _ in asked:
+            self.references.registered(object_id)
+        self._ask_owners(asked, lambda: _let_go(outer))
+
+    # --- counts (driver, by post) -------------------------------------------------------------------------------------------
+
+    def _count_received(self, ref: tuple[bytes, bytes]) -> None:
+        self.references.received(*ref)
+
+    def _count_contained(self, entry: tuple[bytes, list[WireRef], list[ObjectRef]]) -> None:
+        # The Python refs in the entry have kept the inner objects alive until here.
+        self.references.contain(entry[0], entry[1], credit=False)
+
+    def _free(self, object_id: bytes) -> None:
+        value = self.objects.forget(object_id)
+        if value is not None:
+            self.free_place(value)
+        guard = self.guarded.pop(object_id, None)
+        if guard is not None:
+            guard()
+
+    def _drop(self, object_id: bytes, owner: bytes, credit: int) -> None:
+        self.objects.forget(object_id)
+        self._fetching.pop(object_id, None)
+        if credit and owner not in self._dead:
+            self._loop.send(owner, m.RemoveBorrow(object_id, credit))
+
+    def _lose(self, object_id: bytes, why: str) -> None:
+        self.objects.resolve(object_id, failure_value(ObjectLostError(why, object_ref_hex=object_id.hex())))
+
+    # --- messages (driver) --------------------------------------------------------------------------------------------------
+
+    def _on_fetch_object(self, peer: bytes, message: m.FetchObject) -> None:
+        def answer(object_id: bytes) -> None:
+            value = self.objects.value(object_id)
+            assert value is not None, "watchers are called with a value in place"
+            buffers: list[Any] = []
+            self._loop.send(peer, m.ObjectValue(object_id, value.wire(buffers), value.contained, buffers))
+
+        if message.object_id in self.objects:
+            self.objects.watch(message.object_id, answer)
+        else:
+            lost = failure_value(ObjectLostError(f"ObjectRef({message.object_id.hex()}) was freed by its owner", object_ref_hex=message.object_id.hex()))
+            self._loop.send(peer, m.ObjectValue(message.object_id, lost.wire([]), [], []))
+
+    def _on_object_value(self, peer: bytes, message: m.ObjectValue) -> None:
+        if self._fetching.pop(message.object_id, None) is not None:
+            self.objects.resolve(message.object_id, take_value(message.value, message.buffers, list(message.contained)))
+
+    def _on_add_borrow(self, peer: bytes, message: m.AddBorrow) -> None:
+        if message.borrower not in self._dead:
+            self.references.borrowed(message.object_id, message.borrower)
+        self._loop.send(peer, m.BorrowAdded(message.object_id, message.borrower))
+
+    def _on_borrow_added(self, peer: bytes, message: m.BorrowAdded) -> None:
+        waiting = self._unconfirmed.get((message.object_id, message.borrower))
+        if waiting:
+            waiting.pop(0)()
+            if not waiting:
+                self._unconfirmed.pop((message.object_id, message.borrower), None)
+
+    def _on_remove_borrow(self, peer: bytes, message: m.RemoveBorrow) -> None:
+        self.references.borrowed(message.object_id, peer, -message.count)
+
+    def process_died(self, process: bytes) -> None:
+        """Its borrows are void; its objects are lost, except the copies that are here already."""
+        self._dead.add(process)
+        orphans = set(self.references.process_died(process))
+        orphans.update(object_id for object_id, owner in self._fetching.items() if owner == process)
+        for object_id in orphans:
+            self._fetching.pop(object_id, None)
+            if object_id in self.objects:
+                self.objects.resolve(object_id, failure_value(_owner_died(object_id, process)))
+        # Confirmations by the dead are not needed any more, nor are those about the dead.
+        for object_id, borrower in list(self._unconfirmed):
+            if object_id[: ids.WORKER_BYTES] == process:
+                for confirmed in self._unconfirmed.pop((object_id, borrower)):
+                    confirmed()
+
+
+def _owner_died(object_id: bytes, owner: bytes) -> OwnerDiedError:
+    return OwnerDiedError(
+        f"ObjectRef({object_id.hex()}) is lost: the process that owned it (worker {owner.hex()}) has died", object_ref_hex=object_id.hex()
+    )
+
+
+def _let_go(_ref: ObjectRef) -> None:
+    """The closure that called this was the last to hold the ref."""

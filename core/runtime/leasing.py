@@ -1,0 +1,231 @@
+"""The owner's side of leases: which task goes to which leased worker, how many workers to ask for, when to return one. Pure.
+
+Tasks of one resource shape share a queue and the workers leased for that shape. Several tasks may wait at a worker, as many as fit
+into `pipeline_s` of measured run time: then no round trip stands between two short tasks, and no long task has others behind it. A function
+that has never been measured counts as long. If a task turns out long or blocks, its worker returns what waits behind it
+(`returned`), and gets nothing more until that task is done.
+
+A worker with nothing to do is kept for `lease_idle_s`, then returned to the node.
+
+What is to be sent is given to `push`, `demand` and `give_back`; time comes as an argument.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..protocol.messages import RunTask
+from .tasks import Submission
+
+#: What a task costs beside its run time: decoding, encoding, bookkeeping.
+_OVERHEAD_S = 20e-6
+#: Weight of the newest measurement in a function's mean run time.
+_NEWEST = 0.3
+
+
+@dataclass(slots=True)
+class LeasedWorker:
+    """A worker of ours: what it has been given and has not answered, oldest first."""
+
+    worker_id: bytes
+    inflight: OrderedDict[bytes, Submission] = field(default_factory=OrderedDict)
+    #: Expected run time of what is in flight.
+    load_s: float = 0.0
+    #: Its running task is long: give it nothing until it has answered.
+    stalled: bool = False
+    idle_since_s: float = 0.0
+    #: A look at its idleness is due.
+    watched: bool = False
+
+
+@dataclass(slots=True)
+class ShapeQueue:
+    """Tasks of one shape that wait for a worker, and the workers."""
+
+    key: int
+    shape: Mapping[str, int]
+    waiting: deque[Submission] = field(default_factory=deque)
+    workers: dict[bytes, LeasedWorker] = field(default_factory=dict)
+    #: Workers that the node has been asked for and has not granted.
+    demanded: int = 0
+
+
+class Leasing:
+    """All queues and leases of one owner."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_s: float,
+        pipeline_tasks: int,
+        lease_idle_s: float,
+        push: Callable[[bytes, Submission], None],
+        demand: Callable[[int, Mapping[str, int], int], None],
+        give_back: Callable[[bytes], None],
+        look_later: Callable[[bytes, float], None],
+    ) -> None:
+        """
+        Args:
+          push: send a task to a worker.
+          demand: (key, shape, wanted) tell the node how many more workers we could use.
+          give_back: return a worker to the node.
+          look_later: call `idle_check(worker)` after that many seconds.
+        """
+        self._pipeline_s = pipeline_s
+        self._pipeline_tasks = pipeline_tasks
+        self._lease_idle_s = lease_idle_s
+        self._push = push
+        self._demand = demand
+        self._give_back = give_back
+        self._look_later = look_later
+        self._queues: list[ShapeQueue] = []
+        self._keys: dict[tuple[tuple[str, int], ...], int] = {}
+        self._home: dict[bytes, ShapeQueue] = {}
+        self._run_time_s: dict[bytes, float] = {}
+
+    def key(self, shape: Mapping[str, int]) -> int:
+        """This owner's number for a shape. Any thread."""
+        identity = tuple(sorted(shape.items()))
+        key = self._keys.get(identity)
+        if key is None:
+            key = self._keys[identity] = len(self._queues)
+            self._queues.append(ShapeQueue(key, dict(shape)))
+        return key
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that no worker has been given."""
+        return sum(len(queue.waiting) for queue in self._queues)
+
+    # --- events -----------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, submission: Submission) -> None:
+        """A task whose arguments are there. `settle` follows, once for many."""
+        self._queues[submission.shape].waiting.append(submission)
+
+    def requeue(self, submission: Submission) -> None:
+        """A task that has lost its worker goes to the front: it has waited longest."""
+        self._queues[submission.shape].waiting.appendleft(submission)
+
+    def granted(self, key: int, worker_id: bytes, now_s: float) -> None:
+        """The node has leased us a worker."""
+        queue = self._queues[key]
+        queue.demanded = max(0, queue.demanded - 1)
+        queue.workers[worker_id] = LeasedWorker(worker_id, idle_since_s=now_s)
+        self._home[worker_id] = queue
+        self._assign(queue)
+        self._watch_idleness(queue.workers[worker_id], now_s)
+
+    def refused(self, key: int) -> list[Submission]:
+        """The node can never have such a worker; returns the tasks that fail for it."""
+        queue = self._queues[key]
+        queue.demanded = 0
+        failed = list(queue.waiting)
+        queue.waiting.clear()
+        return failed
+
+    def done(self, worker_id: bytes, task_id: bytes, duration_s: float, now_s: float) -> Submission | None:
+        """A worker has answered a task; None when the task is not (or no more) with it."""
+        queue = self._home.get(worker_id)
+        if queue is None:
+            return None
+        worker = queue.workers[worker_id]
+        submission = worker.inflight.pop(task_id, None)
+        if submission is None:
+            return None
+        worker.stalled = False
+        worker.load_s -= self._cost_s(submission)
+        self._measure(submission, duration_s)
+        if not worker.inflight:
+            worker.load_s = 0.0  # measurements have changed since the tasks were added up
+            worker.idle_since_s = now_s
+            if not queue.waiting:
+                self._watch_idleness(worker, now_s)
+        return submission
+
+    def returned(self, worker_id: bytes, task_ids: list[bytes]) -> None:
+        """The worker gives these back unbegun: its running task blocks or takes long."""
+        queue = self._home.get(worker_id)
+        if queue is None:
+            return
+        worker = queue.workers[worker_id]
+        worker.stalled = True
+        for task_id in reversed(task_ids):
+            submission = worker.inflight.pop(task_id, None)
+            if submission is not None:
+                worker.load_s -= self._cost_s(submission)
+                queue.waiting.appendleft(submission)
+
+    def worker_died(self, worker_id: bytes) -> list[Submission]:
+        """The worker is gone; returns what it had, oldest first: the first one was running, unless its answer was lost."""
+        queue = self._home.pop(worker_id, None)
+        if queue is None:
+            return []
+        return list(queue.workers.pop(worker_id).inflight.values())
+
+    def idle_check(self, worker_id: bytes, now_s: float) -> None:
+        """Return the worker if it has been idle long enough."""
+        queue = self._home.get(worker_id)
+        if queue is None:
+            return
+        worker = queue.workers[worker_id]
+        worker.watched = False
+        if worker.inflight or queue.waiting:
+            return  # `done` will look again
+        if now_s - worker.idle_since_s >= self._lease_idle_s:
+            del queue.workers[worker_id], self._home[worker_id]
+            self._give_back(worker_id)
+        else:
+            self._watch_idleness(worker, now_s)
+
+    def settle(self) -> None:
+        """After events: give workers what they have room for, and tell the node what is still wanted."""
+        for queue in self._queues:
+            if queue.waiting:
+                self._assign(queue)
+            self._update_demand(queue)
+
+    # --- decisions --------------------------------------------------------------------------------------------------------
+
+    def _assign(self, queue: ShapeQueue) -> None:
+        """Fill workers up to `pipeline_s`, each at most its share of the queue, so that one does not take what another could."""
+        free = [worker for worker in queue.workers.values() if not worker.stalled and worker.load_s < self._pipeline_s]
+        while queue.waiting and free:
+            share = -(-len(queue.waiting) // len(free))
+            for worker in free:
+                self._fill(worker, queue.waiting, share)
+            free = [worker for worker in free if worker.load_s < self._pipeline_s and len(worker.inflight) < self._pipeline_tasks]
+
+    def _fill(self, worker: LeasedWorker, waiting: deque[Submission], share: int) -> None:
+        room = min(share, self._pipeline_tasks - len(worker.inflight), len(waiting))
+        for _ in range(room):
+            if worker.load_s >= self._pipeline_s:
+                return
+            submission = waiting.popleft()
+            worker.inflight[submission.task_id] = submission
+            worker.load_s += self._cost_s(submission)
+            self._push(worker.worker_id, submission)
+
+    def _update_demand(self, queue: ShapeQueue) -> None:
+        wanted = len(queue.waiting)
+        # The node counts down by itself as it grants; tell it when there is something to begin, to end, or much more than it knows.
+        if (wanted > 0) != (queue.demanded > 0) or wanted > 2 * queue.demanded:
+            queue.demanded = wanted
+            self._demand(queue.key, queue.shape, wanted)
+
+    def _cost_s(self, submission: Submission) -> float:
+        assert isinstance(submission.message, RunTask)
+        return self._run_time_s.get(submission.message.function, self._pipeline_s) + _OVERHEAD_S
+
+    def _measure(self, submission: Submission, duration_s: float) -> None:
+        assert isinstance(submission.message, RunTask)
+        function = submission.message.function
+        known = self._run_time_s.get(function)
+        self._run_time_s[function] = duration_s if known is None else known + _NEWEST * (duration_s - known)
+
+    def _watch_idleness(self, worker: LeasedWorker, now_s: float) -> None:
+        if not worker.watched:
+            worker.watched = True
+            self._look_later(worker.worker_id, max(0.0, worker.idle_since_s + self._lease_idle_s - now_s))

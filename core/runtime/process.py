@@ -1,0 +1,281 @@
+"""A process of a session, put together: one endpoint, one loop, what it holds, what it has submitted; a worker also runs work.
+
+    Process (driver or worker)
+      Endpoint - Loop          messages, timers, who drives
+      StoreClient - Holdings   shared memory, objects, references
+      Submitter                tasks, actors, calls
+      Executor                 workers only
+
+The engine (engines/native.py) and the worker's `main` sit on top.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from .. import ids, refs
+from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError
+from ..protocol import messages as m
+from ..refs import ObjectRef
+from ..serialization import values
+from ..serialization.functions import FunctionExporter, FunctionTable
+from ..serialization.values import FAILURE
+from ..session import Session
+from ..store.arena import Arena
+from ..store.client import StoreClient
+from ..transport.endpoint import HEAD, Endpoint
+from ..transport.loop import Loop
+from . import context
+from .execution import Executor
+from .holdings import Holdings
+from .objects import Wait
+from .submitting import Submitter
+
+#: Puts of small objects between two looks at what has been released.
+_POSTS_PER_LOOK = 256
+
+
+class Process:
+    """One member of a session."""
+
+    def __init__(self, session: Session, worker_id: ids.WorkerID, kind: str, arena: Arena) -> None:
+        """
+        Args:
+          kind: "driver" or "worker".
+          arena: the session's shared memory, mapped.
+        """
+        self.session = session
+        self.worker_id = worker_id
+        self.node_id = b""
+        self._executor: Executor | None = None
+        self._arena = arena
+        config = session.config
+        self._endpoint = Endpoint(session.directory, worker_id, session.token)
+        self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
+        self._ids = ids.IdSource(worker_id, ids.JobID(session.job_id))
+        self._store = StoreClient(
+            arena, worker_id, request_region=self._request_region, release_region=self._release_region, slab_bytes=config.slab_bytes
+        )
+        self.holdings = Holdings(worker_id, self.loop, self._store, inline_bytes=config.inline_bytes)
+        self.submitter = Submitter(worker_id, self.loop, self.holdings, self._ids, head=HEAD, config=config)
+        self._exporter = FunctionExporter()
+        self._exported: set[bytes] = set()
+        self._functions = FunctionTable()
+        self._request_numbers = count(1)
+        self._answers: dict[int, list[Any]] = {}
+        #: Why nothing can work any more; empty while all is well.
+        self.lost = ""
+        self.loop.on(m.Registered, self._on_registered)
+        self.loop.on(m.Answer, self._on_answer)
+        self.loop.on(m.ProcessDied, self._on_process_died)
+        self.loop.send(HEAD, m.Register(worker_id, kind, os.getpid()))
+        refs.connect(self.holdings)
+
+    def start(self) -> None:
+        """Join: wait until the head has welcomed us, then let the background thread stand by.
+
+        Raises:
+          SessionError: no answer in time.
+        """
+        if not self.loop.drive_until(lambda: self.node_id or self.lost, self.session.config.start_timeout_s) or self.lost:
+            raise SessionError(self.lost or f"the head did not answer within {self.session.config.start_timeout_s:g} s")
+        self.loop.start_background()
+
+    def become_worker(self) -> None:
+        """Take work, before `start`."""
+        self._executor = Executor(self.loop, self.holdings, fetch_function=self.fetch_function, head=HEAD)
+
+    def run(self) -> None:
+        """Run work until told to leave."""
+        assert self._executor is not None, "become_worker comes first"
+        self._executor.run()
+
+    def close(self) -> None:
+        """Leave: no ref of this process counts any more, nothing can be waited for."""
+        refs.connect(None)
+        self.lost = self.lost or "shoal has been shut down"
+        self.loop.close()
+        self._endpoint.close(linger_s=0.2)
+        self._store.close()
+
+    # --- objects (any thread) ---------------------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef:
+        """Own a new object."""
+        serialized = values.serialize(value)
+        if len(self.loop.posts) > _POSTS_PER_LOOK or serialized.nbytes > self.session.config.inline_bytes:
+            self.loop.flush()  # work off what has been released: its memory is warm
+        return self.holdings.put(ids.object_id(self._ids.task(), 0), serialized)
+
+    def get(self, refs_wanted: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
+        """Values in order; raises the first failure there is, even if others are still under way."""
+        objects = self.holdings.objects
+        missing = [ref for ref in refs_wanted if objects.value(ref.binary()) is None]
+        if missing:
+            for ref in refs_wanted:
+                value = objects.value(ref.binary())
+                if value is not None and value.kind == FAILURE:
+                    self.holdings.load(ref)
+            wait = Wait(objects, len(missing), failure_ends=True)
+            if not self._wait(wait, missing, timeout_s):
+                still = sum(1 for ref in missing if objects.value(ref.binary()) is None)
+                raise GetTimeoutError(f"{still} of {len(refs_wanted)} objects were not ready within {timeout_s:g} s, the first is {_first_pending(objects, missing)}")
+            for ref in missing:  # the one that ended the wait early is not the first in order
+                value = objects.value(ref.binary())
+                if value is not None and value.kind == FAILURE:
+                    self.holdings.load(ref)
+        return [self.holdings.load(ref) for ref in refs_wanted]
+
+    def wait(self, refs_wanted: Sequence[ObjectRef], num_returns: int, timeout_s: float | None) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """(ready, not ready), both in the order given, at most `num_returns` ready."""
+        objects = self.holdings.objects
+        missing = [ref for ref in refs_wanted if objects.value(ref.binary()) is None]
+        enough = num_returns - (len(refs_wanted) - len(missing))
+        if enough > 0:
+            self._wait(Wait(objects, enough, failure_ends=False), missing, timeout_s)
+        ready: list[ObjectRef] = []
+        rest: list[ObjectRef] = []
+        for ref in refs_wanted:
+            if len(ready) < num_returns and objects.value(ref.binary()) is not None:
+                ready.append(ref)
+            else:
+                rest.append(ref)
+        return ready, rest
+
+    def _wait(self, wait: Wait, missing: Sequence[ObjectRef], timeout_s: float | None) -> bool:
+        """Wait until `wait` is done, or `timeout_s` has passed (False). A task gives its CPU back meanwhile.
+
+        Without a time-out this may last for ever, as long as the work behind the refs does; a death of any process on the way
+        resolves them with an error.
+        """
+        watched = [(ref.binary(), ref.owner) for ref in missing]
+        self.loop.post(lambda _: self.holdings.await_all(wait, watched), None)
+        task = context.current()
+        blocks = task is not None and task.releases_cpu
+        if timeout_s == 0.0:
+            # A look: give what has arrived the chance to be seen, without asking anybody to make room.
+            self.loop.flush()
+            return wait.done
+        if blocks:
+            self.loop.post(self._say_blocked, True)
+        try:
+            self.loop.drive_until(lambda: wait.done or self.lost, timeout_s)
+        finally:
+            if blocks:
+                self.loop.post(self._say_blocked, False)
+        if self.lost and not wait.done:
+            raise HeadDiedError(self.lost)
+        return wait.done
+
+    def _say_blocked(self, blocked: bool) -> None:
+        self.loop.send(HEAD, m.Blocked(blocked))
+        if blocked and self._executor is not None:
+            self._executor.return_queue()
+
+    # --- functions and questions (any thread) -------------------------------------------------------------------------------
+
+    def export(self, function: Callable[..., Any]) -> bytes:
+        """The key of a function or class; its bytes are with the head when this returns."""
+        exported = self._exporter.export(function)
+        if exported.key not in self._exported:
+            # Waits for the answer: a worker may ask the head for it before a message without answer would have arrived.
+            self.ask(lambda number: m.ExportFunction(number, exported.key, exported.blob))
+            self._exported.add(exported.key)
+        return exported.key
+
+    def fetch_function(self, key: bytes) -> Callable[..., Any]:
+        """The function that was exported under `key`."""
+        function = self._functions.get(key)
+        if function is None:
+            blob = self.ask(lambda number: m.FetchFunction(number, key))
+            if blob is None:
+                raise SessionError(f"function {key.hex()} is not known to the head")
+            function = self._functions.load(key, blob)
+        return function
+
+    def reserve_name(self, actor: m.CreateActor) -> Any:
+        """Take the name of an actor to be created; None, or the parts of a handle to who has it."""
+        return self.ask(lambda number: dataclasses.replace(actor, request=number))
+
+    def new_actor_id(self) -> ids.ActorID:
+        return self._ids.actor()
+
+    def ask(self, question: Callable[[int], m.Message]) -> Any:
+        """Ask the head and wait for the answer.
+
+        Raises:
+          HeadDiedError: there will be none.
+        """
+        number = next(self._request_numbers)
+        answer: list[Any] = []
+        self._answers[number] = answer
+        self.loop.post(lambda _: self.loop.send(HEAD, question(number)), None)
+        timeout_s = self.session.config.request_timeout_s
+        try:
+            if not self.loop.drive_until(lambda: answer or self.lost, timeout_s):
+                raise HeadDiedError(f"the head has not answered a question for {timeout_s:g} s")
+            if not answer:
+                raise HeadDiedError(self.lost)
+            return answer[0]
+        finally:
+            del self._answers[number]
+
+    def _request_region(self, size_bytes: int) -> int:
+        offset = self.ask(lambda number: m.RequestRegion(number, size_bytes))
+        if offset is None:
+            raise ObjectStoreFullError(
+                f"the object store is full: of its {self._arena.size_bytes / 1e6:,.0f} MB, no {size_bytes / 1e6:,.1f} MB in one piece are free; "
+                "drop refs to objects that are not needed, or give init a larger object_store_memory"
+            )
+        return int(offset)
+
+    def _release_region(self, offset: int) -> None:
+        self.loop.post(lambda _: self.loop.send(HEAD, m.ReleaseRegion(offset)), None)
+
+    # --- events (driver) ----------------------------------------------------------------------------------------------------
+
+    def _on_registered(self, peer: bytes, message: m.Registered) -> None:
+        self.node_id = message.node_id
+
+    def _on_answer(self, peer: bytes, message: m.Answer) -> None:
+        answer = self._answers.get(message.request)
+        if answer is not None:  # else the asker has given up
+            answer.append(message.value)
+
+    def _on_process_died(self, peer: bytes, message: m.ProcessDied) -> None:
+        self._endpoint.forget(message.worker_id)
+        self.holdings.process_died(message.worker_id)
+        self.submitter.process_died(message.worker_id, message.cause)
+
+    def head_died(self, why: str) -> None:
+        """The session is over; everything that waits fails with this."""
+        self.lost = self.lost or why
+
+    def _on_background(self) -> None:
+        """User code has run for `background_s` without touching the loop."""
+        if self._executor is not None:
+            self.loop.after(self.session.config.stall_s, lambda: self._executor.return_if_stalled(self.session.config.stall_s))
+
+
+def run_worker(session: Session, worker_id: bytes, arena: Arena, connect: Callable[[Process], None]) -> None:
+    """A worker's life, in a process that was forked for it.
+
+    Args:
+      connect: makes the public API of this process speak to its `Process`.
+    """
+    process = Process(session, ids.WorkerID(worker_id), "worker", arena)
+    process.become_worker()
+    connect(process)
+    process.start()
+    try:
+        process.run()
+    finally:
+        process.close()
+
+
+def _first_pending(objects: Any, missing: Sequence[ObjectRef]) -> ObjectRef | None:
+    return next((ref for ref in missing if objects.value(ref.binary()) is None), None)

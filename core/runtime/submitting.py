@@ -1,0 +1,329 @@
+"""The owner's side of tasks and actors: from ``.remote()`` to the result, including everything that can go wrong on the way.
+
+    .remote() (any thread)   pack arguments, make refs                             --post-->
+    driver                   count refs, wait for arguments  -> queue by shape (leasing.py) or line to the actor (calls.py)
+                             -> RunTask / CallMethod / CreateActor -> TaskDone -> objects resolved, arguments let go
+    failures                 an argument failed: the task fails without running, with that failure as its reason
+                             the worker died: run again while retries last, else WorkerCrashedError; calls fail with ActorDiedError
+                             no machine could ever run it: TaskUnschedulableError
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import ids
+from ..config import CoreConfig
+from ..errors import TaskUnschedulableError, WorkerCrashedError
+from ..protocol import messages as m
+from ..protocol.specs import Value, WireRef, take_value
+from ..refs import ObjectRef
+from ..serialization import values
+from ..serialization.failures import serialize_failure
+from ..serialization.values import FAILURE
+from ..transport.loop import Loop
+from .arguments import NO_ARGUMENTS, Packed
+from .calls import ActorLine
+from .holdings import Holdings, failure_value
+from .leasing import Leasing
+from .tasks import Submission
+
+
+class Submitter:
+    """Tasks and actor calls of one process."""
+
+    def __init__(self, me: bytes, loop: Loop, holdings: Holdings, id_source: ids.IdSource, *, head: bytes, config: CoreConfig) -> None:
+        self._me = me
+        self._loop = loop
+        self._holdings = holdings
+        self._ids = id_source
+        self._head = head
+        self._leasing = Leasing(
+            pipeline_s=config.pipeline_s,
+            pipeline_tasks=config.pipeline_tasks,
+            lease_idle_s=config.lease_idle_s,
+            push=lambda worker, submission: loop.send(worker, submission.message),
+            demand=lambda key, shape, wanted: loop.send(head, m.DemandLeases(key, dict(shape), wanted)),
+            give_back=lambda worker: loop.send(head, m.ReturnLease(worker)),
+            look_later=lambda worker, delay_s: loop.after(delay_s, lambda: self._look_at(worker)),
+        )
+        self._unsettled = False
+        self._lines: dict[bytes, ActorLine] = {}
+        #: Creations whose ``__init__`` has not returned: they hold its arguments.
+        self._creations: dict[bytes, Submission] = {}
+        #: Actor that lives in a worker we have called.
+        self._lived_in: dict[bytes, bytes] = {}
+        loop.before_flush(self._settle)
+        loop.on(m.LeaseGranted, self._on_lease_granted)
+        loop.on(m.LeaseRefused, self._on_lease_refused)
+        loop.on(m.TaskDone, self._on_task_done)
+        loop.on(m.TasksReturned, self._on_tasks_returned)
+        loop.on(m.ActorUpdate, self._on_actor_update)
+
+    # --- any thread -------------------------------------------------------------------------------------------------------
+
+    def shape(self, resources: Mapping[str, int]) -> int:
+        """This process's number for a resource shape."""
+        return self._leasing.key(resources)
+
+    def submit_task(self, function: bytes, name: str, packed: Packed, *, num_returns: int, shape: int, retries: int) -> list[ObjectRef]:
+        """Run an exported function somewhere.
+
+        Raises:
+          ObjectStoreFullError: large arguments do not fit into shared memory.
+        """
+        wire, holder, buffers, uses = self._place(packed)
+        task_id = self._ids.task()
+        message = m.RunTask(task_id, function, name, wire, holder, [], num_returns, buffers)
+        submission = Submission(message, name, [], packed.dependencies, uses, retries=retries, shape=shape)
+        refs = self._make_returns(submission, task_id, num_returns)
+        self._loop.submit(self._begin, (submission, self._leasing.enqueue, packed.refs))
+        return refs
+
+    def call(self, actor_id: bytes, name: str, method: str, packed: Packed, *, num_returns: int, handle: ObjectRef | None) -> list[ObjectRef]:
+        """Call a method of an actor. `handle` is kept until the answer: the actor lives at least that long."""
+        wire, holder, buffers, uses = self._place(packed)
+        if handle is not None:
+            uses.append((handle.binary(), handle.owner))
+        task_id = self._ids.task()
+        message = m.CallMethod(task_id, actor_id, method, wire, holder, [], num_returns, buffers)
+        submission = Submission(message, name, [], packed.dependencies, uses)
+        refs = self._make_returns(submission, task_id, num_returns)
+        self._loop.submit(self._begin, (submission, self._enqueue_call, (packed.refs, handle)))
+        return refs
+
+    def create_actor(self, message: m.CreateActor, packed: Packed, *, detached: bool) -> ObjectRef:
+        """Create the actor that `message` describes; its argument fields are filled here.
+
+        Returns:
+          The ref that stands for the actor: when it and all its copies are gone, the actor may leave (unless detached).
+        """
+        message.arguments, message.arguments_object, message.buffers, uses = self._place(packed)
+        handle_id = ids.object_id(self._ids.task(), 0)
+        self._holdings.references.created(handle_id)
+        self._holdings.objects.expect(handle_id)
+        submission = Submission(message, f"{message.class_name}.__init__", [], packed.dependencies, uses)
+        actor_id = message.actor_id
+
+        def last_handle_gone() -> None:
+            self._loop.send(self._head, m.ActorOutOfScope(actor_id))
+
+        if not detached:
+            self._holdings.guarded[handle_id] = last_handle_gone
+        line = self._lines[actor_id] = ActorLine()
+        line.state = "PENDING"
+        self._creations[actor_id] = submission
+        self._loop.submit(self._begin, (submission, self._send_creation, packed.refs))
+        return ObjectRef(handle_id, self._me)
+
+    def kill(self, actor_id: bytes) -> None:
+        self._loop.submit(lambda _: self._loop.send(self._head, m.KillActor(actor_id)), None)
+
+    def _place(self, packed: Packed) -> tuple[Any, bytes, list[Any], list[WireRef]]:
+        """Arguments for the wire: inline, or as an object of their own in shared memory.
+
+        Returns:
+          wire value, id of the object that holds them or empty, buffers, (id, owner) of all refs that must live until the end.
+        """
+        uses = [(ref.binary(), ref.owner) for ref in packed.refs]
+        if packed.serialized is None:
+            return NO_ARGUMENTS, b"", [], uses
+        value = self._holdings.keep(packed.serialized, self._me)
+        holder = b""
+        if value.stored:
+            holder = ids.object_id(self._ids.task(), 0)
+            self._holdings.references.created(holder, local=0)
+            self._holdings.objects.expect(holder, value)
+            uses.append((holder, self._me))
+        buffers: list[Any] = []
+        return value.wire(buffers), holder, buffers, uses
+
+    def _make_returns(self, submission: Submission, task_id: ids.TaskID, count: int) -> list[ObjectRef]:
+        references, objects, me = self._holdings.references, self._holdings.objects, self._me
+        refs = []
+        for index in range(count):
+            object_id = ids.object_id(task_id, index)
+            references.created(object_id)
+            objects.expect(object_id)
+            submission.returns.append(object_id)
+            refs.append(ObjectRef(object_id, me))
+        return refs
+
+    # --- arguments (driver) -------------------------------------------------------------------------------------------------
+
+    def _begin(self, entry: tuple[Submission, Callable[[Submission], None], Any]) -> None:
+        """Count the refs that travel along, wait for arguments, then hand the submission on."""
+        submission, enqueue, _refs_alive_until_counted = entry
+        if submission.uses:
+            for object_id, owner in submission.uses:
+                self._holdings.references.use(object_id, owner)
+            for object_id, owner in submission.dependencies:
+                if self._holdings.objects.value(object_id) is None:
+                    submission.missing += 1
+                    self._holdings.watch(object_id, owner, lambda _: self._argument_ready(submission, enqueue))
+            if submission.dependencies and not submission.missing:
+                self._fill(submission)
+        if type(submission.message) is m.CallMethod or not (submission.missing or submission.failed):
+            # A call takes its place in line at once, so that later calls stay behind it.
+            enqueue(submission)
+
+    def _argument_ready(self, submission: Submission, enqueue: Callable[[Submission], None]) -> None:
+        submission.missing -= 1
+        if submission.missing:
+            return
+        self._fill(submission)
+        message = submission.message
+        if type(message) is m.CallMethod:
+            self._send_calls(message.actor_id)
+        elif not submission.failed:
+            enqueue(submission)
+
+    def _fill(self, submission: Submission) -> None:
+        """Put the arguments' values into the message; a failed one ends the submission here."""
+        message = submission.message
+        for object_id, owner in submission.dependencies:
+            value = self._holdings.objects.value(object_id)
+            assert value is not None, "missing has counted down to 0"
+            if value.kind == FAILURE:
+                error = values.deserialize(FAILURE, value.payload, value.buffers)  # type: ignore[arg-type]
+                assert isinstance(error, BaseException), "a FAILURE holds an exception"
+                serialized = serialize_failure(error, name=submission.name, pid=os.getpid())
+                submission.failed = True
+                failure = Value(FAILURE, serialized.data, list(serialized.buffers), [])
+                if type(message) is m.CreateActor:
+                    self._loop.send(self._head, m.KillActor(message.actor_id))  # it may have a name there
+                    self._actor_failed(message.actor_id, failure)
+                else:
+                    self._finish(submission, [failure], failed=True)
+                return
+            message.slots.append((object_id, owner, value.wire(message.buffers)))
+
+    # --- tasks (driver) -----------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        if self._leasing.waiting or self._unsettled:
+            self._unsettled = False
+            self._leasing.settle()
+
+    def _on_lease_granted(self, peer: bytes, message: m.LeaseGranted) -> None:
+        self._leasing.granted(message.key, message.worker_id, time.monotonic())
+
+    def _on_lease_refused(self, peer: bytes, message: m.LeaseRefused) -> None:
+        for submission in self._leasing.refused(message.key):
+            self._fail(submission, failure_value(TaskUnschedulableError(f"{submission.name}() can never run: {message.reason}")))
+
+    def _on_tasks_returned(self, peer: bytes, message: m.TasksReturned) -> None:
+        self._leasing.returned(peer, list(message.task_ids))
+        self._unsettled = True
+
+    def _look_at(self, worker_id: bytes) -> None:
+        self._leasing.idle_check(worker_id, time.monotonic())
+
+    def _on_task_done(self, peer: bytes, message: m.TaskDone) -> None:
+        submission = self._leasing.done(peer, message.task_id, message.duration_us / 1e6, time.monotonic())
+        if submission is None:
+            submission = self._call_done(peer, message.task_id)
+        else:
+            self._unsettled = True
+        frames = message.buffers
+        results = [take_value(wire, frames, list(contained)) for wire, contained in message.results]
+        for object_id in message.borrows:
+            self._holdings.references.borrowed(object_id, peer)
+        if submission is None:
+            # Nobody waits for it any more: it was given up when its worker was thought dead.
+            for value in results:
+                self._holdings.free_place(value)
+            return
+        self._finish(submission, results, failed=message.failed)
+
+    def _finish(self, submission: Submission, results: list[Value], *, failed: bool) -> None:
+        """Resolve what it returns, let go of what it used."""
+        for index, object_id in enumerate(submission.returns):
+            self._holdings.resolve(object_id, results[0] if failed else results[index])
+        for object_id, _ in submission.uses:
+            self._holdings.references.unuse(object_id)
+
+    def _fail(self, submission: Submission, failure: Value) -> None:
+        if type(submission.message) is m.CallMethod and submission.failed:
+            return  # it has failed already, by an argument, while it stood in line
+        submission.failed = True
+        self._finish(submission, [failure], failed=True)
+
+    # --- actors (driver) ----------------------------------------------------------------------------------------------------
+
+    def _send_creation(self, submission: Submission) -> None:
+        self._loop.send(self._head, submission.message)
+
+    def _enqueue_call(self, submission: Submission) -> None:
+        message = submission.message
+        assert isinstance(message, m.CallMethod)
+        line = self._lines.get(message.actor_id)
+        if line is None:
+            line = self._lines[message.actor_id] = ActorLine()
+        if line.state == "DEAD":
+            assert line.failure is not None
+            self._fail(submission, line.failure)
+            return
+        if line.state == "UNKNOWN":
+            line.state = "PENDING"
+            self._loop.send(self._head, m.WatchActor(message.actor_id))
+        line.submit(submission)
+        self._send_calls(message.actor_id)
+
+    def _send_calls(self, actor_id: bytes) -> None:
+        line = self._lines[actor_id]
+        for call in line.sendable():
+            if call.failed:
+                line.done(call.task_id)
+            else:
+                self._loop.send(line.worker_id, call.message)
+
+    def _call_done(self, worker_id: bytes, task_id: bytes) -> Submission | None:
+        actor_id = self._lived_in.get(worker_id)
+        return None if actor_id is None else self._lines[actor_id].done(task_id)
+
+    def _on_actor_update(self, peer: bytes, message: m.ActorUpdate) -> None:
+        line = self._lines.get(message.actor_id)
+        if line is None:
+            return
+        if message.state == "ALIVE":
+            line.state, line.worker_id = "ALIVE", message.worker_id
+            self._lived_in[message.worker_id] = message.actor_id
+            self._creation_over(message.actor_id)
+            self._send_calls(message.actor_id)
+        elif message.state == "DEAD" and line.state != "DEAD":
+            self._actor_failed(message.actor_id, take_value(message.failure, message.buffers))
+
+    def _actor_failed(self, actor_id: bytes, failure: Value) -> None:
+        """The actor is dead, or will never be: so are all calls to it."""
+        line = self._lines[actor_id]
+        self._lived_in.pop(line.worker_id, None)
+        self._creation_over(actor_id)
+        for call in line.died(failure):
+            self._fail(call, failure)
+
+    def _creation_over(self, actor_id: bytes) -> None:
+        """Let go of what ``__init__`` was given."""
+        creation = self._creations.pop(actor_id, None)
+        if creation is not None:
+            for object_id, _ in creation.uses:
+                self._holdings.references.unuse(object_id)
+
+    # --- deaths (driver) ----------------------------------------------------------------------------------------------------
+
+    def process_died(self, worker_id: bytes, cause: str) -> None:
+        """A worker is gone: its tasks run again or fail. (Calls hear of their actor's death from the head.)"""
+        lost = self._leasing.worker_died(worker_id)
+        for position, submission in reversed(list(enumerate(lost))):
+            if position == 0:
+                if submission.retries == 0:
+                    error = WorkerCrashedError(f"{submission.name}() did not finish: its worker ended with {cause}, and no retries are left")
+                    self._fail(submission, failure_value(error))
+                    continue
+                submission.retries -= 1 if submission.retries > 0 else 0  # -1: for ever
+            # Those behind the first had not begun, as far as we can know, and lose no retry.
+            self._leasing.requeue(submission)
+        self._unsettled = True

@@ -1,0 +1,35 @@
+"""A task or actor call as its owner knows it, from ``.remote()`` to the last use of its arguments. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..protocol.messages import CallMethod, CreateActor, RunTask
+
+
+@dataclass(slots=True)
+class Submission:
+    """Work on its way: a task, a call, or the creation of an actor.
+
+    message: what will be sent once the arguments are there; its slots are filled then.
+    returns: ids of the objects that it makes.
+    dependencies: (id, owner) of the refs that stood as arguments; their values go into the slots.
+    uses: (id, owner) of every ref that must live until it is done: the dependencies, refs inside arguments, stored arguments.
+    missing: dependencies that have no value yet.
+    """
+
+    message: RunTask | CallMethod | CreateActor
+    name: str
+    returns: list[bytes]
+    dependencies: list[tuple[bytes, bytes]]
+    uses: list[tuple[bytes, bytes]]
+    missing: int = 0
+    #: Times that it may be run again after its worker has died.
+    retries: int = 0
+    #: The owner's number of the resource shape (tasks).
+    shape: int = 0
+    failed: bool = field(default=False)
+
+    @property
+    def task_id(self) -> bytes:
+        return self.message.task_id  # type: ignore[union-attr]

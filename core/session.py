@@ -1,0 +1,47 @@
+"""What the processes of one session have to know of each other; made by `init`, inherited through the zygote."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from .config import CoreConfig
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session: everything that `init` starts, until `shutdown`.
+
+    directory: holds the sockets; only the user can enter it; removed at the end.
+    token: what every link must begin with.
+    arena_fd, arena_bytes: the object store's shared memory; every process inherits the descriptor.
+    job_id: 4 bytes.
+    driver_pid: the session ends when this process does.
+    resources: of the node, in 1/10_000.
+    path: the driver's ``sys.path``, so that workers find the same modules.
+    preload: modules that the zygote imports, so that workers need not.
+    """
+
+    directory: str
+    token: bytes
+    arena_fd: int
+    arena_bytes: int
+    job_id: bytes
+    driver_pid: int
+    resources: dict[str, int]
+    path: list[str]
+    preload: list[str]
+    config: CoreConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """For msgpack: how it travels to the zygote, through a pipe (never in arguments, which other users can read)."""
+        return {**self.__dict__, "config": self.config.to_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Session:
+        return cls(**{**fields, "config": CoreConfig(**fields["config"])})
+
+
+def new_token() -> bytes:
+    return secrets.token_bytes(32)
