@@ -34,6 +34,9 @@ T = TypeVar("T")
 #: Exit codes. Bad input is 2 as everywhere on Unix; a process ended by signal N counts as 128 + N.
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+#: Escape sequences by which a terminal sets colours.
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class UsageError(ValueError):
     """The command was called wrongly. One line of text: what is wrong, and what to write instead."""
@@ -56,20 +59,21 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
       UsageError: a flag is unknown, its value is of the wrong type or missing.
       SystemExit: with 0, after `--help` was printed.
     """
+    known = flags(options)
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag.replace("_", "-") not in (*known, "--help"):
+            raise UsageError(_unknown(flag, known))
     told = io.StringIO()
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(told):
-            parsed, unknown = tyro.cli(
-                options, prog=prog, description=description, args=arguments, return_unknown_args=True, **more
-            )
+            parsed: T = tyro.cli(options, prog=prog, description=description, args=arguments, **more)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(_headline(told.getvalue())) from None
-    if unknown:
-        raise UsageError(_unknown(unknown, flags(options)))
-    return typing.cast(T, parsed)
+    return parsed
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
@@ -143,11 +147,13 @@ def say(text: str) -> None:
 
 def _headline(box: str) -> str:
     """What a box that tyro drew complains of, on one line: `--num-workers INT: invalid literal for int() ...`."""
+    lines = [line.strip().strip("│|").strip() for line in COLOUR.sub("", box).splitlines()]
     words: list[str] = []
-    lines = [line.strip().strip("│|").strip() for line in box.splitlines()]
-    for line in lines[1:]:
-        if set(line) <= set("─-╰╯"):  # the rule below the message, or the end of the box
-            break
+    for line in lines[1:]:  # the first is the title
+        if set(line) <= set("─-╰╯"):  # a rule; where the terminal has no lines to draw, one stands below the title too
+            if words:
+                break
+            continue
         words += line.split()
     message = " ".join(words)
     about = re.match(r"Error parsing (?P<what>[^:]+): (?P<reason>.*)", message)
@@ -160,11 +166,7 @@ def _headline(box: str) -> str:
     return f"{usage}: {about['reason']}"
 
 
-def _unknown(unknown: Sequence[str], known: Sequence[str]) -> str:
-    flag = next((argument for argument in unknown if argument.startswith("-")), None)
-    if flag is None:
-        return f"unexpected argument {unknown[0]!r}; there are these flags: {', '.join(known)}"
-    flag = flag.partition("=")[0]
+def _unknown(flag: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(flag.replace("_", "-"), known, n=2)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     return f"unknown flag {flag}{hint}; there are these: {', '.join(known)}"

@@ -1,0 +1,114 @@
+"""A small algorithm that learns nothing, for the tests of the commands: it starts no process and needs no core."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal import algorithms
+from shoal.rllib.checkpoints import Checkpoint
+from shoal.rllib.config import AlgorithmConfig, ConfigError, to_dict
+from shoal.rllib.evaluation import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(AlgorithmConfig):
+    """Settings of the double."""
+
+    rollout_steps: int = 10
+    """Steps of an iteration."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths."""
+
+    anneal: bool = True
+    """Let it fall."""
+
+    target_kl: float | None = None
+    """Stop early."""
+
+
+@dataclass
+class Story:
+    """What happened to the doubles of a test, and what is to happen."""
+
+    events: list[str] = field(default_factory=list)
+    on_step: Callable[[int], None] = lambda steps: None
+    on_evaluate: Callable[[], None] = lambda: None
+    on_start: Callable[[], None] = lambda: None
+
+
+class Sample:
+    """Counts steps; its return is the number of steps. Its policy pushes the pole where it falls."""
+
+    name: ClassVar[str] = "sample"
+    Config: ClassVar[type[AlgorithmConfig]] = SampleConfig
+    story: ClassVar[Story]
+
+    def __init__(self, config: SampleConfig) -> None:
+        self.story.events.append(f"start with {config.num_workers} workers")
+        self.story.on_start()
+        self.config = config
+        self.steps = self.iteration = 0
+
+    def step(self) -> dict[str, float]:
+        self.steps += self.config.rollout_steps
+        self.iteration += 1
+        self.story.on_step(self.steps)
+        return {
+            "steps": self.steps,
+            "iteration": self.iteration,
+            "return_mean": float(self.steps),
+            "episode_length_mean": 5.0,
+            "learner/loss": 1 / self.steps,
+        }
+
+    def evaluate(self, episodes: int) -> Evaluation:
+        self.story.events.append(f"evaluate {episodes} at {self.steps}")
+        self.story.on_evaluate()
+        return Evaluation(returns=tuple(float(n) for n in range(episodes)), lengths=(1,) * episodes)
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            algorithm=self.name,
+            config=to_dict(self.config),
+            counters={"steps": self.steps, "iteration": self.iteration},
+            tensors={"policy": {"weight": np.full(2, self.steps)}},
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.story.events.append(f"restore {checkpoint.counters['steps']}")
+        self.steps, self.iteration = int(checkpoint.counters["steps"]), int(checkpoint.counters["iteration"])
+
+    def close(self) -> None:
+        self.story.events.append("close")
+
+    @staticmethod
+    def policy_from(_checkpoint: Checkpoint) -> "Reflex":
+        return Reflex()
+
+
+class Reflex:
+    def act(self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None) -> Any:
+        return (observations[:, 2] > 0).astype(np.int64)
+
+
+@pytest.fixture
+def story(monkeypatch: pytest.MonkeyPatch) -> Story:
+    """The double is the only algorithm, the core only notes that it is started and shut down."""
+    Sample.story = Story()
+
+    def load(name: str) -> type[Sample]:
+        if name != "sample":
+            raise ConfigError(f"unknown algorithm {name!r}: choose from sample")
+        return Sample
+
+    monkeypatch.setattr(algorithms, "load", load)
+    monkeypatch.setattr(algorithms, "config_class", lambda name: load(name).Config)
+    monkeypatch.setattr(algorithms, "NAMES", ("sample",))
+    monkeypatch.setattr(shoal, "init", lambda **_: Sample.story.events.append("init"), raising=False)
+    monkeypatch.setattr(shoal, "shutdown", lambda: Sample.story.events.append("shutdown"), raising=False)
+    return Sample.story

@@ -1,0 +1,171 @@
+"""Flags come from dataclasses; what is wrong with them is told in one line; every failure has its exit code."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Generic, TypeVar
+
+import pytest
+import tyro
+
+from shoal.envs.registry import UnknownEnvironment
+from shoal.envs.vector import EnvFailure
+from shoal.rllib.checkpoints import CheckpointError
+from shoal.rllib.config import ConfigError
+from shoal.rllib.learner import DivergedError
+from shoal.rllib.worker_set import WorkerLostError
+from shoal.scripts.command_line import UsageError, flags, parse, run_command, value_of
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    num_workers: int = 2
+    """Rollout workers."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths."""
+    target_kl: float | None = None
+    """Stop early."""
+    anneal: bool = True
+    """Let it fall."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ConfigError(f"num_workers must be at least 1, not {self.num_workers}; " + "long " * 40)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(Generic[C]):
+    place: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")] = Path()
+    """A folder."""
+    run_dir: Path | None = None
+    """Another."""
+    config: tyro.conf.OmitArgPrefixes[C]
+
+
+def read(*arguments: str) -> Outer[Inner]:
+    return parse(Outer[Inner], arguments, prog="shoal try", description="Try.", default=Outer(config=Inner()))
+
+
+@pytest.fixture(params=["utf-8", "ascii"], autouse=True)
+def encoding(request, monkeypatch):
+    """Boxes are drawn with lines or with hyphens, depending on what stdout can show."""
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=request.param))
+
+
+def complaint(*arguments: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        read(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_flags_are_read_into_the_nested_dataclass():
+    told = read("here", "--num-workers", "3", "--hidden-sizes", "8", "9", "--target-kl", "0.5", "--no-anneal")
+    assert told == Outer(
+        place=Path("here"), config=Inner(num_workers=3, hidden_sizes=(8, 9), target_kl=0.5, anneal=False)
+    )
+
+
+def test_flags_that_are_not_given_keep_the_values_of_the_default():
+    default = Outer(config=Inner(num_workers=7))
+    assert parse(Outer[Inner], [], prog="p", description="", default=default) == default
+
+
+def test_help_explains_each_flag_with_its_default():
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as stopped:
+        read("--help")
+    assert stopped.value.code == 0
+    told = out.getvalue()
+    for text in ("shoal try", "--num-workers INT", "Rollout workers.", "(default: 2)", "--no-anneal"):
+        assert text in told
+
+
+def test_every_flag_is_listed():
+    assert flags(Outer[Inner]) == [
+        "--run-dir", "--num-workers", "--hidden-sizes", "--target-kl", "--anneal", "--no-anneal",
+    ]  # fmt: skip
+
+
+def test_an_unknown_flag_is_named_with_the_nearest_and_all_others():
+    assert complaint("--num-worker", "3") == (
+        "unknown flag --num-worker (did you mean --num-workers?); "
+        "there are these: --run-dir, --num-workers, --hidden-sizes, --target-kl, --anneal, --no-anneal"
+    )
+    assert complaint("--zzz=3").startswith("unknown flag --zzz; there are these: --run-dir")
+
+
+def test_a_stray_word_is_named():
+    assert complaint("here", "there") == "Unrecognized options: there"
+    assert complaint("here", "-x") == "Unrecognized options: -x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--num-workers", "x"], ["--num-workers INT: ", "'x'"]),
+        (["--num-workers", "1.5"], ["--num-workers INT: ", "'1.5'"]),
+        (["--hidden-sizes", "a"], ["--hidden-sizes", "INT", "['a']"]),
+        (["--target-kl", "low"], ["--target-kl", "FLOAT", "['low']"]),
+        (["--num-workers"], ["'--num-workers'"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_the_flag_wants(arguments, texts):
+    told = complaint(*arguments)
+    assert all(text in told for text in texts), told
+
+
+def test_what_the_dataclass_itself_refuses_is_told_in_its_own_words_on_one_line():
+    told = complaint("--num-workers", "-2")
+    assert told.startswith("num_workers must be at least 1, not -2; long")
+    assert told.count("long") == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["--algo", "ppo"], "ppo"),
+        (["--seed", "1", "--algo=es"], "es"),
+        (["--algo"], None),
+        (["--algorithm", "es"], None),
+        ([], None),
+    ],
+)
+def test_one_value_can_be_read_ahead_of_the_rest(arguments, value):
+    assert value_of("--algo", arguments) == value
+
+
+def raising(error: BaseException):
+    def body() -> int:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize("kind", [UsageError, ConfigError, UnknownEnvironment, CheckpointError])
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(kind, capsys):
+    assert run_command("shoal try", raising(kind("it is\n  wrong"))) == 2
+    assert capsys.readouterr().err == "shoal try: it is wrong\n"
+
+
+def test_an_environments_failure_keeps_its_own_traceback(capsys):
+    assert run_command("shoal try", raising(EnvFailure("worker 1, environment 3: its step raised\nTraceback x"))) == 2
+    assert capsys.readouterr().err == "shoal try: worker 1, environment 3: its step raised\nTraceback x\n"
+
+
+@pytest.mark.parametrize("kind", [DivergedError, WorkerLostError])
+def test_a_run_that_fails_on_its_own_says_why_with_exit_code_1(kind, capsys):
+    assert run_command("shoal try", raising(kind("lost"))) == 1
+    assert capsys.readouterr().err == "shoal try: lost\n"
+
+
+def test_ctrl_c_is_130_without_a_traceback(capsys):
+    assert run_command("shoal try", raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "shoal try: interrupted\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command("shoal try", raising(ZeroDivisionError()))

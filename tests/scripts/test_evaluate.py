@@ -1,0 +1,67 @@
+"""`shoal evaluate`: plays a checkpoint in this process and prints what it earns."""
+
+import pytest
+
+from shoal.rllib import checkpoints
+from shoal.rllib.checkpoints import Checkpoint
+from shoal.scripts.evaluate import main
+
+
+@pytest.fixture
+def run_dir(tmp_path, story):
+    for steps in (100, 200):
+        checkpoint = Checkpoint(
+            algorithm="sample",
+            config={"env": "CartPole-v1", "seed": 5, "eval_episodes": 3},
+            counters={"steps": steps},
+            tensors={},
+        )
+        checkpoints.save(checkpoint, checkpoints.place_for(tmp_path, steps))
+    return tmp_path
+
+
+def test_it_plays_the_newest_checkpoint_with_the_runs_own_settings(run_dir, capsys):
+    assert main([str(run_dir)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"sample on CartPole-v1 after 200 steps ({checkpoints.place_for(run_dir, 200)})"
+    assert second.startswith("3 episodes, mean return ")
+    assert ", standard deviation " in second
+    assert ", 95 % interval " in second
+
+
+def test_the_same_seed_plays_the_same_episodes(run_dir, capsys):
+    told = []
+    for seed in ("5", "5", "6"):
+        assert main([str(run_dir), "--seed", seed]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] != told[2]
+
+
+def test_a_checkpoint_of_its_own_can_be_played(run_dir, capsys):
+    assert main([str(checkpoints.place_for(run_dir, 100)), "--episodes", "1"]) == 0
+    assert "after 100 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "RUN_DIR"),
+        (["nowhere"], "nowhere is no directory"),
+        (["RUN", "--episodes", "0"], "--episodes must be at least 1, not 0"),
+        (["RUN", "--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["RUN", "--nosuch"], "unknown flag --nosuch; there are these: --episodes, --seed"),
+    ],
+)
+def test_bad_input_is_one_line(run_dir, capsys, arguments, text):
+    assert main([str(run_dir) if argument == "RUN" else argument for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("shoal evaluate: ")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_a_damaged_checkpoint_is_told(run_dir, capsys):
+    (checkpoints.place_for(run_dir, 200) / "manifest.json").write_text("{")
+    assert main([str(run_dir)]) == 2
+    assert "manifest.json is damaged" in capsys.readouterr().err

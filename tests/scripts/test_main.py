@@ -1,0 +1,51 @@
+"""The `shoal` command finds its commands, explains itself, and starts fast."""
+
+import subprocess
+import sys
+
+import pytest
+
+from shoal.scripts.__main__ import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys):
+    for arguments in ([], ["--help"], ["-h"]):
+        assert main(arguments) == 0
+        told = capsys.readouterr().out
+        assert all(name in told and text in told for name, text in COMMANDS.items())
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("shoal ")
+
+
+def test_an_unknown_command_is_one_line_with_the_choices(capsys):
+    assert main(["trian"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"shoal: unknown command 'trian' (did you mean train?); there are these: {', '.join(COMMANDS)}\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_help_of_a_command_needs_neither_torch_nor_gymnasium(command):
+    code = (
+        "import sys; from shoal.scripts.__main__ import main; code = main(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'gymnasium', 'matplotlib', 'tensorboardX') if name in sys.modules], code)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == "[] 0"
+    assert f"usage: shoal {command}" in ran.stdout
+
+
+def test_the_reader_of_a_pipe_may_leave(tmp_path):
+    command = f"{sys.executable} -m shoal.scripts train --help"
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.stderr == ""
+    assert ran.returncode in (0, 1)

@@ -1,0 +1,248 @@
+"""`shoal train` with a double for the algorithm: what it refuses, what it leaves, how it is stopped and resumed."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from shoal.envs.vector import EnvFailure
+from shoal.rllib import checkpoints
+from shoal.rllib.loggers import read_csv
+from shoal.scripts.train import main
+
+
+@pytest.fixture
+def run_dir(tmp_path, story):
+    return tmp_path / "run"
+
+
+def train(run_dir, *flags: str) -> int:
+    return main(["--algo", "sample", "--total-steps", "50", "--run-dir", str(run_dir), *flags])
+
+
+def saved_steps(run_dir) -> list[int]:
+    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").iterdir())
+
+
+def logged_steps(run_dir) -> list[int]:
+    return [int(row["steps"]) for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
+
+
+def test_a_run_leaves_every_file_that_was_promised(run_dir, story, capsys):
+    assert train(run_dir, "--seed", "3") == 0
+    names = {place.name.split(".out")[0] for place in run_dir.iterdir()}
+    assert names == {
+        "config.json", "progress.csv", "metrics.jsonl", "events", "curve.png", "evaluation.json", "checkpoints",
+    }  # fmt: skip
+    told = json.loads((run_dir / "config.json").read_text())
+    assert (told["algorithm"], told["config"]["seed"]) == ("sample", 3)
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+    assert saved_steps(run_dir) == [50]
+    assert json.loads((run_dir / "evaluation.json").read_text())["episodes"] == 20
+    assert story.events == ["init", "start with 2 workers", "evaluate 20 at 50", "close", "shutdown"]
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[0] == f"run directory: {run_dir}"
+    assert out.splitlines()[-1].startswith("evaluation at 50 steps: 20 episodes, mean return 9.50, standard deviation")
+
+
+def test_rows_have_a_rate_and_the_time_since_the_start(run_dir):
+    train(run_dir)
+    rows = [row for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
+    assert all(float(row["steps_per_second"]) > 0 for row in rows)
+    elapsed = [float(row["time/elapsed_s"]) for row in rows]
+    assert elapsed == sorted(elapsed)
+
+
+def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story):
+    train(run_dir, "--checkpoint-interval-steps", "15", "--eval-interval-steps", "25", "--eval-episodes", "2")
+    assert saved_steps(run_dir) == [20, 30, 50]
+    assert [event for event in story.events if "evaluate" in event] == ["evaluate 2 at 30", "evaluate 2 at 50"]
+    evaluated = [row["steps"] for row in read_csv(run_dir / "progress.csv") if row["evaluation/return_mean"]]
+    assert evaluated == ["30", "50"]
+
+
+def test_a_resumed_run_goes_on_from_its_newest_checkpoint_with_its_settings(run_dir, story):
+    train(run_dir, "--rollout-steps", "5", "--checkpoint-interval-steps", "20")
+    story.events.clear()
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
+    assert "restore 50" in story.events
+    assert logged_steps(run_dir) == list(range(5, 75, 5))
+    assert json.loads((run_dir / "config.json").read_text())["config"]["total_steps"] == 70
+    assert saved_steps(run_dir)[-1] == 70
+
+
+def test_rows_after_the_checkpoint_are_made_again(run_dir, story):
+    def fail_late(steps: int) -> None:
+        if steps == 40:
+            raise EnvFailure("worker 0, environment 1: its step raised")
+
+    story.on_step = fail_late
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == 2
+    assert logged_steps(run_dir) == [10, 20, 30]
+    story.on_step = lambda steps: None
+    assert main(["--resume", str(run_dir)]) == 0
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+
+
+def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir, story):
+    train(run_dir)
+    (run_dir / "evaluation.json").unlink()
+    assert main(["--resume", str(run_dir)]) == 0
+    assert (run_dir / "evaluation.json").exists()
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--algo", "nosuch"], "unknown algorithm 'nosuch': choose from sample"),
+        (["--env", "NoSuch-v0"], "unknown environment 'NoSuch-v0'"),
+        (["--nosuch", "1"], "unknown flag --nosuch; there are these: --algo, --run-dir, --resume, --env, --"),
+        (["--num-workers", "-1"], "num_workers must be at least 1, not -1"),
+        (["--num-workers", "0"], "num_workers must be at least 1, not 0"),
+        (["--num-workers", "two"], "--num-workers INT: "),
+        (["--run-dir", os.devnull], "is a file"),
+        (["--resume", "nowhere"], "nowhere is no directory: give the run directory of an earlier `shoal train`"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(story, capsys, tmp_path, monkeypatch, flags, text):
+    monkeypatch.chdir(tmp_path)
+    arguments = flags if "--algo" in flags else ["--algo", "sample", *flags]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("shoal train: ")
+    assert text in err
+    assert err.count("\n") == 1
+    assert story.events == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_holds_a_run_is_refused(run_dir, story, capsys):
+    train(run_dir)
+    story.events.clear()
+    capsys.readouterr()
+    assert train(run_dir) == 2
+    assert f"already holds a run: go on with --resume {run_dir}" in capsys.readouterr().err
+    assert story.events == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "has done its 50 steps: to go on, give a larger --total-steps"),
+        (["--env", "Acrobot-v1"], "learns CartPole-v1, not Acrobot-v1: drop --env"),
+        (["--run-dir", "elsewhere"], "leave --run-dir away"),
+    ],
+)
+def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, text):
+    train(run_dir)
+    story.events.clear()
+    capsys.readouterr()
+    assert main(["--resume", str(run_dir), *flags]) == 2
+    assert text in capsys.readouterr().err
+    assert story.events == []
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, capsys):
+    train(run_dir)
+    story.events.clear()
+    capsys.readouterr()
+    path = checkpoints.place_for(run_dir, 50) / "policy.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert story.events == []
+
+
+def test_resume_wants_the_run_and_not_one_of_its_checkpoints(run_dir, story, capsys):
+    train(run_dir)
+    assert main(["--resume", str(checkpoints.place_for(run_dir, 50))]) == 2
+    assert "is a checkpoint: give the run directory that it is in" in capsys.readouterr().err
+
+
+def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_running(run_dir, story, capsys):
+    def fail(steps: int) -> None:
+        raise EnvFailure("worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):")
+
+    story.on_step = fail
+    assert train(run_dir) == 2
+    assert capsys.readouterr().err == (
+        "shoal train: worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):\n"
+    )
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+def test_an_algorithm_that_cannot_start_leaves_no_run_directory(run_dir, story, capsys):
+    def fail() -> None:
+        raise EnvFailure("worker 0, environment 0: its constructor raised OSError: no ROM")
+
+    story.on_start = fail
+    assert train(run_dir) == 2
+    assert "its constructor raised" in capsys.readouterr().err
+    assert story.events == ["init", "start with 2 workers", "shutdown"]
+    assert not run_dir.exists()
+
+
+def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
+    def fail(steps: int) -> None:
+        raise ZeroDivisionError
+
+    story.on_step = fail
+    with pytest.raises(ZeroDivisionError):
+        train(run_dir)
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, number, code):
+    story.on_step = lambda steps: os.kill(os.getpid(), number) if steps == 20 else None
+    assert train(run_dir) == code
+    assert saved_steps(run_dir) == [20]
+    assert logged_steps(run_dir) == [10, 20]
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[-1] == (
+        f"interrupted at 20 steps; a checkpoint of 20 steps is saved: shoal train --resume {run_dir}"
+    )
+    assert "stopping after this iteration; once more to leave at once" in out
+    assert story.events[-2:] == ["close", "shutdown"]
+    story.on_step = lambda steps: None
+    assert main(["--resume", str(run_dir)]) == 0
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+
+
+def test_a_second_signal_leaves_at_once(run_dir, story, capsys):
+    def twice(steps: int) -> None:
+        if steps == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    story.on_step = twice
+    assert train(run_dir, "--checkpoint-interval-steps", "10") == 130
+    assert saved_steps(run_dir) == [10, 20]
+    assert "interrupted; a checkpoint of 20 steps is saved" in capsys.readouterr().out
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+def test_a_signal_in_the_last_evaluation_leaves_the_saved_run(run_dir, story, capsys):
+    story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert train(run_dir) == 130
+    assert saved_steps(run_dir) == [50]
+    assert "a checkpoint of 50 steps is saved" in capsys.readouterr().out
+
+
+def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys):
+    story.on_start = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert train(run_dir) == 130
+    assert capsys.readouterr().out == "interrupted before training began; nothing was saved\n"
+    assert story.events[-1] == "shutdown"
+    assert not run_dir.exists()
+
+
+def test_signal_handlers_are_put_back(run_dir):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(run_dir)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
