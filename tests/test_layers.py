@@ -16,14 +16,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
-    errors ids config clock lifecycle resources options refs
+    errors ids config clock lifecycle resources options refs session
     protocol
     transport | serialization
     store
     control | node | runtime
-    cluster engines
+    cluster engines head
     api remote placement state
     patterns
+    boot
 """
 #: Modules of the core that everything above it may import.
 PUBLIC_LINE = {f"core.{name}" for name in ("api", "remote", "placement", "state", "patterns", "errors", "refs")}
