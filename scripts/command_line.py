@@ -18,6 +18,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -122,6 +123,11 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
     Returns:
       The exit code for the process.
     """
+    # `--env my_games:Maze` shall find my_games.py in the folder where the user stands, as with `python -m`. At the end
+    # of the path, so that nothing there can stand before a library.
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
     try:
         return body()
     except SystemExit as stop:  # --help

@@ -1,7 +1,9 @@
 """Flags come from dataclasses; what is wrong with them is told in one line; every failure has its exit code."""
 
 import contextlib
+import importlib
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
@@ -169,3 +171,11 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
 def test_an_error_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command("shoal try", raising(ZeroDivisionError()))
+
+
+def test_modules_in_the_folder_where_the_user_stands_can_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "my_games_of_this_test.py").write_text("Maze = 1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    assert run_command("shoal try", lambda: importlib.import_module("my_games_of_this_test").Maze) == 1
+    assert sys.path[-1] == str(tmp_path)
