@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class PPOConfig(AlgorithmConfig):
     """Settings of PPO."""
 
-    rollout_steps: int = 32
+    rollout_steps: int = 128
     """Steps of each environment copy between two updates (T)."""
 
-    num_epochs: int = 20
+    num_epochs: int = 10
     """Passes over the samples of an iteration."""
 
     minibatch_size: int = 256
@@ -47,10 +47,10 @@ class PPOConfig(AlgorithmConfig):
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to 0 over the run."""
 
-    gamma: float = 0.98
+    gamma: float = 0.99
     """Discount of rewards, per step."""
 
-    gae_lambda: float = 0.8
+    gae_lambda: float = 0.9
     """Decay of the advantage estimator's trace: 0 trusts the critic, 1 the sampled returns."""
 
     clip_range: float = 0.2

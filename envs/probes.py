@@ -55,6 +55,15 @@ class EndlessCorridor(Corridor):
         return observation, reward, False, over, info
 
 
+class Standstill(EndlessCorridor):
+    """As EndlessCorridor, but the observation is always 1. A critic can learn V = 1 / (1 - gamma), because the last
+    observation of an episode is one that it is trained on.
+    """
+
+    def _observation(self) -> np.ndarray:
+        return np.ones(1, np.float32)
+
+
 class Choice(gymnasium.Env[np.ndarray, np.int64]):
     """One-step episodes: a sign is shown, the action that matches it earns 1, the other 0.
 

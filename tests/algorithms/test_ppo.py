@@ -1,0 +1,172 @@
+"""PPO's loss against the formula, and small runs with real rollout workers."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import shoal
+from shoal.algorithms.ppo import PPO, PPOConfig, explained_variance, normalized, ppo_loss
+from shoal.rllib.config import ConfigError
+from shoal.rllib.distributions import Categorical
+from shoal.rllib.modules import ActorCritic
+from shoal.rllib.weights import PolicySpec
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    shoal.init(num_cpus=4)
+    yield
+    shoal.shutdown()
+
+
+def literal_loss(probabilities, values, minibatch, clip_range, value_coef, entropy_coef):
+    """Eq. 9 with its sign turned, sample by sample."""
+    total = 0.0
+    for row, value in enumerate(values):
+        ratio = probabilities[row][minibatch["actions"][row]] / math.exp(minibatch["log_probs"][row])
+        advantage = minibatch["advantages"][row].item()
+        clipped = min(max(ratio, 1 - clip_range), 1 + clip_range)
+        surrogate = min(ratio * advantage, clipped * advantage)
+        squared_error = (value - minibatch["returns"][row].item()) ** 2
+        entropy = -sum(p * math.log(p) for p in probabilities[row])
+        total += -surrogate + value_coef * squared_error - entropy_coef * entropy
+    return total / len(values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_is_the_literal_formula(seed):
+    rng = np.random.default_rng(seed)
+    policy = ActorCritic(PolicySpec(3, Categorical(4), (8,)), seed)
+    with torch.no_grad():
+        policy.nets["policy"][2].weight.mul_(100.0)
+    minibatch = {
+        "observations": torch.from_numpy(rng.standard_normal((20, 3)).astype(np.float32)),
+        "actions": torch.from_numpy(rng.integers(4, size=20)),
+        "log_probs": torch.from_numpy(np.log(rng.uniform(0.1, 0.6, 20)).astype(np.float32)),
+        "advantages": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
+        "returns": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
+    }
+    settings = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+    loss, metrics = ppo_loss(policy, minibatch, settings)
+    with torch.no_grad():
+        probabilities = policy.nets["policy"](minibatch["observations"]).double().softmax(1).numpy()
+        values = policy.nets["value"](minibatch["observations"]).double().numpy()[:, 0]
+    assert loss.item() == pytest.approx(literal_loss(probabilities, values, minibatch, 0.2, 0.5, 0.01), abs=1e-5)
+    ratios = probabilities[np.arange(20), minibatch["actions"]] / np.exp(minibatch["log_probs"].numpy())
+    assert metrics["clip_fraction"].item() == pytest.approx(np.mean(np.abs(ratios - 1) > 0.2))
+    assert metrics["approx_kl"].item() == pytest.approx(np.mean(ratios - 1 - np.log(ratios)), abs=1e-5)
+    assert metrics["approx_kl_k1"].item() == pytest.approx(-np.mean(np.log(ratios)), abs=1e-5)
+
+
+def test_advantages_are_normalised_and_a_single_one_is_left_alone():
+    scaled = normalized(torch.tensor([1.0, 5.0, -3.0]))
+    assert scaled.mean().item() == pytest.approx(0.0, abs=1e-6)
+    assert scaled.std().item() == pytest.approx(1.0, abs=1e-6)
+    assert normalized(torch.tensor([4.0])).tolist() == [4.0]
+
+
+def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant():
+    returns = np.random.default_rng(0).standard_normal((5, 4))
+    assert explained_variance(returns, returns) == 1.0
+    assert explained_variance(np.full_like(returns, 3.0), returns) == pytest.approx(0.0)
+    assert math.isnan(explained_variance(returns, np.ones_like(returns)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rollout_steps", 0),
+        ("num_epochs", 0),
+        ("minibatch_size", -1),
+        ("learning_rate", 0.0),
+        ("gamma", 1.5),
+        ("gae_lambda", -0.1),
+        ("clip_range", 0.0),
+        ("entropy_coef", -1.0),
+        ("target_kl", 0.0),
+        ("hidden_sizes", ()),
+        ("hidden_sizes", (64, 0)),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(field, value):
+    with pytest.raises(ConfigError, match=rf"^{field} must be "):
+        PPOConfig(**{field: value})
+
+
+def test_the_config_is_there_without_torch():
+    program = "import sys, shoal.algorithms as a; a.config_class('ppo')(); assert 'torch' not in sys.modules"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.usefixtures("runtime")
+class TestWithWorkers:
+    """Small runs; `toy` closes what it made."""
+
+    @pytest.fixture
+    def toy(self):
+        made = []
+
+        def make(env, **settings):
+            defaults = {"num_workers": 1, "num_envs": 4, "rollout_steps": 32, "num_epochs": 4, "minibatch_size": 64}
+            made.append(PPO(PPOConfig(env=env, **{**defaults, "hidden_sizes": (16,), "device": "cpu", **settings})))
+            return made[-1]
+
+        yield make
+        for algorithm in made:
+            algorithm.close()
+
+    def test_the_first_gradient_step_sees_the_policy_that_acted(self, toy):
+        for env in ("CartPole-v1", "shoal.envs.probes:Target"):
+            metrics = toy(env, num_epochs=1, minibatch_size=10_000).step()
+            assert metrics["learner/gradient_steps"] == 1
+            assert metrics["learner/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+            assert metrics["learner/clip_fraction"] == 0.0
+
+    def test_it_learns_to_match_the_sign(self, toy):
+        algorithm = toy("shoal.envs.probes:Choice", learning_rate=0.01, total_steps=128 * 25)
+        for _ in range(25):
+            metrics = algorithm.step()
+        assert metrics["return_mean"] > 0.9
+        assert algorithm.evaluate(20).mean == 1.0
+
+    def test_it_learns_where_to_put_a_continuous_action(self, toy):
+        algorithm = toy("shoal.envs.probes:Target", learning_rate=0.01, num_epochs=8, total_steps=128 * 60)
+        for _ in range(60):
+            algorithm.step()
+        assert algorithm.evaluate(20).mean > -0.01
+
+    def test_the_critic_finds_the_value_of_a_walk_that_is_cut(self, toy):
+        gamma = 0.9
+        algorithm = toy(
+            "shoal.envs.probes:Standstill",
+            gamma=gamma,
+            learning_rate=0.03,
+            num_epochs=20,
+            max_grad_norm=100.0,
+            anneal_learning_rate=False,
+        )
+        for _ in range(40):
+            algorithm.step()
+        value = algorithm.policy_from(algorithm.checkpoint()).values(np.ones((1, 1), np.float32))
+        assert value == pytest.approx(1 / (1 - gamma), rel=0.05)  # about 4.1 if a cut were taken for an end
+
+    def test_learning_rate_and_clip_range_fall_to_zero_unless_told_otherwise(self, toy):
+        settings = {"total_steps": 4 * 128, "learning_rate": 0.01, "clip_range": 0.2}
+        falling, constant = (
+            toy("CartPole-v1", anneal_learning_rate=anneal, anneal_clip_range=anneal, **settings)
+            for anneal in (True, False)
+        )
+        seen = [falling.step() for _ in range(4)]
+        assert [m["learner/learning_rate"] for m in seen] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+        assert [m["learner/clip_range"] for m in seen] == pytest.approx([0.2, 0.15, 0.1, 0.05])
+        seen = [constant.step() for _ in range(2)]
+        assert [m["learner/learning_rate"] for m in seen] == [0.01, 0.01]
+
+    def test_epochs_stop_once_the_policy_has_moved_too_far(self, toy):
+        metrics = toy("CartPole-v1", learning_rate=0.1, num_epochs=50, target_kl=0.01).step()
+        assert metrics["learner/gradient_steps"] < 50 * 2

@@ -1,0 +1,185 @@
+"""Algorithm, WorkerSet and EnvRunner together, with real actors; PPO stands for any algorithm."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.algorithms.ppo import PPO, PPOConfig
+from shoal.envs.vector import EnvFailure
+from shoal.rllib import checkpoints
+from shoal.rllib.checkpoints import CheckpointError
+from shoal.rllib.config import ConfigError
+from shoal.rllib.env_runner import EnvRunner
+from shoal.rllib.evaluation import play
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime():
+    shoal.init(num_cpus=8)
+    yield
+    shoal.shutdown()
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make_algorithm(**settings):
+        defaults = {"num_workers": 2, "num_envs": 5, "rollout_steps": 16, "num_epochs": 2, "minibatch_size": 32}
+        made.append(PPO(PPOConfig(**{**defaults, "hidden_sizes": (16,), "device": "cpu", **settings})))
+        return made[-1]
+
+    yield make_algorithm
+    for algorithm in made:
+        algorithm.close()
+
+
+def arrays_of(algorithm):
+    return algorithm.checkpoint().tensors
+
+
+def same(mine, its):
+    assert mine.keys() == its.keys()
+    for group, arrays in mine.items():
+        assert arrays.keys() == its[group].keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, its[group][name], err_msg=f"{group} {name}")
+
+
+def without_times(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def test_the_number_of_workers_changes_nothing_to_the_last_bit(make):
+    one, three = make(num_workers=1), make(num_workers=3)
+    for _ in range(4):
+        assert without_times(one.step()) == pytest.approx(without_times(three.step()), abs=0.0, nan_ok=True)
+    same(arrays_of(one), arrays_of(three))
+    assert one.evaluate(7) == three.evaluate(7)
+
+
+def test_the_seed_changes_everything(make):
+    first, same_seed, other = make(seed=1), make(seed=1), make(seed=2)
+    for algorithm in (first, same_seed, other):
+        algorithm.step()
+    same(arrays_of(first), arrays_of(same_seed))
+    assert not np.array_equal(
+        arrays_of(first)["policy"]["value.0.weight"], arrays_of(other)["policy"]["value.0.weight"]
+    )
+
+
+def test_an_iteration_reports_what_the_display_and_the_logs_need(make):
+    algorithm = make()
+    metrics = algorithm.step()
+    assert metrics["steps"] == algorithm.steps == 5 * 16
+    assert metrics["iteration"] == algorithm.iteration == 1
+    assert metrics["workers_replaced"] == 0
+    assert metrics["time/collect_s"] > 0.0
+    assert metrics["time/learn_s"] > 0.0
+    assert math.isfinite(metrics["learner/policy_loss"])
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    for _ in range(5):
+        metrics = algorithm.step()
+    assert metrics["episodes"] > 5
+    assert metrics["return_mean"] == metrics["episode_length_mean"] > 8
+
+
+def test_there_is_no_mean_return_before_the_first_episode_has_ended(make):
+    metrics = make(rollout_steps=2).step()
+    assert metrics["episodes"] == 0
+    assert math.isnan(metrics["return_mean"])
+
+
+def test_evaluation_in_workers_is_what_the_frozen_policy_plays_anywhere(make):
+    algorithm = make(seed=3)
+    algorithm.step()
+    steps = algorithm.steps
+    evaluation = algorithm.evaluate(5)
+    assert evaluation == play("CartPole-v1", PPO.policy_from(algorithm.checkpoint()), 5, seed=3)
+    assert algorithm.evaluate(1).returns == evaluation.returns[:1]
+    assert algorithm.steps == steps
+
+
+def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_each_time(make, tmp_path):
+    first = make()
+    for _ in range(3):
+        first.step()
+    place = checkpoints.save(first.checkpoint(), tmp_path / "step")
+    heirs = [make(), make(num_workers=1)]
+    heirs[1].step()
+    for heir in heirs:
+        heir.restore(checkpoints.load(place))
+        assert (heir.steps, heir.iteration, heir.episodes) == (first.steps, first.iteration, first.episodes)
+        same(arrays_of(heir), arrays_of(first))
+    assert heirs[0].evaluate(3) == first.evaluate(3)
+    for _ in range(2):
+        for heir in heirs:
+            heir.step()
+    same(arrays_of(heirs[0]), arrays_of(heirs[1]))
+
+
+def test_a_checkpoint_of_another_network_or_algorithm_is_refused(make):
+    small, large = make(hidden_sizes=(8,)), make(hidden_sizes=(16,))
+    with pytest.raises(CheckpointError, match=r"hidden_sizes=\(8,\).*this run's is .*hidden_sizes=\(16,\)"):
+        large.restore(small.checkpoint())
+    other = checkpoints.Checkpoint(algorithm="es", config={}, counters={}, tensors={})
+    with pytest.raises(CheckpointError, match="'es' cannot go on as 'ppo'"):
+        large.restore(other)
+    with pytest.raises(CheckpointError, match="holds no policy"):
+        PPO.policy_from(other)
+
+
+def test_a_killed_worker_is_replaced_and_no_sample_is_lost(make):
+    algorithm = make()
+    algorithm.step()
+    shoal.kill(algorithm.workers._actors[1])
+    metrics = algorithm.step()
+    assert metrics["workers_replaced"] == 1
+    assert metrics["steps"] == 2 * 5 * 16
+
+
+def test_an_unknown_environment_is_refused_before_any_worker_is_started(make):
+    with pytest.raises(ConfigError, match="CartPole-v1") as caught:
+        make(env="CartPol-v1")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_environment_of_an_unsupported_kind_is_refused_in_one_line(make):
+    with pytest.raises(ConfigError, match="'FrozenLake-v1' has observations Discrete") as caught:
+        make(env="FrozenLake-v1")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_environment_that_cannot_be_made_shows_its_own_traceback_worker_and_index(make):
+    with pytest.raises(EnvFailure, match="worker 0, environment 0: its constructor raised OSError") as caught:
+        make(env="shoal.envs.probes:FailsToStart", num_workers=1)
+    assert 'raise OSError("the level file is missing")' in str(caught.value)
+
+
+def test_an_environment_that_fails_in_step_shows_its_own_traceback_worker_and_index(make):
+    algorithm = make(env="shoal.envs.probes:FailsInStep", num_workers=1)
+    with pytest.raises(EnvFailure, match="worker 0, environment 0: its step raised ZeroDivisionError") as caught:
+        algorithm.step()
+    assert "the physics blew up" in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(make):
+    with pytest.raises(ConfigError, match="device 'cuda:99' cannot be used"):
+        make(device="cuda:99")
+
+
+def test_workers_import_no_torch(make):
+    class Witness(EnvRunner):
+        def loaded(self):
+            return sorted(sys.modules)
+
+    algorithm = make()
+    witness = shoal.remote(Witness).remote(env_id="CartPole-v1", worker_index=0, env_indices=[0, 1], seed=0)
+    shoal.get(witness.collect.remote(algorithm.learner.weights(0), 5, 0), timeout=60)
+    shoal.get(witness.evaluate.remote(algorithm.learner.weights(0), [0]), timeout=60)
+    loaded = shoal.get(witness.loaded.remote(), timeout=60)
+    assert "gymnasium" in loaded
+    assert "torch" not in loaded

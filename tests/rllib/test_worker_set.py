@@ -1,0 +1,172 @@
+"""Requests and results, against a scripted runtime: the order of completion and each death are decided by the test."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from shoal.core import errors
+from shoal.rllib import worker_set
+from shoal.rllib.worker_set import MAX_DEATHS_IN_A_ROW, Completed, WorkerLostError, WorkerSet
+
+
+class Runtime:
+    """Actors whose calls finish when the test says so.
+
+    ``finish`` lists (worker, call number of that worker) in the order in which results become ready; what is not listed
+    comes in the order of the calls. ``dies`` lists the lives (worker, replacement) that answer nothing but their death.
+    """
+
+    def __init__(self, finish=(), dies=(), outcome=None):
+        self._finish = list(finish)
+        self._dies = set(dies)
+        self._outcome = outcome or (lambda worker, arguments: (worker, *arguments))
+        self._calls = {}
+        self.made, self.killed = [], []
+
+    def make(self, worker, replacement):
+        self.made.append((worker, replacement))
+        return Actor(self, worker, replacement)
+
+    def call(self, worker, replacement, arguments):
+        number = self._calls[worker] = self._calls.get(worker, -1) + 1
+        return SimpleNamespace(worker=worker, life=(worker, replacement), number=number, arguments=arguments)
+
+    def wait(self, refs, *, num_returns):
+        assert num_returns == 1
+        listed = [ref for key in self._finish for ref in refs if (ref.worker, ref.number) == key]
+        return (listed or refs)[:1], []
+
+    def get(self, ref):
+        if ref.life in self._dies:
+            raise errors.ActorDiedError("exit signal SIGKILL", actor_id="ab")
+        try:
+            return self._outcome(ref.worker, ref.arguments)
+        except Exception as error:
+            raise errors.TaskError("remote traceback", cause=error).as_instance_of_cause() from None
+
+    def kill(self, actor):
+        self.killed.append((actor.worker, actor.replacement))
+
+
+class Actor:
+    def __init__(self, runtime, worker, replacement):
+        self._runtime, self.worker, self.replacement = runtime, worker, replacement
+
+    @property
+    def work(self):
+        return SimpleNamespace(
+            remote=lambda *arguments: Hashable(self._runtime.call(self.worker, self.replacement, arguments))
+        )
+
+
+class Hashable:
+    def __init__(self, call):
+        vars(self).update(vars(call))
+
+
+@pytest.fixture
+def started(monkeypatch):
+    def start(count, *, max_in_flight=1, **script):
+        runtime = Runtime(**script)
+        monkeypatch.setattr(worker_set, "api", runtime)
+        return runtime, WorkerSet(runtime.make, count, max_in_flight=max_in_flight)
+
+    return start
+
+
+def test_results_come_as_they_are_ready_and_map_puts_them_in_the_order_of_the_workers(started):
+    _, workers = started(3, finish=[(2, 0), (0, 0), (1, 0), (1, 1), (0, 1), (2, 1)])
+    for worker in range(3):
+        workers.submit(worker, "work", "x")
+    assert [result.worker for result in workers.completed()] == [2, 0, 1]
+    assert workers.map("work", [("a",), ("b",), ("c",)]) == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_a_request_made_on_each_result_keeps_all_workers_busy_and_a_straggler_holds_up_nobody(started):
+    _, workers = started(2, finish=[(0, number) for number in range(5)])
+    for worker in range(2):
+        workers.submit(worker, "work")
+    finished = []
+    for result in workers.completed():
+        finished.append(result.worker)
+        if len(finished) < 5:
+            workers.submit(result.worker, "work")
+    assert finished == [0, 0, 0, 0, 0, 1]
+
+
+def test_no_more_requests_than_allowed_are_in_flight_on_a_worker(started):
+    _, workers = started(1, max_in_flight=2)
+    workers.submit(0, "work", 1)
+    workers.submit(0, "work", 2)
+    with pytest.raises(RuntimeError, match="worker 0 has 2 requests in flight"):
+        workers.submit(0, "work", 3)
+    assert workers.in_flight(0) == 2
+    assert list(workers.completed()) == [Completed(0, (0, 1)), Completed(0, (0, 2))]
+
+
+def test_map_refuses_to_mix_with_requests_of_others(started):
+    _, workers = started(2)
+    workers.submit(0, "work")
+    with pytest.raises(RuntimeError, match="1 requests are still in flight"):
+        workers.map("work", [(), ()])
+
+
+def test_a_dead_worker_is_replaced_and_every_request_it_had_is_made_again(started):
+    runtime, workers = started(2, max_in_flight=3, dies=[(1, 0)])
+    for number in range(3):
+        workers.submit(1, "work", number)
+    workers.submit(0, "work", "alive")
+    assert sorted(str(result.value) for result in workers.completed()) == ["(0, 'alive')", "(1, 0)", "(1, 1)", "(1, 2)"]
+    assert runtime.made == [(0, 0), (1, 0), (1, 1)]
+    assert workers.replacements == 1
+
+
+def test_a_worker_that_keeps_dying_is_an_error_that_tells_why(started):
+    runtime, workers = started(1, dies=[(0, life) for life in range(9)])
+    with pytest.raises(WorkerLostError, match=r"worker 0 died 3 times in a row .*'work'.*SIGKILL") as caught:
+        workers.map("work", [()])
+    assert isinstance(caught.value.__cause__, errors.ActorDiedError)
+    assert len(runtime.made) == MAX_DEATHS_IN_A_ROW
+
+
+def test_deaths_with_work_done_in_between_are_not_in_a_row(started):
+    _, workers = started(1, dies=[(0, 0), (0, 2), (0, 4)])
+    for _ in range(3):
+        workers.map("work", [()])
+        runtime_life = workers.replacements
+        workers._replacements[0] += 1  # the life that answered is followed by one that dies
+        workers._actors[0] = workers._make(0, runtime_life + 1)
+    assert workers.replacements == 6
+
+
+def test_an_exception_of_a_workers_code_is_raised_as_it_was_there(started):
+    def outcome(worker, arguments):
+        raise KeyError(f"worker {worker}")
+
+    _, workers = started(1, outcome=outcome)
+    with pytest.raises(KeyError) as caught:
+        workers.map("work", [()])
+    assert type(caught.value) is KeyError
+    assert caught.value.args == ("worker 0",)
+    assert isinstance(caught.value.__cause__, errors.TaskError)
+
+
+def test_closing_kills_every_worker_once(started):
+    runtime, workers = started(3)
+    workers.close()
+    workers.close()
+    assert sorted(runtime.killed) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_workers_made_before_one_fails_to_start_are_killed(monkeypatch):
+    runtime = Runtime()
+    monkeypatch.setattr(worker_set, "api", runtime)
+
+    def make(worker, replacement):
+        if worker == 2:
+            raise RuntimeError("no room")
+        return runtime.make(worker, replacement)
+
+    with pytest.raises(RuntimeError, match="no room"):
+        WorkerSet(make, 3)
+    assert sorted(runtime.killed) == [(0, 0), (1, 0)]
