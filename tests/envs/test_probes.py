@@ -5,7 +5,9 @@ from gymnasium.utils.env_checker import check_env
 from shoal.envs import probes
 
 
-@pytest.mark.parametrize("kind", [probes.Corridor, probes.EndlessCorridor, probes.Standstill, probes.Choice, probes.Target])
+@pytest.mark.parametrize(
+    "kind", [probes.Corridor, probes.EndlessCorridor, probes.Standstill, probes.Choice, probes.Target]
+)
 def test_probes_keep_gymnasiums_contract(kind):
     check_env(kind(), skip_render_check=True)
 
