@@ -124,11 +124,12 @@ def remove_stale(parent: str) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        # One that was killed but never reaped, as under a container's idle first process, is a zombie: "pid (name) Z ...".
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return True
+    except OSError:
+        return True  # not ours to signal, or no /proc on this system
 
 
 def _parent_directory() -> str:

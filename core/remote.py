@@ -166,8 +166,10 @@ class ActorHandle:
         if identity is None or name not in identity.methods:
             what = "an actor handle" if identity is None else f"actor class {identity.class_name}"
             raise AttributeError(f"{what} has no method {name!r}")
-        method = ActorMethod(self, name, identity.methods[name])
-        self.__dict__[name] = method  # the next look-up is a plain attribute
+        # Kept, so that the next look-up is a plain attribute. It holds the identity and not the handle: a cycle would keep the actor
+        # alive until the garbage collector runs.
+        method = ActorMethod(identity, name, None if self._arities is None else self._arities.get(name))
+        self.__dict__[name] = method
         return method
 
     @property
@@ -191,13 +193,13 @@ class ActorHandle:
 class ActorMethod:
     """A method of an actor, seen through a handle."""
 
-    __slots__ = ("_arity", "_handle", "_name", "_num_returns")
+    __slots__ = ("_arity", "_identity", "_name", "_num_returns")
 
-    def __init__(self, handle: ActorHandle, name: str, num_returns: int) -> None:
-        self._handle = handle
+    def __init__(self, identity: ActorIdentity, name: str, arity: _Arity | None) -> None:
+        self._identity = identity
         self._name = name
-        self._num_returns = num_returns
-        self._arity = None if handle._arities is None else handle._arities.get(name)
+        self._num_returns = identity.methods[name]
+        self._arity = arity
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; returns a ref at once."""
@@ -211,7 +213,7 @@ class ActorMethod:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_returns: int) -> Any:
         if self._arity is not None:
             self._arity.check(args, kwargs)
-        return _one_or_many(engine().call(self._handle._identity, self._name, args, kwargs, num_returns=num_returns))
+        return _one_or_many(engine().call(self._identity, self._name, args, kwargs, num_returns=num_returns))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"actor methods cannot be called directly: use .{self._name}.remote(...) instead of .{self._name}(...)")

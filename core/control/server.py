@@ -85,8 +85,7 @@ class ControlServer:
         try:
             self._node.place_actor(message.actor_id, peer, message.required, message.placement)
         except self._infeasible as why:
-            error = ActorUnschedulableError(f"{record.description} can never be placed: {why}", actor_id=record.actor_id.hex())
-            self._end(record, "died", error)
+            self._end(record, "died", ActorUnschedulableError(f"{record.description} can never be placed: {why}"))
 
     def actor_placed(self, actor_id: bytes, worker_id: bytes) -> None:
         """The node has a worker for the actor."""

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from ..errors import ActorDiedError, TaskError
 from ..protocol import messages as m
 from ..protocol.specs import Value, WireRef, WireValue, take_value
+from ..refs import ObjectRef
 from ..serialization.failures import serialize_failure
 from ..serialization.values import FAILURE, Serialized
 from ..serialization import values
@@ -45,6 +46,8 @@ class Outcome:
     peer: bytes
     failed: bool
     results: list[Value]
+    #: The refs inside the results: alive until the owners know of their new holder.
+    refs: list[ObjectRef]
     duration_s: float
 
 
@@ -65,6 +68,7 @@ class Executor:
         self._leaving = False
         self._flushed_at = 0.0
         self._running_since = 0.0  # 0: nothing runs
+        self._stalled = False  # what runs has had the tasks behind it returned
         self._actor: Any = None
         self._actor_id = b""
         self._actor_name = ""
@@ -97,22 +101,26 @@ class Executor:
         self._running_since = time.monotonic()
         failed = False
         owner = request.creator if isinstance(request, m.StartActor) else peer
+        refs: list[ObjectRef] = []
         try:
-            results = self._perform(owner, request)
+            results = self._perform(owner, request, refs)
         except SystemExit:
             # The process ends as the user said; who waits for the answer learns it from the exit code.
             self._loop.flush()
             raise
         except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
             failed = True
-            results = [self._failure(name, error)]
+            results = [self._failure(name, error, refs)]
         finally:
             context.enter(None)
             self._running_since = 0.0
-        self._loop.post(self._answer, Outcome(request, peer, failed, results, time.perf_counter() - started))
+            self._stalled = False
+        self._loop.post(self._answer, Outcome(request, peer, failed, results, refs, time.perf_counter() - started))
 
-    def _perform(self, owner: bytes, request: Request) -> list[Value]:
-        """Run it and keep what it returns. A function of its own: its arguments are gone when the answer is put together."""
+    def _perform(self, owner: bytes, request: Request, refs: list[ObjectRef]) -> list[Value]:
+        """Run it and keep what it returns; refs inside go to `refs`. A function of its own: its arguments are gone when the answer is
+        put together.
+        """
         args, kwargs = self._arguments(owner, request)
         if isinstance(request, m.StartActor):
             self._actor_id = request.actor_id
@@ -125,7 +133,10 @@ class Executor:
             if request.actor_id != self._actor_id:
                 raise ActorDiedError(f"actor {request.actor_id.hex()} does not live in this process", actor_id=request.actor_id.hex())
             result = getattr(self._actor, request.method)(*args, **kwargs)
-        return [self._holdings.keep(serialized, owner) for serialized in self._serialize(result, request.num_returns)]
+        parts = self._serialize(result, request.num_returns)
+        for part in parts:
+            refs += part.refs
+        return [self._holdings.keep(part, owner) for part in parts]
 
     def _serialize(self, result: Any, count: int) -> list[Serialized]:
         if count == 1:
@@ -151,8 +162,9 @@ class Executor:
             slots.append(load(object_id, slot_owner, take_value(wire, frames)))
         return unpack(packed, slots)
 
-    def _failure(self, name: str, error: BaseException) -> Value:
+    def _failure(self, name: str, error: BaseException, refs: list[ObjectRef]) -> Value:
         serialized = serialize_failure(error, name=name, pid=os.getpid(), actor=self._actor_name or None)
+        refs[:] = serialized.refs
         return Value(FAILURE, serialized.data, list(serialized.buffers), [(ref.binary(), ref.owner) for ref in serialized.refs])
 
     def _name(self, request: Request) -> str:
@@ -165,7 +177,10 @@ class Executor:
     # --- the loop's driver --------------------------------------------------------------------------------------------------
 
     def _enqueue(self, peer: bytes, request: Request) -> None:
-        self._queue.append((peer, request))
+        if self._stalled and isinstance(request, m.RunTask):
+            self._loop.send(peer, m.TasksReturned([request.task_id]))  # it crossed with the others that went back
+        else:
+            self._queue.append((peer, request))
 
     def _leave(self, peer: bytes, message: m.Exit) -> None:
         self._leaving = True
@@ -177,6 +192,7 @@ class Executor:
 
     def return_queue(self) -> None:
         """The running task blocks or takes long: give the tasks behind it back. An actor's calls stay: they must run here."""
+        self._stalled = bool(self._running_since)
         returned: dict[bytes, list[bytes]] = {}
         while self._queue and not self._actor_id:
             try:

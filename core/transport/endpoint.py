@@ -123,7 +123,10 @@ class Endpoint:
         self._links.pop(peer, None)
         address = self._opened.pop(peer, None)
         if address is not None:
-            self._socket.disconnect(address)
+            try:
+                self._socket.disconnect(address)
+            except zmq.ZMQError:
+                pass  # zmq has noticed the broken connection first, and without reconnecting it forgets the address by itself
 
     def close(self, linger_s: float = 0.0) -> None:
         """Send what is left for at most `linger_s`, close, and remove the socket file."""

@@ -1,0 +1,281 @@
+"""Actors: state, order, errors, names, handles, ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+import shoal
+from shoal import exceptions
+
+DEADLINE_S = 30
+
+
+@shoal.remote
+class Counter:
+    def __init__(self, start=0):
+        self.value = start
+        self.seen = []
+
+    def add(self, by=1):
+        self.value += by
+        return self.value
+
+    def see(self, item):
+        self.seen.append(item)
+
+    def all_seen(self):
+        return self.seen
+
+    def pid(self):
+        return os.getpid()
+
+    def fail(self):
+        raise KeyError("missing")
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @staticmethod
+    def static():
+        return "static"
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def eventually(condition, what: str) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, what
+        shoal.wait([shoal.put(None)], timeout=0)
+        time.sleep(0.02)
+
+
+def test_an_actor_keeps_its_state():
+    counter = Counter.remote(10)
+    assert shoal.get([counter.add.remote(), counter.add.remote(5)], timeout=DEADLINE_S) == [11, 16]
+    assert shoal.get(counter.static.remote(), timeout=DEADLINE_S) == "static"
+
+
+def test_calls_of_one_caller_run_in_order_even_when_an_argument_is_late():
+    @shoal.remote
+    def late(value):
+        time.sleep(0.3)
+        return value
+
+    counter = Counter.remote()
+    counter.see.remote(0)
+    counter.see.remote(late.remote(1))
+    for i in range(2, 300):
+        counter.see.remote(i)
+    assert shoal.get(counter.all_seen.remote(), timeout=DEADLINE_S) == list(range(300))
+
+
+def test_an_error_in_a_method_leaves_the_actor_alive():
+    counter = Counter.remote()
+    with pytest.raises(KeyError, match="missing") as caught:
+        shoal.get(counter.fail.remote(), timeout=DEADLINE_S)
+    assert "Counter.fail" in str(caught.value)
+    assert shoal.get(counter.add.remote(), timeout=DEADLINE_S) == 1
+
+
+def test_an_error_in_init_is_told_to_every_call():
+    @shoal.remote
+    class Broken:
+        def __init__(self):
+            raise RuntimeError("no such file: settings")
+
+        def method(self):
+            return 1
+
+    broken = Broken.remote()
+    for _ in range(2):
+        with pytest.raises(exceptions.ActorDiedError, match="no such file: settings") as caught:
+            shoal.get(broken.method.remote(), timeout=DEADLINE_S)
+    assert caught.value.actor_init_failed
+
+
+def test_a_failed_argument_of_init_is_told_to_every_call():
+    @shoal.remote
+    def fail():
+        raise KeyError("argument")
+
+    counter = Counter.remote(fail.remote())
+    with pytest.raises(KeyError, match="argument"):
+        shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+
+
+def test_a_failed_argument_of_a_call_fails_that_call_only():
+    @shoal.remote
+    def fail():
+        raise KeyError("argument")
+
+    counter = Counter.remote()
+    bad, good = counter.add.remote(fail.remote()), counter.add.remote()
+    with pytest.raises(KeyError, match="argument"):
+        shoal.get(bad, timeout=DEADLINE_S)
+    assert shoal.get(good, timeout=DEADLINE_S) == 1
+
+
+def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
+    counter = Counter.remote()
+    shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+    with pytest.raises(exceptions.ActorDiedError, match="SIGKILL"):
+        shoal.get(counter.die.remote(), timeout=DEADLINE_S)
+    with pytest.raises(exceptions.RayActorError, match="Counter"):
+        shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+
+
+def test_kill_ends_the_process_and_is_told_to_calls_under_way():
+    @shoal.remote
+    class Sleeper:
+        def pid(self):
+            return os.getpid()
+
+        def sleep(self):
+            time.sleep(60)
+
+    sleeper = Sleeper.remote()
+    pid = shoal.get(sleeper.pid.remote(), timeout=DEADLINE_S)
+    running = sleeper.sleep.remote()
+    shoal.kill(sleeper)
+    with pytest.raises(exceptions.ActorDiedError, match="kill"):
+        shoal.get(running, timeout=DEADLINE_S)
+    eventually(lambda: gone(pid), "its process has ended")
+    shoal.kill(sleeper)  # a dead actor: nothing happens
+
+
+def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
+    @shoal.remote
+    class Holder:
+        def hold(self, handle):
+            self.handle = handle
+
+        def add(self):
+            return shoal.get(self.handle.add.remote())
+
+        def drop(self):
+            self.handle = None
+
+    holder, counter = Holder.remote(), Counter.remote()
+    pid = shoal.get(counter.pid.remote(), timeout=DEADLINE_S)
+    shoal.get(holder.hold.remote(counter), timeout=DEADLINE_S)
+    del counter
+    assert shoal.get(holder.add.remote(), timeout=DEADLINE_S) == 1
+    assert shoal.get(holder.add.remote(), timeout=DEADLINE_S) == 2
+    assert not gone(pid)
+    shoal.get(holder.drop.remote(), timeout=DEADLINE_S)
+    eventually(lambda: gone(pid), "the last handle has gone")
+
+
+def test_calls_under_way_keep_an_actor_alive():
+    counter = Counter.remote()
+    refs = [counter.add.remote() for _ in range(100)]
+    del counter
+    assert shoal.get(refs, timeout=DEADLINE_S) == list(range(1, 101))
+
+
+def test_named_actors_are_found_by_name_and_namespace_until_they_die():
+    counter = Counter.options(name="tally").remote(5)
+    assert shoal.get(shoal.get_actor("tally").add.remote(), timeout=DEADLINE_S) == 6
+    with pytest.raises(ValueError, match="tally"):
+        Counter.options(name="tally").remote()
+    again = Counter.options(name="tally", get_if_exists=True).remote(100)
+    assert shoal.get(again.add.remote(), timeout=DEADLINE_S) == 7
+    assert again == counter
+    with pytest.raises(ValueError, match="elsewhere"):
+        shoal.get_actor("tally", namespace="elsewhere")
+    shoal.kill(counter)
+    eventually(lambda: _name_is_free("tally"), "a dead actor's name is free")
+    assert shoal.get(Counter.options(name="tally").remote(1).add.remote(), timeout=DEADLINE_S) == 2
+
+
+def _name_is_free(name: str) -> bool:
+    try:
+        shoal.get_actor(name)
+    except ValueError:
+        return True
+    return False
+
+
+def test_handles_work_in_tasks():
+    @shoal.remote
+    def add_twice(counter):
+        return shoal.get([counter.add.remote(), counter.add.remote()])
+
+    assert shoal.get(add_twice.remote(Counter.remote()), timeout=DEADLINE_S) == [1, 2]
+
+
+def test_a_handle_may_be_used_elsewhere_before_the_actor_is_there():
+    @shoal.remote
+    def slow_start():
+        time.sleep(0.3)
+        return 40
+
+    @shoal.remote
+    def use(counter):
+        return shoal.get(counter.add.remote(2))
+
+    counter = Counter.remote(slow_start.remote())
+    assert shoal.get(use.remote(counter), timeout=DEADLINE_S) == 42
+
+
+def test_an_actor_that_can_never_be_placed_fails_its_calls():
+    with pytest.raises(exceptions.ActorUnschedulableError, match="GPU"):
+        shoal.get(Counter.options(num_gpus=4).remote().add.remote(), timeout=DEADLINE_S)
+
+
+def test_an_actor_with_cpus_holds_them_and_gives_them_back():
+    counter = Counter.options(num_cpus=2).remote()
+    shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+
+    @shoal.remote
+    def task():
+        return 1
+
+    blocked = task.remote()
+    assert shoal.wait([blocked], timeout=0.3) == ([], [blocked])
+    del counter
+    assert shoal.get(blocked, timeout=DEADLINE_S) == 1
+
+
+def test_an_actor_that_owns_actors_takes_them_along():
+    @shoal.remote
+    class Parent:
+        def __init__(self):
+            self.child = Counter.remote()
+
+        def child_pid(self):
+            return shoal.get(self.child.pid.remote())
+
+    parent = Parent.remote()
+    pid = shoal.get(parent.child_pid.remote(), timeout=DEADLINE_S)
+    shoal.kill(parent)
+    eventually(lambda: gone(pid), "the child has ended with its creator")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: Counter(), TypeError, "instantiated directly"),
+        (lambda: Counter.remote(1, 2), TypeError, "too many positional"),
+        (lambda: Counter.options(max_restarts=1), ValueError, "not supported in this version"),
+        (lambda: Counter.options(name=""), ValueError, "empty"),
+        (lambda: Counter.options(get_if_exists=True), ValueError, "name"),
+        (lambda: Counter.options(lifetime="long"), ValueError, "lifetime"),
+        (lambda: shoal.kill("x"), ValueError, "actor handle"),
+        (lambda: shoal.get_actor(""), ValueError, "name"),
+        (lambda: Counter.remote().nothing, AttributeError, "nothing"),
+        (lambda: Counter.remote().add(), TypeError, "called directly"),
+        (lambda: Counter.remote().add.remote(1, 2), TypeError, "too many positional"),
+    ],
+)
+def test_mistakes_are_told_at_the_call_site(call, error, text):
+    with pytest.raises(error, match=text):
+        call()

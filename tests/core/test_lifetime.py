@@ -1,0 +1,191 @@
+"""What is left of a session after it ends, in every way that it can end: no process, no socket, no file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: The issue's promise.
+GONE_WITHIN_S = 5
+
+DRIVER = """
+    import os, sys, time
+    import numpy as np
+    import shoal
+
+    shoal.init(num_cpus=2)
+
+    @shoal.remote
+    class Actor:
+        def pid(self):
+            return os.getpid()
+        def keep(self, array):
+            self.array = array
+
+    @shoal.remote
+    def task():
+        time.sleep(100)
+
+    actor = Actor.remote()
+    shoal.get(actor.keep.remote(np.zeros(1_000_000)))
+    running = task.remote()
+    pid = shoal.get(actor.pid.remote())
+    time.sleep(0.1)
+    session = shoal.core.engines.current.running()._process.session
+    print(os.getpid(), pid, session.directory, flush=True)
+"""
+
+
+def start(end: str) -> tuple[subprocess.Popen, int, Path, list[psutil.Process]]:
+    """A driver that has a session with an actor and a running task, and then does `end`."""
+    script = textwrap.dedent(DRIVER) + textwrap.dedent(end)
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = driver.stdout.readline()
+    assert line, driver.stderr.read()
+    pid, actor_pid, directory = line.split()
+    assert int(pid) == driver.pid
+    family = members(driver.pid)
+    names = sorted(process.name() for process in family)
+    assert names == ["shoal-head", "shoal-worker", "shoal-worker", "shoal-zygote"], names
+    return driver, int(actor_pid), Path(directory), family
+
+
+def members(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def process(family: list[psutil.Process], name: str) -> psutil.Process:
+    return next(p for p in family if p.name() == name)
+
+
+def assert_all_gone(family: list[psutil.Process], directory: Path, since: float) -> None:
+    while True:
+        left = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        if not left and not directory.exists():
+            break
+        assert time.monotonic() - since < GONE_WITHIN_S, f"left behind: {left}, directory exists: {directory.exists()}"
+        time.sleep(0.05)
+    assert not [name for name in os.listdir("/dev/shm") if "shoal" in name]
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("", 0),
+        ("shoal.shutdown()", 0),
+        ("raise RuntimeError('driver failed')", 1),
+        ("sys.exit(3)", 3),
+        ("os._exit(4)", 4),
+        ("shoal.get(actor.unknown.remote())", 1),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("os.kill(os.getpid(), 15)", -15),
+    ],
+    ids=["end of script", "shutdown", "exception", "sys.exit", "os._exit", "error in a call", "SIGKILL to itself", "SIGTERM to itself"],
+)
+def test_nothing_is_left_when_the_driver_ends(end, code):
+    driver, _, directory, family = start(f"time.sleep(0.3); {end}")
+    assert driver.wait(30) == code
+    assert_all_gone(family, directory, time.monotonic())
+    if code == 0:
+        assert driver.stderr.read() == "", "nothing is printed when all is well"
+
+
+def test_nothing_is_left_after_ctrl_c():
+    driver, _, directory, family = start("shoal.get(running)")
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(10) != 0
+    assert "KeyboardInterrupt" in driver.stderr.read()
+    assert_all_gone(family, directory, time.monotonic())
+
+
+def test_nothing_is_left_after_kill_of_the_driver():
+    driver, _, directory, family = start("time.sleep(100)")
+    driver.kill()
+    assert_all_gone(family, directory, time.monotonic())
+    driver.wait()
+
+
+@pytest.mark.parametrize("victim", ["shoal-head", "shoal-zygote"])
+def test_a_driver_learns_that_its_session_was_killed_and_nothing_is_left(victim):
+    driver, _, directory, family = start(
+        """
+    try:
+        shoal.get(running)
+    except shoal.exceptions.HeadDiedError as error:
+        print("told:", error, flush=True)
+    """
+    )
+    process(family, victim).kill()
+    out, err = driver.communicate(timeout=10)
+    assert "told: the session's processes have ended" in out, err
+    assert driver.returncode == 0
+    assert_all_gone(family, directory, time.monotonic())
+
+
+def test_a_session_goes_on_after_kill_of_a_worker():
+    driver, actor_pid, directory, family = start(
+        """
+    try:
+        shoal.get(Actor.remote() and actor.pid.remote(), timeout=10)
+        while True:
+            shoal.get(actor.pid.remote(), timeout=10)
+            time.sleep(0.01)
+    except shoal.exceptions.ActorDiedError as error:
+        print("told:", error, flush=True)
+    print(shoal.get(Actor.remote().pid.remote(), timeout=10), flush=True)
+    """
+    )
+    os.kill(actor_pid, signal.SIGKILL)
+    out, err = driver.communicate(timeout=20)
+    assert "told: Actor" in out, err
+    assert "SIGKILL" in out
+    assert driver.returncode == 0, err
+    assert_all_gone(family, directory, time.monotonic())
+
+
+def test_a_session_whose_processes_were_all_killed_at_once_is_removed_by_the_next():
+    driver, _, directory, family = start("time.sleep(100)")
+    zygote = process(family, "shoal-zygote")
+    zygote.suspend()  # so that it cannot clean up before it is killed
+    driver.kill()
+    zygote.kill()
+    driver.wait()
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert directory.exists()
+    subprocess.run([sys.executable, "-c", "import shoal; shoal.init(num_cpus=1)"], check=True, timeout=30)
+    assert not directory.exists()
+
+
+def test_sessions_can_follow_each_other_and_stand_beside_each_other():
+    script = """
+        import shoal
+        for i in range(5):
+            shoal.init(num_cpus=1)
+            assert shoal.get(shoal.put(i)) == i
+            shoal.shutdown()
+        shoal.shutdown()
+        assert not shoal.is_initialized()
+    """
+    drivers = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) for _ in range(2)]
+    assert [driver.wait(60) for driver in drivers] == [0, 0]
+
+
+def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium():
+    script = "import sys, time; t = time.perf_counter(); import shoal; print(time.perf_counter() - t, [m for m in ('torch', 'gymnasium', 'aiohttp', 'matplotlib') if m in sys.modules])"
+    times = []
+    for _ in range(3):
+        seconds, modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(" ", 1)
+        assert modules.strip() == "[]"
+        times.append(float(seconds))
+    assert min(times) < 0.25
