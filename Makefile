@@ -22,9 +22,9 @@ help:
 
 install: $(STAMP)
 
-# `python3` is tried first, because it is what whoever set up this machine chose; then the others, newest first. A name on
-# the PATH proves nothing (a pyenv shim may have no version behind it), so each candidate is run. Debian's python3 comes
-# without ensurepip, which venv needs.
+# `python3` is tried first, because it is what whoever set up this machine chose; then the others, newest first. A name
+# on the PATH proves nothing (a pyenv shim may have no version behind it), so each candidate is run. Debian's python3
+# comes without ensurepip, which venv needs.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@set -eu; \
 	suits='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; \
@@ -33,7 +33,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		if "$$python" -c "$$suits" 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-		echo "shoal needs Python 3.10 to 3.13; found: $$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)." \
+		echo "shoal needs Python 3.10 to 3.13; found: $$($(or $(PYTHON),python3) --version 2>/dev/null || echo none)." \
 			"Install one of them, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \

@@ -1,0 +1,142 @@
+"""`make` on a bare machine: which Python it takes, what it says when there is none, when it installs; and `.ci/run`.
+
+The interpreters are stand-ins that write down how they are called; nothing is installed.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ("make", "sh", "bash", "env", "head", "rm", "mkdir", "touch", "cat", "sed", "chmod", "mktemp", "dirname")
+
+#: Answers like Python $2; `-m venv DIR` makes an environment whose python is a stand-in too.
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "{log}"
+case "$1" in
+  --version) echo "Python {version}" ;;
+  -c) case "$2" in *version_info*) exit {unsuitable} ;; *ensurepip*) exit {no_venv} ;; esac ;;
+  -m) if [ "$2" = venv ]; then mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi ;;
+esac
+"""
+
+
+class Machine:
+    """A PATH with nothing but a few tools and the interpreters that the test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin, self.log = folder / "bin", folder / "log"
+        self.checkout = folder / "check out"  # make and spaces are no friends: the Makefile must cope
+        self.bin.mkdir()
+        self.log.touch()
+        self.checkout.mkdir()
+        for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, self.checkout / name)
+        for name in (*TOOLS, "basename", "cp"):
+            (self.bin / name).symlink_to(str(shutil.which(name)))
+
+    def add_python(self, name: str, version: str, *, suitable: bool, has_venv: bool = True) -> None:
+        path = self.bin / name
+        path.write_text(
+            STAND_IN.format(log=self.log, version=version, unsuitable=int(not suitable), no_venv=int(not has_venv))
+        )
+        path.chmod(0o755)
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=self.checkout, env={"PATH": str(self.bin)}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_no_suitable_python_is_one_clear_error(machine):
+    machine.add_python("python3", "3.9.2", suitable=False)
+    ran = machine.make("install")
+    assert ran.returncode != 0
+    assert "shoal needs Python 3.10 to 3.13; found: Python 3.9.2. Install one of them, or name it" in ran.stderr
+    assert not (machine.checkout / ".venv").exists()
+
+
+def test_no_python_at_all_is_the_same_error(machine):
+    ran = machine.make("install")
+    assert ran.returncode != 0
+    assert "shoal needs Python 3.10 to 3.13; found: none. Install" in ran.stderr
+
+
+def test_python3_is_taken_where_it_suits(machine):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    machine.add_python("python3.13", "3.13.0", suitable=True)
+    assert machine.make("install").returncode == 0
+    assert "python3 -m venv --clear .venv" in machine.log.read_text()
+
+
+def test_else_the_newest_that_suits(machine):
+    machine.add_python("python3", "3.14.0", suitable=False)
+    machine.add_python("python3.13", "", suitable=False)
+    for minor in (10, 12):
+        machine.add_python(f"python3.{minor}", f"3.{minor}", suitable=True)
+    assert machine.make("install").returncode == 0
+    assert "python3.12 -m venv --clear .venv" in machine.log.read_text()
+
+
+def test_one_can_be_named(machine):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    machine.add_python("other", "3.12.1", suitable=True)
+    assert machine.make("install", "PYTHON=other", "VENV=elsewhere").returncode == 0
+    assert "other -m venv --clear elsewhere" in machine.log.read_text()
+    assert not (machine.checkout / ".venv").exists()
+
+
+def test_a_python_without_venv_is_told_with_what_to_install(machine):
+    machine.add_python("python3", "3.11.7", suitable=True, has_venv=False)
+    ran = machine.make("install")
+    assert ran.returncode != 0
+    assert "apt install python3-venv" in ran.stderr
+
+
+def test_a_second_call_installs_nothing_and_a_changed_requirement_installs_again(machine):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    install = "python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev]"
+    assert machine.make("install").returncode == 0
+    assert machine.log.read_text().count(install) == 1
+    before = machine.log.read_text()
+    assert machine.make("install").returncode == 0
+    assert machine.log.read_text() == before
+    stamp = (machine.checkout / ".venv" / ".installed").stat().st_mtime
+    os.utime(machine.checkout / "setup.cfg", (stamp + 10, stamp + 10))
+    assert machine.make("install").returncode == 0
+    assert machine.log.read_text().count(install) == 2
+    assert machine.log.read_text().count("-m venv") == 1
+
+
+def test_plain_make_explains_the_targets(machine):
+    told = machine.make().stdout
+    for target in ("make train", "make test", "make lint", "make bench", "make clean"):
+        assert target in told
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_ci_uses_a_fresh_environment_outside_and_exits_as_make_does(machine, tmp_path, code):
+    shutil.copytree(ROOT / ".ci", machine.checkout / ".ci")
+    (machine.bin / "make").unlink()
+    (machine.bin / "make").write_text(f'#!/bin/sh\necho "$PWD|$*" > "{machine.log}"\nexit {code}\n')
+    (machine.bin / "make").chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    ran = subprocess.run(
+        [machine.checkout / ".ci" / "run"],
+        cwd="/", env={"PATH": str(machine.bin), "TMPDIR": str(tmp_path / "tmp")}, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == code
+    folder, arguments = machine.log.read_text().strip().split("|")
+    assert folder == str(machine.checkout)
+    assert arguments.startswith(f"VENV={tmp_path / 'tmp'}/")
+    assert arguments.endswith("/venv lint test")
+    assert list((tmp_path / "tmp").iterdir()) == []
