@@ -1,4 +1,4 @@
-"""Toy environments whose values are known in closed form, and one that fails on purpose.
+"""Toy environments whose values are known in closed form, and some that fail on purpose.
 
 They test the learning code: where a critic can be exact, whatever differs from the formula is a bug. All follow the
 gymnasium interface, need no seed to be reproducible, and are made by name: ``shoal.envs.probes:Corridor``.
@@ -6,6 +6,8 @@ gymnasium interface, need no seed to be reproducible, and are made by name: ``sh
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import gymnasium
@@ -36,7 +38,7 @@ class Corridor(gymnasium.Env[np.ndarray, np.int64]):
         self._position = 0
         return self._observation(), {}
 
-    def step(self, action: np.int64) -> Outcome:  # noqa: ARG002 - walks whatever the action
+    def step(self, action: np.int64) -> Outcome:
         self._position += 1
         return self._observation(), 1.0, self._position >= self._length, False, {}
 
@@ -112,6 +114,15 @@ class FailsToStart(Corridor):
 
     def __init__(self) -> None:
         raise OSError("the level file is missing")
+
+
+class KillsItsProcess(Corridor):
+    """Ends the process that it lives in at the third step, as a bug in native code would."""
+
+    def step(self, action: np.int64) -> Outcome:
+        if self._position == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
 
 
 class FailsInStep(Corridor):

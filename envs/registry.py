@@ -55,6 +55,9 @@ def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise UnknownEnvironment(f"unknown environment {env_id!r}: no module {module_name!r} ({error})") from error
+        except Exception as error:
+            told = f"importing {module_name!r} raised {type(error).__name__}: {' '.join(str(error).split())}"
+            raise UnknownEnvironment(f"unknown environment {env_id!r}: {told}") from error
         if callable(made := getattr(module, attribute, None)):
             return made  # type: ignore[no-any-return]
     try:

@@ -21,6 +21,13 @@ def test_checking_a_name_does_not_construct_the_environment():
         registry.make("shoal.envs.probes:FailsToStart")
 
 
+def test_a_module_that_cannot_be_imported_tells_why_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("raise ZeroDivisionError('at import,\\nof all times')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(registry.UnknownEnvironment, match="raised ZeroDivisionError: at import, of all times"):
+        registry.check("broken_module:Env")
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -14,6 +14,7 @@ from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
 from shoal.rllib.env_runner import EnvRunner
 from shoal.rllib.evaluation import play
+from shoal.rllib.worker_set import WorkerLostError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,6 +140,33 @@ def test_a_killed_worker_is_replaced_and_no_sample_is_lost(make):
     metrics = algorithm.step()
     assert metrics["workers_replaced"] == 1
     assert metrics["steps"] == 2 * 5 * 16
+
+
+def test_a_worker_killed_in_the_middle_of_a_rollout_is_replaced_and_the_rollout_made_again(make):
+    algorithm = make()
+    weights = algorithm.learner.weights(0)
+    for worker in range(2):
+        algorithm.workers.submit(worker, "collect", weights, 3_000, 0)
+    shoal.kill(algorithm.workers._actors[1])
+    results = {result.worker: result.value for result in algorithm.workers.completed()}
+    assert [results[worker].rewards.shape for worker in range(2)] == [(3_000, 3), (3_000, 2)]
+    assert algorithm.workers.replacements == 1
+
+
+def test_an_environment_that_keeps_killing_its_process_is_an_error_that_tells_how_it_died(make):
+    algorithm = make(env="shoal.envs.probes:KillsItsProcess", num_workers=1)
+    with pytest.raises(WorkerLostError, match=r"(?s)worker 0 died 3 times in a row .*'collect'.*SIGKILL"):
+        algorithm.step()
+
+
+def test_a_rollout_larger_than_a_message_comes_through_shared_memory_and_is_learned_from(make):
+    algorithm = make(rollout_steps=4_000, num_epochs=1, minibatch_size=20_000)
+    weights = algorithm.learner.weights(0)
+    algorithm.workers.submit(0, "collect", weights, 4_000, 0)
+    batch = next(algorithm.workers.completed()).value
+    assert batch.observations.nbytes > 100_000
+    assert not batch.observations.flags.writeable
+    assert algorithm.step()["steps"] == 20_000
 
 
 def test_an_unknown_environment_is_refused_before_any_worker_is_started(make):
