@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+
+import shoal
 
 #: Every command and its line in the help. The module of the same name has `main(arguments) -> exit code`.
 COMMANDS = {
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if command == "--version":
-        print(f"shoal {importlib.metadata.version('shoal')}")
+        print(f"shoal {shoal.__version__}")
         return 0
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)

@@ -11,13 +11,13 @@ A run owns its folder: training never writes into one that holds another run. Us
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import re
 import time
 from pathlib import Path
 
+import shoal
 from shoal.rllib import checkpoints, config as configs, loggers
 from shoal.rllib.evaluation import Evaluation
 from shoal.scripts.command_line import UsageError
@@ -65,7 +65,7 @@ def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig) -> N
     told = {
         "algorithm": algorithm,
         "config": configs.to_dict(config),
-        "shoal_version": importlib.metadata.version("shoal"),
+        "shoal_version": shoal.__version__,
     }
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
