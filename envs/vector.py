@@ -71,7 +71,11 @@ class EnvCopy:
     def reset(self, into: np.ndarray, seed: int | None = None) -> None:
         """Start an episode and write its first observation to ``into``."""
         try:
-            into[...] = self._env.reset(seed=seed)[0]
+            observation = self._env.reset(seed=seed)[0]
+            # Checked here only, where it costs nothing: assignment would spread a smaller array over the larger.
+            if np.shape(observation) != into.shape:
+                raise ValueError(f"observation of shape {np.shape(observation)}; the space says {into.shape}")
+            into[...] = observation
         except Exception as error:
             raise self._failure("reset", error) from error
 
@@ -169,8 +173,3 @@ class VectorEnv:
                 self._returns[i], self._lengths[i] = 0.0, 0
                 self.final_observations[i] = self.observations[i]
                 copy.reset(self.observations[i])
-
-    def close(self) -> None:
-        """Close every copy."""
-        for copy in self._copies:
-            copy.close()

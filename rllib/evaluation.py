@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -67,7 +68,8 @@ class Evaluation:
 
 
 def play(env_id: str, policy: Actor, episodes: int, seed: int) -> Evaluation:
-    """Play episodes in this process, with deterministic actions.
+    """Play episodes in this process, with deterministic actions. Each is played to its end, however far that is: an
+    environment that may go on for ever needs a time limit of its own.
 
     Args:
       env_id: A name that ``envs.registry`` knows.
@@ -91,11 +93,12 @@ def play_episodes(
     played: list[Episode] = []
     for start in range(0, len(episodes), MAX_SIDE_BY_SIDE):
         numbers = episodes[start : start + MAX_SIDE_BY_SIDE]
-        make = partial(registry.make, env_id)
-        copies = [EnvCopy(make, number, worker_index=worker_index) for number in numbers]
-        played += _play_side_by_side(copies, policy, [streams.evaluation_seed(seed, number) for number in numbers])
-        for copy in copies:
-            copy.close()
+        with ExitStack() as opened:
+            copies: list[EnvCopy] = []
+            for number in numbers:
+                copies.append(EnvCopy(partial(registry.make, env_id), number, worker_index=worker_index))
+                opened.callback(copies[-1].close)
+            played += _play_side_by_side(copies, policy, [streams.evaluation_seed(seed, number) for number in numbers])
     return played
 
 

@@ -12,11 +12,17 @@ An exception that a worker's code raised is raised here as it was there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..core import api, errors
+
+_log = logging.getLogger(__name__)
+
+#: Seconds without any result after which workers that have never answered are named in a warning.
+NOTICE_AFTER_S = 5.0
 
 #: A worker that dies so often without finishing a request will not be helped by another attempt.
 MAX_DEATHS_IN_A_ROW = 3
@@ -57,6 +63,7 @@ class WorkerSet:
         self._actors: list[Any] = []
         self._replacements = [0] * count
         self._deaths_in_a_row = [0] * count
+        self._silent = set(range(count))
         self._in_flight: dict[Any, _Request] = {}
         try:
             for worker in range(count):
@@ -100,9 +107,7 @@ class WorkerSet:
           Exception: whatever a request raised in its worker. That request is gone; the others stay in flight.
         """
         while self._in_flight:
-            # No deadline: a rollout takes as long as its environments do, and the runtime reports a worker's death.
-            ready, _ = api.wait(list(self._in_flight), num_returns=1)
-            for ref in ready:
+            for ref in self._wait():
                 request = self._in_flight.pop(ref)
                 try:
                     value = api.get(ref)
@@ -112,6 +117,7 @@ class WorkerSet:
                     raise (error.cause or error) from error
                 else:
                     self._deaths_in_a_row[request.worker] = 0
+                    self._silent.discard(request.worker)
                     yield Completed(request.worker, value)
 
     def map(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -136,6 +142,23 @@ class WorkerSet:
         self._in_flight.clear()
         while self._actors:
             api.kill(self._actors.pop())
+
+    def _wait(self) -> list[Any]:
+        # As long as it takes: a rollout lasts as its environments do, and the runtime reports a worker's death. But a
+        # worker that waits for a CPU looks the same, so those that never answered are named.
+        ready, _ = api.wait(list(self._in_flight), num_returns=1, timeout=NOTICE_AFTER_S)
+        if ready:
+            return ready
+        if waiting := sorted(self._silent & {request.worker for request in self._in_flight.values()}):
+            _log.warning(
+                "rollout workers %s have not started yet: their environments are slow to make, or the session has too "
+                "few CPUs for %d workers (shoal.init(num_cpus=...))",
+                ", ".join(map(str, waiting)),
+                len(self._actors),
+            )
+            self._silent.clear()
+        ready, _ = api.wait(list(self._in_flight), num_returns=1)
+        return ready
 
     def _send(self, worker: int, method: str, arguments: tuple[Any, ...]) -> None:
         ref = getattr(self._actors[worker], method).remote(*arguments)

@@ -121,6 +121,19 @@ def test_a_step_that_raises_names_worker_and_copy_and_shows_the_environments_tra
     assert 'raise ZeroDivisionError("the physics blew up")' in str(caught.value)
 
 
+def test_an_observation_that_would_be_spread_over_a_larger_space_is_refused():
+    class Small(Corridor):
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+    envs = VectorEnv(Small, [0])
+    envs.observations = np.zeros((1, 3), np.float32)
+    with pytest.raises(
+        EnvFailure, match=r"its reset raised ValueError: observation of shape \(1,\); the space says \(3,\)"
+    ):
+        envs.reset([0])
+
+
 def test_an_observation_of_the_wrong_shape_is_a_failure_of_the_environment():
     class Wrong(Corridor):
         def step(self, action):

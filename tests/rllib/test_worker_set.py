@@ -22,6 +22,7 @@ class Runtime:
         self._outcome = outcome or (lambda worker, arguments: (worker, *arguments))
         self._calls = {}
         self.made, self.killed = [], []
+        self.is_slow = False
 
     def make(self, worker, replacement):
         self.made.append((worker, replacement))
@@ -31,8 +32,10 @@ class Runtime:
         number = self._calls[worker] = self._calls.get(worker, -1) + 1
         return SimpleNamespace(worker=worker, life=(worker, replacement), number=number, arguments=arguments)
 
-    def wait(self, refs, *, num_returns):
+    def wait(self, refs, *, num_returns, timeout=None):
         assert num_returns == 1
+        if self.is_slow and timeout is not None:
+            return [], refs
         listed = [ref for key in self._finish for ref in refs if (ref.worker, ref.number) == key]
         return (listed or refs)[:1], []
 
@@ -137,6 +140,18 @@ def test_deaths_with_work_done_in_between_are_not_in_a_row(started):
         workers._replacements[0] += 1  # the life that answered is followed by one that dies
         workers._actors[0] = workers._make(0, runtime_life + 1)
     assert workers.replacements == 6
+
+
+def test_workers_that_do_not_start_are_named_once_and_waited_for(started, caplog):
+    runtime, workers = started(3, finish=[(1, 0)])
+    workers.submit(1, "work")
+    assert next(workers.completed()).worker == 1
+    runtime.is_slow = True
+    for _ in range(2):
+        assert len(workers.map("work", [(), (), ()])) == 3
+    (record,) = caplog.records
+    assert record.getMessage().startswith("rollout workers 0, 2 have not started yet")
+    assert "too few CPUs for 3 workers" in record.getMessage()
 
 
 def test_an_exception_of_a_workers_code_is_raised_as_it_was_there(started):
