@@ -22,7 +22,8 @@ from rich.text import Text
 
 #: Seconds between plain lines: a log of an hour stays readable, and one of a minute still shows that something moves.
 PLAIN_INTERVAL_S = 5.0
-BAR_WIDTH = 24
+#: Columns of the bar: as many as the figures leave, within these bounds; on a terminal of 80 there is no room for it.
+MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 24
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,18 @@ class _LiveLine:
         self._live.start()
 
     def show(self, snapshot: Snapshot) -> None:
-        line = Table.grid(padding=(0, 2))
-        done = min(snapshot.steps, snapshot.total_steps)
-        line.add_row(
-            ProgressBar(total=snapshot.total_steps, completed=done, width=BAR_WIDTH),
-            *(Text(part, no_wrap=True) for part in snapshot.parts()),
-        )
+        figures = Text("  ".join(snapshot.parts()), no_wrap=True, overflow="crop")
+        bar_width = min(self._live.console.width - len(figures) - 2, MAX_BAR_WIDTH)
+        line = Table.grid(padding=(0, 2, 0, 0))
+        if bar_width >= MIN_BAR_WIDTH:
+            done = min(snapshot.steps, snapshot.total_steps)
+            line.add_row(ProgressBar(total=snapshot.total_steps, completed=done, width=bar_width), figures)
+        else:
+            line.add_row(figures)
         self._live.update(line, refresh=True)
 
     def note(self, text: str) -> None:
-        self._live.console.print(Text(text))
+        self._live.console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -44,11 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         code: int = importlib.import_module(f"shoal.scripts.{command}").main(rest)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has left: `shoal evaluate RUN | head -1`
-        # The interpreter flushes stdout once more at exit and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:  # while importing; the commands themselves say more
         print("shoal: interrupted", file=sys.stderr)
         return 130

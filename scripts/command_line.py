@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
 import typing
@@ -129,7 +130,8 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
     if not {"", here} & set(sys.path):
         sys.path.append(here)
     try:
-        return body()
+        code = body()
+        sys.stdout.flush()
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else DONE
     except (UsageError, ConfigError, UnknownEnvironment, CheckpointError) as error:
@@ -144,6 +146,11 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
     except KeyboardInterrupt as interrupt:
         say(f"{prog}: {str(interrupt) or 'interrupted'}")
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has left: `shoal evaluate RUN | head -1`
+        # The interpreter flushes stdout once more at exit and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
 
 
 def say(text: str) -> None:

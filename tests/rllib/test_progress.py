@@ -77,17 +77,19 @@ def test_a_note_comes_after_what_it_speaks_of(clock):
     assert [line[:5] for line in stream.getvalue().splitlines()] == ["100 /", "200 /", "check"]
 
 
-def test_a_terminal_gets_one_line_redrawn_in_place(clock, monkeypatch):
+@pytest.mark.parametrize("columns", [140, 100, 80])
+def test_a_terminal_gets_one_line_redrawn_in_place(clock, monkeypatch, columns):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
-    with Progress(1000, stream, clock=clock) as progress:
-        for steps in (100, 200, 1000):
+    with Progress(150_000, stream, clock=clock) as progress:
+        for steps in (100, 200, 150_000):
             progress.update(row(steps))
     drawn = stream.getvalue()
     assert drawn.count("steps/s") >= 3
     assert drawn.count("\n") == 1, "only leaving the display ends its line"
-    assert "1,000 / 1,000 steps" in drawn
+    assert "150,000 / 150,000 steps  1,234 steps/s  return 21.0  length 22.0  0:00 left" in drawn
+    assert ("━" in drawn) == (columns > 80), "the bar stands where there is room for it"
     assert drawn.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
 
 

@@ -56,14 +56,13 @@ def in_step():
 """
 
 
-def children_of_sessions(before: set[int]) -> list[str]:
-    """Processes that are new since `before` and belong to shoal."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if process.info["pid"] not in before and "shoal" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(f"{process.info['pid']}: {line}")
-    return found
+def left_running(temporary: Path) -> list[str]:
+    """Processes that were started with this folder for their temporary files, however far they have gone since."""
+    return [
+        f"{process.pid}: {' '.join(process.info['cmdline'] or [])}"
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if (process.info["environ"] or {}).get("TMPDIR") == str(temporary)
+    ]
 
 
 def segments() -> set[str]:
@@ -75,9 +74,9 @@ def segments() -> set[str]:
 @pytest.fixture
 def shoal_command(tmp_path):
     """Run a shoal command in an empty folder; afterwards nothing may be left of it."""
-    before = set(psutil.pids())
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    (tmp_path / "tmp").mkdir()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     shared = segments()
 
     def start(*arguments: object, program: tuple[str, ...] = ("-m", "shoal.scripts")) -> subprocess.Popen[str]:
@@ -89,12 +88,12 @@ def shoal_command(tmp_path):
 
     yield start
     deadline = time.monotonic() + GONE_WITHIN_S
-    while (left := children_of_sessions(before)) and time.monotonic() < deadline:
+    while (left := left_running(temporary)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
     assert segments() - shared == set()
     # torch makes a cache of its own there and leaves it.
-    assert [place.name for place in (tmp_path / "tmp").iterdir() if not place.name.startswith("torch")] == []
+    assert [place.name for place in temporary.iterdir() if not place.name.startswith("torch")] == []
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
