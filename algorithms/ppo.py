@@ -10,7 +10,7 @@ two separate tanh nets.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -207,17 +207,17 @@ class PPO(Algorithm[PPOConfig]):
         for _ in range(config.num_epochs):
             # Every sample exactly once in an epoch, in a new order (detail 6).
             order = torch.from_numpy(shuffle.permutation(batch.num_steps)).to(self.learner.device)
-            epoch_start = len(steps)
-            for rows in torch.split(order, config.minibatch_size):
-                minibatch = {name: column[rows] for name, column in samples.items()}
+            shuffled = {name: column[order] for name, column in samples.items()}
+            epoch: list[dict[str, torch.Tensor]] = []
+            for start in range(0, batch.num_steps, config.minibatch_size):
+                minibatch = {name: column[start : start + config.minibatch_size] for name, column in shuffled.items()}
                 if config.normalize_advantages:
                     minibatch["advantages"] = normalized(minibatch["advantages"])
-                steps.append(self.learner.update(minibatch, settings))
-            kl = torch.stack([step["approx_kl"] for step in steps[epoch_start:]]).mean()
-            if config.target_kl is not None and kl > config.target_kl:
+                epoch.append(self.learner.update(minibatch, settings))
+            steps += epoch
+            if config.target_kl is not None and _mean(epoch, "approx_kl") > config.target_kl:
                 break
-        means = {name: torch.stack([step[name] for step in steps]).mean().item() for name in steps[0]}
-        return {**means, "gradient_steps": len(steps)}
+        return {**{name: _mean(steps, name) for name in steps[0]}, "gradient_steps": len(steps)}
 
 
 def normalized(advantages: torch.Tensor) -> torch.Tensor:
@@ -231,6 +231,12 @@ def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 a constant; NaN if returns do not vary."""
     variance = float(returns.var())
     return float("nan") if variance == 0.0 else 1.0 - float((returns - values).var()) / variance
+
+
+def _mean(steps: Sequence[Mapping[str, torch.Tensor]], name: str) -> float:
+    import torch
+
+    return torch.stack([step[name] for step in steps]).mean().item()
 
 
 def _rows(column: np.ndarray) -> np.ndarray:
