@@ -1,6 +1,7 @@
 """The public verbs: init, shutdown, get, put, wait, kill, get_actor. Ray's names, arguments and corner cases.
 
-They check what they are given and hand it to the current engine. One engine at a time; the first call that needs one starts it.
+They check what they are given and hand it to the current engine. One engine at a time; the first call that needs one
+starts it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,23 @@ from .engines import current
 from .engines.base import Engine
 from .engines.native import NativeEngine
 from .refs import ObjectRef
-from .remote import ActorHandle, check_handle, remote, weak_handle
+from .remote import ActorHandle, identity_of, remote, weak_handle
 from .resources import ResourceSet
 from .runtime.process import Process
 
-__all__ = ["ActorHandle", "ObjectRef", "get", "get_actor", "init", "is_initialized", "kill", "put", "remote", "shutdown", "wait"]
+__all__ = [
+    "ActorHandle",
+    "ObjectRef",
+    "get",
+    "get_actor",
+    "init",
+    "is_initialized",
+    "kill",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]
 
 _MEBIBYTE = 1024 * 1024
 
@@ -112,8 +125,8 @@ def get(refs: ObjectRef | list[ObjectRef], *, timeout: float | None = None) -> A
       timeout: seconds; None waits as long as it takes, 0 looks once.
 
     Raises:
-      TaskError: the task failed; the error is an instance of what it raised, too (``except ValueError`` works). From a list, the first
-        failure is raised as soon as it is known.
+      TaskError: the task failed; the error is an instance of what it raised, too (``except ValueError`` works). From a
+        list, the first failure is raised as soon as it is known.
       GetTimeoutError: not all were ready in time.
       WorkerCrashedError, ActorDiedError, ObjectLostError: the process that should have made or kept the value has died.
       TypeError, ValueError: `refs` is neither.
@@ -140,7 +153,11 @@ def put(value: Any) -> ObjectRef:
 
 
 def wait(
-    refs: list[ObjectRef], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+    refs: list[ObjectRef],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,  # noqa: ARG001
 ) -> tuple[list[ObjectRef], list[ObjectRef]]:
     """Wait until `num_returns` of the refs are ready: finished, or failed.
 
@@ -156,7 +173,7 @@ def wait(
     Raises:
       TypeError, ValueError: `refs` is no list of distinct refs, or a number is out of range.
     """
-    if isinstance(refs, ObjectRef) or not isinstance(refs, list):
+    if not isinstance(refs, list):
         raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
     _check_refs("wait", refs)
     _check_timeout(timeout)
@@ -175,10 +192,10 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     Raises:
       ValueError: `actor` is no handle, or `no_restart` is False (actors are not restarted in this version).
     """
-    handle = check_handle(actor, "kill")
+    identity = identity_of(actor, "kill")
     if not no_restart:
         raise ValueError("no_restart=False is not supported in this version: actors are not restarted")
-    current.engine().kill(handle._identity)
+    current.engine().kill(identity)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
@@ -187,7 +204,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     Raises:
       ValueError: the name is empty, or no living actor has it.
     """
-    if not isinstance(name, str) or not name:
+    if not name or type(name) is not str:
         raise ValueError(f"get_actor takes the name of an actor, not {name!r}")
     return weak_handle(current.engine().find_actor(name, namespace), name, namespace)
 
@@ -222,5 +239,5 @@ def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-current.start_on_demand = init
+current.on_demand(init)
 atexit.register(shutdown)

@@ -1,6 +1,6 @@
 """What runs in the processes that `init` starts: the zygote's `main`, and in its children the head and the workers.
 
-    driver --spawn, session through stdin--> zygote --fork--> head, workers
+driver --spawn, session through stdin--> zygote --fork--> head, workers
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
         run_head(session, channel, Arena.attach(session.arena_fd), ready_fd)
 
     def worker(worker_id: bytes) -> None:
-        np.random.seed()  # a fork repeats its parent's global stream; Python's own `random` sees to that by itself
+        np.random.seed()  # noqa: NPY002  the stream of users who use the global one: a fork repeats its parent's global stream; Python's own `random` sees to that by itself
         run_worker(session, worker_id, Arena.attach(session.arena_fd), _connect)
 
     zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)

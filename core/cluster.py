@@ -1,8 +1,8 @@
 """Starting a session's processes, and ending them.
 
-`start` spawns the zygote, hands it the session through a pipe, and waits until the head takes messages. The zygote outlives nobody: it
-watches the driver and cleans up after it. The driver cleans up after the zygote: `Cluster.stop` removes what is left, and so does the
-next `start` for sessions whose processes were all killed at once.
+`start` spawns the zygote, hands it the session through a pipe, and waits until the head takes messages. The zygote
+outlives nobody: it watches the driver and cleans up after it. The driver cleans up after the zygote: `Cluster.stop`
+removes what is left, and so does the next `start` for sessions whose processes were all killed at once.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def _await_ready(ready_fd: int, cluster: Cluster) -> None:
         raise SessionError(f"the session's processes did not start within {timeout_s:g} s")
     if not os.read(ready_fd, 1):
         code = cluster.zygote.wait()
-        raise SessionError(f"the session's processes ended while they started (exit code {code}); what they printed stands above")
+        raise SessionError(
+            f"the session's processes ended while they started (exit code {code}); what they printed stands above"
+        )
 
 
 def remove_stale(parent: str) -> None:
@@ -124,7 +126,8 @@ def remove_stale(parent: str) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # One that was killed but never reaped, as under a container's idle first process, is a zombie: "pid (name) Z ...".
+        # One that was killed but never reaped, as under a container's idle first process, is a zombie: "pid (name) Z
+        # ...".
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False

@@ -1,6 +1,7 @@
 """Every tunable of the core, with unit, default and reason; the only reader of ``SHOAL_*`` environment variables.
 
-`CoreConfig` is made once by the driver and travels to the head and the workers of its session, so that all of them agree.
+`CoreConfig` is made once by the driver and travels to the head and the workers of its session, so that all of them
+agree.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ class CoreConfig:
     """Settings of one session. Each can be set by the environment variable ``SHOAL_`` + its name in capitals."""
 
     inline_bytes: int = 100 * KIB
-    """Values up to this size ride inside messages; larger ones go to shared memory. Ray's limit, so that programs see the same zero-copy behaviour."""
+    """Values up to this size ride inside messages; larger ones go to shared memory. Ray's limit, so that programs see
+    the same zero-copy behaviour.
+    """
 
     pipeline_s: float = 0.005
-    """How much measured work may wait at one leased worker. Enough to hide a round trip (0.15 ms) many times over, little enough that work is never far from an idle CPU."""
+    """How much measured work may wait at one leased worker. Enough to hide a round trip (0.15 ms) many times over,
+    little enough that work is never far from an idle CPU.
+    """
 
     pipeline_tasks: int = 1_000
     """Upper bound on the tasks that wait at one leased worker, whatever they cost: what a crash can take with it."""
@@ -32,7 +37,9 @@ class CoreConfig:
     """A task that runs longer than this hands the tasks queued behind it back to their owner."""
 
     lease_idle_s: float = 0.05
-    """How long an owner keeps a worker with nothing to do: longer than the gap in a loop of synchronous calls, shorter than anybody notices."""
+    """How long an owner keeps a worker with nothing to do: longer than the gap in a loop of synchronous calls, shorter
+    than anybody notices.
+    """
 
     worker_idle_s: float = 2.0
     """How long the node keeps idle workers beyond one per CPU before it ends them."""
@@ -56,13 +63,17 @@ class CoreConfig:
     """How long `shutdown` waits for the session's processes before it kills them."""
 
     request_timeout_s: float = 30.0
-    """How long a question to the head (a name, a function, a region) may stay unanswered: the head never computes, so silence this long means that it hangs."""
+    """How long a question to the head (a name, a function, a region) may stay unanswered: the head never computes, so
+    silence this long means that it hangs.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-def from_environment(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> CoreConfig:
+def from_environment(
+    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> CoreConfig:
     """The defaults, changed by ``SHOAL_*`` variables, changed by `overrides`.
 
     Raises:
@@ -70,14 +81,17 @@ def from_environment(overrides: Mapping[str, Any] | None = None, environ: Mappin
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
-    fields = {field.name: type(field.default) for field in dataclasses.fields(CoreConfig)}
+    defaults = dataclasses.asdict(CoreConfig())
+    fields: dict[str, type] = {name: type(default) for name, default in defaults.items()}
     for name, kind in fields.items():
         variable = f"SHOAL_{name.upper()}"
         if variable in environ:
             try:
                 values[name] = kind(environ[variable])
             except ValueError:
-                raise ValueError(f"environment variable {variable}={environ[variable]!r} is not a valid {kind.__name__}") from None
+                raise ValueError(
+                    f"environment variable {variable}={environ[variable]!r} is not a valid {kind.__name__}"
+                ) from None
     for name, value in (overrides or {}).items():
         if name not in fields:
             raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(fields)}")

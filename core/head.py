@@ -35,6 +35,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
         node_id=ids.new_node_id(),
         total=session.resources,
         regions=RegionTable(arena.size_bytes),
+        memory=arena.view,
         config=session.config,
         clock=system_clock,
     )

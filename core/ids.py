@@ -1,6 +1,7 @@
 """Identifiers: fixed-size byte strings that say where a thing comes from.
 
-Plain ``bytes`` at run time (hashing and comparing them costs nothing extra), told apart for the type checker by ``NewType``.
+Plain ``bytes`` at run time (hashing and comparing them costs nothing extra), told apart for the type checker by
+``NewType``.
 
     JobID     4 bytes   one driver's session with a cluster
     NodeID   12 bytes   random
@@ -36,10 +37,12 @@ FIRST_RETURN = b"\0\0\0\0"
 
 
 def new_node_id() -> NodeID:
+    """A random id."""
     return NodeID(os.urandom(NODE_BYTES))
 
 
 def new_worker_id() -> WorkerID:
+    """A random id."""
     return WorkerID(os.urandom(WORKER_BYTES))
 
 
@@ -49,10 +52,12 @@ def object_id(task: TaskID, index: int) -> ObjectID:
 
 
 def task_of(object_id: bytes) -> TaskID:
+    """The task whose return value the object is."""
     return TaskID(object_id[:TASK_BYTES])
 
 
 def job_of(object_id: bytes) -> JobID:
+    """The job that the object belongs to."""
     return JobID(object_id[TASK_BYTES - JOB_BYTES : TASK_BYTES])
 
 
@@ -62,7 +67,7 @@ def creator_of(actor_id: bytes) -> WorkerID:
 
 
 class IdSource:
-    """Makes the ids that one process hands out. Safe to call from any thread: ``next`` on a count is one atomic step."""
+    """Makes the ids that one process hands out. Any thread may call it: ``next`` on a count is one atomic step."""
 
     def __init__(self, worker: WorkerID, job: JobID) -> None:
         self._worker = worker

@@ -16,11 +16,25 @@ DEFAULT_MAX_RETRIES = 3
 
 _LATER = frozenset(
     {
-        "accelerator_type", "allow_out_of_order_execution", "concurrency_groups", "enable_task_events", "fallback_strategy",
-        "label_selector", "max_calls", "max_concurrency", "max_pending_calls", "max_restarts", "max_task_retries", "placement_group",
-        "placement_group_bundle_index", "placement_group_capture_child_tasks", "retry_exceptions", "runtime_env", "scheduling_strategy",
+        "accelerator_type",
+        "allow_out_of_order_execution",
+        "concurrency_groups",
+        "enable_task_events",
+        "fallback_strategy",
+        "label_selector",
+        "max_calls",
+        "max_concurrency",
+        "max_pending_calls",
+        "max_restarts",
+        "max_task_retries",
+        "placement_group",
+        "placement_group_bundle_index",
+        "placement_group_capture_child_tasks",
+        "retry_exceptions",
+        "runtime_env",
+        "scheduling_strategy",
     }
-)  # fmt: skip
+)
 _RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
 _TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "name"})
 _ACTOR = frozenset({*_RESOURCES, "name", "namespace", "get_if_exists", "lifetime"})
@@ -38,7 +52,9 @@ class TaskOptions:
 
 @dataclass(frozen=True, slots=True)
 class ActorOptions:
-    """Of an actor class. `placement`: what the node must have at least; `required`: what it gives up while the actor lives."""
+    """Of an actor class. `placement`: what the node must have at least; `required`: what it gives up while the actor
+    lives.
+    """
 
     required: Mapping[str, int] = field(default_factory=dict)
     placement: Mapping[str, int] = field(default_factory=lambda: {"CPU": 10_000})
@@ -110,7 +126,9 @@ def _resources(given: Mapping[str, Any], *, default_cpus: float) -> dict[str, in
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
     for name in given:
         if name in _LATER:
-            raise ValueError(f"option {name!r} is not supported in this version of shoal; {what} take {', '.join(sorted(known))}")
+            raise ValueError(
+                f"option {name!r} is not supported in this version of shoal; {what} take {', '.join(sorted(known))}"
+            )
         if name not in known:
             raise ValueError(f"invalid option keyword {name!r} for {what}; valid ones are {', '.join(sorted(known))}")
 

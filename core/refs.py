@@ -1,10 +1,12 @@
 """ObjectRef: a promise of a value, and how its comings and goings reach the reference table.
 
-A ref is an id and the worker that owns the object. The class knows no engine: each process gives it a `RefEvents` sink by
-`connect`, and every birth and death of a Python ref becomes one entry there. Entries are appended to a deque and nothing more,
-because a ref may die in any thread, at any point where Python collects garbage; whoever drives the process's loop works them off.
+A ref is an id and the worker that owns the object. The class knows no engine: each process gives it a `RefEvents` sink
+by `connect`, and every birth and death of a Python ref becomes one entry there. Entries are appended to a deque and
+nothing more, because a ref may die in any thread, at any point where Python collects garbage; whoever drives the
+process's loop works them off.
 
-Invariant: for each id the birth is appended before the death, so counts worked off in order never drop to zero too early.
+Invariant: for each id the birth is appended before the death, so counts worked off in order never drop to zero too
+  early.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def connect(events: RefEvents | None) -> None:
 class ObjectRef(Generic[T]):
     """A reference to an object that a task, an actor call or ``put`` makes, perhaps later.
 
-    Pass it to tasks (its value arrives there), ``get`` it, ``wait`` for it, await it. The object lives while a ref to it does.
+    Pass it to tasks (its value arrives there), ``get`` it, ``wait`` for it, await it. The object lives while a ref to
+    it does.
     """
 
     __slots__ = ("__weakref__", "_id", "_owner", "_released")

@@ -6,7 +6,8 @@
     @remote                        counter = Counter.remote(10)  -> ActorHandle
     class Counter: ...             counter.add.remote(1)         -> ObjectRef
 
-Checks what can be checked before anything is sent: options, and that the arguments fit the signature. The rest is the engine's.
+Checks what can be checked before anything is sent: options, and that the arguments fit the signature. The rest is the
+engine's.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def _make_remote(target: Any, options: dict[str, Any]) -> RemoteFunction | Actor
     if inspect.iscoroutinefunction(target):
         raise ValueError(f"{target.__name__} is an async function: only methods of actors may be async")
     if inspect.isgeneratorfunction(target):
-        raise ValueError(f"{target.__name__} is a generator: streaming results are not supported in this version; return a list")
+        raise ValueError(
+            f"{target.__name__} is a generator: streaming results are not supported in this version; return a list"
+        )
     if inspect.isfunction(target) or inspect.isbuiltin(target):
         return RemoteFunction(target, options)
     raise TypeError(f"@remote works on functions and classes, not on {type(target).__name__} {target!r}")
@@ -73,13 +76,14 @@ class RemoteFunction:
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Run it; returns a ref (a list of `num_returns` refs; None when that is 0) at once."""
-        return self._submit(self._options, args, kwargs)
+        return self.submit(self._options, args, kwargs)
 
     def options(self, **options: Any) -> RemoteFunctionWithOptions:
         """The same function with other options for the calls made through the result."""
         return RemoteFunctionWithOptions(self, task_options({**self._given, **options}))
 
-    def _submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Check the call and hand it to the engine; what every ``remote`` of this function comes to."""
         self._arity.check(args, kwargs)
         return _one_or_many(engine().submit(self._function, args, kwargs, options))
 
@@ -100,7 +104,7 @@ class RemoteFunctionWithOptions:
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """As `RemoteFunction.remote`."""
-        return self._remote_function._submit(self._options, args, kwargs)
+        return self._remote_function.submit(self._options, args, kwargs)
 
 
 class ActorClass:
@@ -110,23 +114,36 @@ class ActorClass:
         self._cls = cls
         self._given = dict(options)
         self._options = actor_options(self._given)
-        self._constructor = _Arity(cls.__init__, bound=True) if cls.__init__ is not object.__init__ else _Arity(lambda: None)
+        self._constructor = (
+            _Arity(inspect.getattr_static(cls, "__init__"), bound=True)
+            if not _has_default_init(cls)
+            else _Arity(lambda: None)
+        )
         self._arities = {name: _Arity(function, bound=bound) for name, function, bound in _methods(cls)}
         for name, function, _ in _methods(cls):
-            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-                raise ValueError(f"{cls.__name__}.{name} is async or a generator: such methods are not supported in this version")
+            if (
+                inspect.iscoroutinefunction(function)
+                or inspect.isasyncgenfunction(function)
+                or inspect.isgeneratorfunction(function)
+            ):
+                raise ValueError(
+                    f"{cls.__name__}.{name} is async or a generator: such methods are not supported in this version"
+                )
         self._methods = dict.fromkeys(self._arities, 1)
         self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
-        """Create an actor; returns its handle at once. It lives as long as a handle to it (or a copy, in any process) does."""
-        return self._create(self._options, args, kwargs)
+        """Create an actor; returns its handle at once. It lives as long as a handle to it (or a copy, in any process)
+        does.
+        """
+        return self.create(self._options, args, kwargs)
 
     def options(self, **options: Any) -> ActorClassWithOptions:
         """The same class with other options for the actors made through the result."""
         return ActorClassWithOptions(self, actor_options({**self._given, **options}))
 
-    def _create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
+    def create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
+        """Check the call and hand it to the engine; what every ``remote`` of this class comes to."""
         self._constructor.check(args, kwargs)
         identity = engine().create_actor(self._cls, self._methods, args, kwargs, options)
         return ActorHandle(identity, self._arities)
@@ -148,11 +165,12 @@ class ActorClassWithOptions:
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """As `ActorClass.remote`."""
-        return self._actor_class._create(self._options, args, kwargs)
+        return self._actor_class.create(self._options, args, kwargs)
 
 
 class ActorHandle:
-    """Speaks to an actor: each of its public methods is an attribute with ``.remote``. Can be passed to tasks and actors.
+    """Speaks to an actor: each of its public methods is an attribute with ``.remote``. Can be passed to tasks and
+    actors.
 
     Handles to the same actor are equal. The calls of one process run in the order in which they were made.
     """
@@ -166,15 +184,15 @@ class ActorHandle:
         if identity is None or name not in identity.methods:
             what = "an actor handle" if identity is None else f"actor class {identity.class_name}"
             raise AttributeError(f"{what} has no method {name!r}")
-        # Kept, so that the next look-up is a plain attribute. It holds the identity and not the handle: a cycle would keep the actor
-        # alive until the garbage collector runs.
+        # Kept, so that the next look-up is a plain attribute. It holds the identity and not the handle: a cycle would
+        # keep the actor # alive until the garbage collector runs.
         method = ActorMethod(identity, name, None if self._arities is None else self._arities.get(name))
         self.__dict__[name] = method
         return method
 
     @property
     def _actor_id(self) -> bytes:
-        return self._identity.actor_id
+        return self._identity.actor_id  # Ray programs read it
 
     def __hash__(self) -> int:
         return hash(self._identity.actor_id)
@@ -203,20 +221,23 @@ class ActorMethod:
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; returns a ref at once."""
-        return self._call(args, kwargs, self._num_returns)
+        return self.call(args, kwargs, self._num_returns)
 
     def options(self, *, num_returns: int = 1) -> ActorMethodWithOptions:
         """The same method, with another number of return values."""
         task_options({"num_returns": num_returns})
         return ActorMethodWithOptions(self, num_returns)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_returns: int) -> Any:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_returns: int) -> Any:
+        """Check the call and hand it to the engine; what every ``remote`` of this method comes to."""
         if self._arity is not None:
             self._arity.check(args, kwargs)
         return _one_or_many(engine().call(self._identity, self._name, args, kwargs, num_returns=num_returns))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"actor methods cannot be called directly: use .{self._name}.remote(...) instead of .{self._name}(...)")
+        raise TypeError(
+            f"actor methods cannot be called directly: use .{self._name}.remote(...) instead of .{self._name}(...)"
+        )
 
 
 class ActorMethodWithOptions:
@@ -228,11 +249,13 @@ class ActorMethodWithOptions:
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """As `ActorMethod.remote`."""
-        return self._method._call(args, kwargs, self._num_returns)
+        return self._method.call(args, kwargs, self._num_returns)
 
 
 class _Arity:
-    """Checks a call against a signature. Plain positional calls by two comparisons; others as Python itself would (3 us)."""
+    """Checks a call against a signature. Plain positional calls by two comparisons; others as Python itself would (3
+    us).
+    """
 
     __slots__ = ("_least", "_most", "_name", "_signature")
 
@@ -249,7 +272,9 @@ class _Arity:
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         needs_keyword = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         self._least = sum(1 for p in positional if p.default is p.empty)
-        self._most = -1 if needs_keyword else 10**9 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+        self._most = (
+            -1 if needs_keyword else 10**9 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+        )
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raises TypeError when the call would."""
@@ -265,7 +290,9 @@ class _Arity:
 def _methods(cls: type) -> list[tuple[str, Callable[..., Any], bool]]:
     """(name, function, whether its first parameter is self or cls) of all methods but the special ones."""
     found = []
-    for name, member in inspect.getmembers_static(cls) if hasattr(inspect, "getmembers_static") else _static_members(cls):
+    for name, member in (
+        inspect.getmembers_static(cls) if hasattr(inspect, "getmembers_static") else _static_members(cls)
+    ):
         if name.startswith("__") and name != "__call__":
             continue
         if isinstance(member, staticmethod):
@@ -275,6 +302,10 @@ def _methods(cls: type) -> list[tuple[str, Callable[..., Any], bool]]:
         elif inspect.isfunction(member):
             found.append((name, member, True))
     return found
+
+
+def _has_default_init(cls: type) -> bool:
+    return inspect.getattr_static(cls, "__init__") is object.__init__
 
 
 def _static_members(cls: type) -> list[tuple[str, Any]]:
@@ -292,15 +323,15 @@ def _rebuild_handle(actor_id: bytes, class_name: str, methods: dict[str, int], r
     return ActorHandle(ActorIdentity(actor_id, class_name, methods, ref))
 
 
-def check_handle(handle: object, what: str) -> ActorHandle:
-    """The argument as a handle.
+def identity_of(handle: object, what: str) -> ActorIdentity:
+    """What the engine knows an actor by.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the argument is no handle.
     """
     if not isinstance(handle, ActorHandle):
         raise ValueError(f"{what} needs an actor handle, not {type(handle).__name__} {handle!r}")
-    return handle
+    return handle._identity  # noqa: SLF001  handles have no public attributes but the actor's methods
 
 
 def weak_handle(identity: ActorIdentity | None, name: str, namespace: str | None) -> ActorHandle:

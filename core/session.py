@@ -35,7 +35,7 @@ class Session:
     config: CoreConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """For msgpack: how it travels to the zygote, through a pipe (never in arguments, which other users can read)."""
+        """For msgpack: how it travels to the zygote, by a pipe (never in arguments, which other users can read)."""
         return {**self.__dict__, "config": self.config.to_dict()}
 
     @classmethod
@@ -44,4 +44,5 @@ class Session:
 
 
 def new_token() -> bytes:
+    """32 random bytes."""
     return secrets.token_bytes(32)

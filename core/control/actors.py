@@ -4,8 +4,8 @@
        |                                  ^
        +--init_failed, died, infeasible---+
 
-Names belong to an actor from its registration to its death. A dead actor's record stays, so that a call through an old handle
-learns why, until its creator is gone too.
+Names belong to an actor from its registration to its death. A dead actor's record stays, so that a call through an old
+handle learns why, until its creator is gone too.
 
 Not here: processes and resources (node), messages (server.py).
 """
@@ -107,7 +107,7 @@ class ActorTable:
         return record
 
     def process_died(self, worker_id: bytes) -> list[ActorRecord]:
-        """A process is gone: drop it as a watcher and forget its dead actors; returns its living ones that die with it."""
+        """A process is gone: drop it as a watcher and forget its dead actors; returns the living that die with it."""
         doomed = []
         for record in list(self._records.values()):
             record.watchers.discard(worker_id)

@@ -1,4 +1,5 @@
-"""The control's shell: actors' lives, names, exported functions; speaks with every process, and with the node beside it.
+"""The control's shell: actors' lives, names, exported functions; speaks with every process, and with the node beside
+it.
 
 Whoever changes an actor's state ends in `_publish`, which tells its watchers.
 """
@@ -23,9 +24,11 @@ NOTHING = (-1, b"", 0)
 class Node(Protocol):
     """What the control asks of the node it shares a process with."""
 
-    members: set[bytes]
-
-    def place_actor(self, actor: bytes, creator: bytes, required: dict[str, int], placement: dict[str, int]) -> None: ...
+    @property
+    def members(self) -> set[bytes]: ...
+    def place_actor(
+        self, actor: bytes, creator: bytes, required: dict[str, int], placement: dict[str, int]
+    ) -> None: ...
     def withdraw_actor(self, actor: bytes) -> None: ...
     def kill_worker(self, worker_id: bytes) -> None: ...
 
@@ -46,7 +49,8 @@ class ControlServer:
         self._functions: dict[bytes, bytes] = {}
         #: Actor whose process a worker is; also from placement to the end of ``__init__``.
         self._hosts: dict[bytes, bytes] = {}
-        #: Who watches actors that have not been announced: a handle can overtake its CreateActor, or that waits for an argument.
+        #: Who watches actors that have not been announced: a handle can overtake its CreateActor, or that waits for an
+        #: argument.
         self._early: dict[bytes, set[bytes]] = {}
         loop.on(m.ExportFunction, self._export_function)
         loop.on(m.FetchFunction, self._fetch_function)
@@ -58,7 +62,7 @@ class ControlServer:
         loop.on(m.ActorOutOfScope, self._actor_out_of_scope)
         loop.on(m.Shutdown, lambda peer, message: on_shutdown())
 
-    # --- functions ------------------------------------------------------------------------------------------------------
+    # ---- functions
 
     def _export_function(self, peer: bytes, message: m.ExportFunction) -> None:
         self._functions[message.key] = message.blob
@@ -67,7 +71,7 @@ class ControlServer:
     def _fetch_function(self, peer: bytes, message: m.FetchFunction) -> None:
         self._loop.send(peer, m.Answer(message.request, self._functions.get(message.key)))
 
-    # --- actors ---------------------------------------------------------------------------------------------------------
+    # ---- actors
 
     def _create_actor(self, peer: bytes, message: m.CreateActor) -> None:
         record = self.actors.create(peer, message)
@@ -99,7 +103,14 @@ class ControlServer:
         self._loop.send(
             worker_id,
             m.StartActor(
-                actor_id, record.creator, spec.class_key, spec.class_name, spec.arguments, spec.arguments_object, spec.slots, spec.buffers
+                actor_id,
+                record.creator,
+                spec.class_key,
+                spec.class_name,
+                spec.arguments,
+                spec.arguments_object,
+                spec.slots,
+                spec.buffers,
             ),
         )
 

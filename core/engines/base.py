@@ -26,17 +26,28 @@ class ActorIdentity:
 class Engine(Protocol):
     """One running session, as one process sees it."""
 
-    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef]:
+    def submit(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
+    ) -> list[ObjectRef]:
         """Run a function; one ref for each of its `options.num_returns`."""
         ...
 
     def create_actor(
-        self, cls: type, methods: Mapping[str, int], args: Sequence[Any], kwargs: Mapping[str, Any], options: ActorOptions
+        self,
+        cls: type,
+        methods: Mapping[str, int],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: ActorOptions,
     ) -> ActorIdentity:
-        """Create an actor; raises ActorAlreadyExistsError when its name is taken and `options.get_if_exists` is not set."""
+        """Create an actor; raises ActorAlreadyExistsError when its name is taken and `options.get_if_exists` is not
+        set.
+        """
         ...
 
-    def call(self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int) -> list[ObjectRef]:
+    def call(
+        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int
+    ) -> list[ObjectRef]:
         """Call an actor's method, after all earlier calls of this process to it."""
         ...
 
@@ -46,7 +57,9 @@ class Engine(Protocol):
 
     def put(self, value: Any) -> ObjectRef: ...
 
-    def wait(self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    def wait(
+        self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """(ready, not ready)."""
         ...
 

@@ -1,4 +1,6 @@
-"""The one global: the engine that this process speaks to. Set by ``init`` (in a driver) or at birth (in a worker), cleared by ``shutdown``."""
+"""The one global: the engine that this process speaks to. Set by ``init`` (in a driver) or at birth (in a worker),
+cleared by ``shutdown``.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,19 @@ from collections.abc import Callable
 from .base import Engine
 
 _engine: Engine | None = None
-#: ``init`` with its defaults; set by the module that has it.
-start_on_demand: Callable[[], object]
+_start: Callable[[], object] | None = None
+
+
+def on_demand(start: Callable[[], object]) -> None:
+    """Have `engine` call `start` when there is no engine: ``init`` with its defaults."""
+    global _start
+    _start = start
 
 
 def engine() -> Engine:
     """The current engine; starts a session with default settings if there is none, as Ray does."""
-    if _engine is None:
-        start_on_demand()
+    if _engine is None and _start is not None:
+        _start()
     assert _engine is not None, "init sets it or raises"
     return _engine
 
@@ -25,5 +32,6 @@ def running() -> Engine | None:
 
 
 def set_engine(engine: Engine | None) -> None:
+    """Make `engine` the current one; None: there is none."""
     global _engine
     _engine = engine

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .. import ids
 from ..cluster import Cluster
 from ..errors import ActorAlreadyExistsError
 from ..node import lifeline
@@ -25,7 +24,9 @@ _DEFAULT_NAMESPACE = "default"
 class NativeEngine:
     """The session as this process, a driver or a worker, sees it."""
 
-    def __init__(self, process: Process, cluster: Cluster | None = None, *, namespace: str = _DEFAULT_NAMESPACE) -> None:
+    def __init__(
+        self, process: Process, cluster: Cluster | None = None, *, namespace: str = _DEFAULT_NAMESPACE
+    ) -> None:
         """
         Args:
           cluster: the processes to stop at the end; None in a worker.
@@ -34,7 +35,9 @@ class NativeEngine:
         self._cluster = cluster
         self._namespace = namespace
 
-    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef]:
+    def submit(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
+    ) -> list[ObjectRef]:
         process = self._process
         key = process.export(function)
         return process.submitter.submit_task(
@@ -47,7 +50,12 @@ class NativeEngine:
         )
 
     def create_actor(
-        self, cls: type, methods: Mapping[str, int], args: Sequence[Any], kwargs: Mapping[str, Any], options: ActorOptions
+        self,
+        cls: type,
+        methods: Mapping[str, int],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: ActorOptions,
     ) -> ActorIdentity:
         process = self._process
         namespace = options.namespace or self._namespace
@@ -72,16 +80,24 @@ class NativeEngine:
             existing = process.reserve_name(message)
             if existing is not None:
                 if options.get_if_exists:
-                    return ActorIdentity(*existing, None)
+                    return _weak(existing)
                 raise ActorAlreadyExistsError(
-                    f"the name {options.name!r} (namespace {namespace!r}) is already taken; use another, get_actor, or get_if_exists=True"
+                    f"the name {options.name!r} (namespace {namespace!r}) is already taken; "
+                    "use another, get_actor, or get_if_exists=True"
                 )
         ref = process.submitter.create_actor(message, packed, detached=message.detached)
         return ActorIdentity(message.actor_id, message.class_name, message.methods, ref)
 
-    def call(self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int) -> list[ObjectRef]:
+    def call(
+        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int
+    ) -> list[ObjectRef]:
         return self._process.submitter.call(
-            actor.actor_id, f"{actor.class_name}.{method}", method, pack(args, kwargs), num_returns=num_returns, handle=actor.ref
+            actor.actor_id,
+            f"{actor.class_name}.{method}",
+            method,
+            pack(args, kwargs),
+            num_returns=num_returns,
+            handle=actor.ref,
         )
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
@@ -90,7 +106,9 @@ class NativeEngine:
     def put(self, value: Any) -> ObjectRef:
         return self._process.put(value)
 
-    def wait(self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    def wait(
+        self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         return self._process.wait(refs, num_returns, timeout_s)
 
     def kill(self, actor: ActorIdentity) -> None:
@@ -98,7 +116,7 @@ class NativeEngine:
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))
-        return None if found is None else ActorIdentity(*found, None)
+        return None if found is None else _weak(found)
 
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster
@@ -115,7 +133,9 @@ class NativeEngine:
         process, zygote = self._process, self._cluster.zygote
 
         def ended() -> None:
-            process.head_died(f"the session's processes have ended (exit code {zygote.poll()}): the head was killed or has crashed")
+            process.head_died(
+                f"the session's processes have ended (exit code {zygote.poll()}): the head was killed or has crashed"
+            )
 
         descriptor = lifeline.watch_process(zygote.pid)
         if descriptor is None:
@@ -130,3 +150,7 @@ class NativeEngine:
         process.loop.watch(descriptor, readable)
 
 
+def _weak(parts: tuple[bytes, str, Mapping[str, int]]) -> ActorIdentity:
+    """An actor as the head describes it; nothing here keeps it alive."""
+    actor_id, class_name, methods = parts
+    return ActorIdentity(actor_id, class_name, methods, None)

@@ -1,6 +1,7 @@
 """Who may use which worker: demands, reservations, leases, and the resources behind them. Pure.
 
-    demand(owner, key, shape, wanted)      an owner could use `wanted` more workers of this shape     (the last word counts)
+    demand(owner, key, shape, wanted)      an owner could use `wanted` more workers of this shape     (the last word
+    counts)
         | admit(): its resources are free
     reservation                            resources taken, no process yet
         | assign(worker): an idle worker takes the oldest reservation
@@ -8,8 +9,9 @@
         | release(worker)
     resources free
 
-Resources are `{name: amount in 1/10_000}`. Invariant: available + what reservations and leases hold = total, where a lease that is
-blocked holds no CPU. `available` may go below zero for a moment, when a blocked task takes its CPU back that others use by then.
+Resources are `{name: amount in 1/10_000}`. Invariant: available + what reservations and leases hold = total, where a
+lease that is blocked holds no CPU. `available` may go below zero for a moment, when a blocked task takes its CPU back
+that others use by then.
 
 Not here: processes (pool.py), messages (server.py).
 """
@@ -53,7 +55,7 @@ class Lease:
     blocked: bool = False
 
 
-class Infeasible(Exception):
+class Infeasible(Exception):  # noqa: N818  named after what is wrong with the demand
     """This node can never satisfy the demand; the text says what is asked and what there is."""
 
 
@@ -64,8 +66,8 @@ class LeaseTable:
         """
         Args:
           total: what the node has.
-          task_limit: most workers that may run tasks at once, not counting blocked ones: tasks that ask for no resource would
-            otherwise get a process each.
+          task_limit: most workers that may run tasks at once, not counting blocked ones: tasks that ask for no resource
+            would otherwise get a process each.
         """
         self.total = dict(total)
         self._task_limit = task_limit
@@ -187,7 +189,11 @@ class LeaseTable:
             self.demand(owner, place[1], {}, 0)
         for key in {r.key for r in self._reserved if r.owner == owner and not r.actor}:
             self.demand(owner, key, {}, 0)
-        return [worker for worker, lease in self.leases.items() if lease.reservation.owner == owner and not lease.reservation.actor]
+        return [
+            worker
+            for worker, lease in self.leases.items()
+            if lease.reservation.owner == owner and not lease.reservation.actor
+        ]
 
     def _take(self, shape: Shape) -> bool:
         if any(amount > self.available.get(name, 0) for name, amount in shape.items() if amount):

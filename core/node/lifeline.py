@@ -1,9 +1,11 @@
-"""How processes of a session die together: signals from the kernel when a parent goes, descriptors that become readable.
+"""How processes of a session die together: signals from the kernel when a parent goes, descriptors that become
+readable.
 
     driver --- pidfd ---> zygote --- PR_SET_PDEATHSIG ---> head, workers
 
-The zygote watches the driver through a pidfd: PR_SET_PDEATHSIG would fire when the driver's *thread* that called `init` ends. The zygote
-itself has one thread, so its children can rely on it. Elsewhere than on Linux both are replaced by looking at the parent's pid.
+The zygote watches the driver through a pidfd: PR_SET_PDEATHSIG would fire when the driver's *thread* that called `init`
+ends. The zygote itself has one thread, so its children can rely on it. Elsewhere than on Linux both are replaced by
+looking at the parent's pid.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ WORKER = Lifecycle(
 
 @dataclass(slots=True)
 class WorkerRecord:
+    """A worker process and what it is doing."""
+
     worker_id: bytes
     life: Life
     pid: int = 0

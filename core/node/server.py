@@ -1,7 +1,7 @@
 """The node's shell: carries out with processes and messages what pool, leases and regions decide.
 
-It hears owners (demands, returned leases), workers (registered, blocked), the zygote (forked, reaped) and the control in the same
-process (place an actor, end one). Whatever changes who could run where ends in `_schedule`.
+It hears owners (demands, returned leases), workers (registered, blocked), the zygote (forked, reaped) and the control
+in the same process (place an actor, end one). Whatever changes who could run where ends in `_schedule`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .. import ids
 from ..clock import Clock
 from ..config import CoreConfig
 from ..protocol import messages as m
+from ..store.allocator import Slab
 from ..store.regions import RegionTable
 from ..transport.loop import Loop
 from . import zygote
@@ -31,6 +32,7 @@ class NodeServer:
         node_id: ids.NodeID,
         total: Shape,
         regions: RegionTable,
+        memory: memoryview,
         config: CoreConfig,
         clock: Clock,
     ) -> None:
@@ -38,17 +40,20 @@ class NodeServer:
         Args:
           channel: to the zygote.
           total: the node's resources, in 1/10_000.
+          memory: the arena that `regions` divides.
         """
         self.node_id = node_id
         cpus = total.get("CPU", 0) // 10_000
         self.leases = LeaseTable(total, task_limit=max(16, 4 * cpus))
         self.pool = WorkerPool()
         self.regions = regions
+        self._memory = memory
         self._loop = loop
         self._channel = channel
         self._config = config
         self._clock = clock
         self._members: set[bytes] = set()
+        self._orphans: dict[int, memoryview] = {}
         self._keep_idle = max(1, cpus)
         #: Set by the head: an actor has got this worker; a process of the session has died, and why.
         self.on_actor_placed: Callable[[bytes, bytes], None]
@@ -66,7 +71,7 @@ class NodeServer:
         """Every process that has joined and lives: drivers and workers."""
         return self._members
 
-    # --- for the control ------------------------------------------------------------------------------------------------
+    # ---- for the control
 
     def place_actor(self, actor: bytes, creator: bytes, required: Shape, placement: Shape) -> None:
         """Find a worker for an actor; `on_actor_placed` will tell.
@@ -87,7 +92,7 @@ class NodeServer:
         if worker_id in self.pool:
             zygote.send(self._channel, m.KillWorker(worker_id))
 
-    # --- messages -------------------------------------------------------------------------------------------------------
+    # ---- messages
 
     def _register(self, peer: bytes, message: m.Register) -> None:
         self._members.add(peer)
@@ -117,12 +122,15 @@ class NodeServer:
 
     def _request_region(self, peer: bytes, message: m.RequestRegion) -> None:
         offset = self.regions.allocate(message.size_bytes, peer)
+        if offset is None and self._drain_orphans():
+            offset = self.regions.allocate(message.size_bytes, peer)
         self._loop.send(peer, m.Answer(message.request, offset))
 
     def _release_region(self, peer: bytes, message: m.ReleaseRegion) -> None:
+        self._orphans.pop(message.offset, None)
         self.regions.release(message.offset)
 
-    # --- the zygote -----------------------------------------------------------------------------------------------------
+    # ---- the zygote
 
     def _hear_zygote(self) -> None:
         message = zygote.receive(self._channel)
@@ -137,16 +145,32 @@ class NodeServer:
         self.pool.reaped(worker_id)
         self.leases.release(worker_id)
         self._members.discard(worker_id)
-        self.regions.holder_died(worker_id)
+        for region in self.regions.holder_died(worker_id):
+            self._orphans[region.offset] = self._memory[region.offset : region.offset + region.size]
+        self._drain_orphans()
         for doomed in self.leases.owner_died(worker_id):
             self.kill_worker(doomed)
         self.on_process_died(worker_id, describe_status(status))
         self._schedule()
 
-    # --- scheduling -----------------------------------------------------------------------------------------------------
+    def _drain_orphans(self) -> bool:
+        """Take back the slabs of dead workers in which nothing lives any more; whether there were any.
+
+        Owners free objects there by a store into shared memory, which nobody hears of: so look, when a worker has died and when
+        memory is wanted. (A large object's region comes back by ReleaseRegion, whoever held it.)
+        """
+        empty = [offset for offset, memory in self._orphans.items() if _is_empty(memory)]
+        for offset in empty:
+            del self._orphans[offset]
+            self.regions.release(offset)
+        return bool(empty)
+
+    # ---- scheduling
 
     def _schedule(self) -> None:
-        """Turn demands that fit into reservations, reservations into leases, and fork for those that find no idle worker."""
+        """Turn demands that fit into reservations, reservations into leases, and fork for those that find no idle
+        worker.
+        """
         self.leases.admit()
         while self.leases.unstaffed:
             worker_id = self.pool.take_idle()
@@ -170,3 +194,11 @@ class NodeServer:
         """Let surplus idle workers go."""
         for worker_id in self.pool.surplus(self._keep_idle, self._clock() - self._config.worker_idle_s):
             self._loop.send(worker_id, m.Exit())
+
+
+def _is_empty(memory: memoryview) -> bool:
+    """Whether nothing lives in the region of a dead worker."""
+    try:
+        return Slab.open(memory).is_empty
+    except ValueError:
+        return True  # it died before it had written anything there

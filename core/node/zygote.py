@@ -1,7 +1,7 @@
 """The zygote: a process with one thread and no sockets of zmq, from which head and workers are forked.
 
-It has imported what every worker needs, so a worker costs a fork (milliseconds) and not an interpreter (a quarter of a second). It is
-the parent of every process of the session, hence the one that reaps them, and the one that cleans up:
+It has imported what every worker needs, so a worker costs a fork (milliseconds) and not an interpreter (a quarter of a
+second). It is the parent of every process of the session, hence the one that reaps them, and the one that cleans up:
 
     message from the head: Fork, KillWorker      -> fork or kill; answers Forked
     SIGCHLD                                      -> reap; a worker: tell the head (Reaped); the head: end the session
@@ -21,6 +21,7 @@ import select
 import shutil
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -34,11 +35,16 @@ _PACKET_BYTES = 4096
 
 def channel() -> tuple[socket.socket, socket.socket]:
     """A pair of sockets that keep message borders, for the head and the zygote."""
-    kind = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") and os.uname().sysname == "Linux" else socket.SOCK_DGRAM
+    kind = (
+        socket.SOCK_SEQPACKET
+        if hasattr(socket, "SOCK_SEQPACKET") and os.uname().sysname == "Linux"
+        else socket.SOCK_DGRAM
+    )
     return socket.socketpair(socket.AF_UNIX, kind)
 
 
 def send(sock: socket.socket, message: Message) -> None:
+    """Send one message."""
     sock.send(codec.encode([message])[0])
 
 
@@ -51,7 +57,14 @@ def receive(sock: socket.socket) -> Message | None:
 class Zygote:
     """Forks, reaps, cleans up."""
 
-    def __init__(self, *, directory: str, driver: int, run_head: Callable[[socket.socket], None], run_worker: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        *,
+        directory: str,
+        driver: int,
+        run_head: Callable[[socket.socket], None],
+        run_worker: Callable[[bytes], None],
+    ) -> None:
         """
         Args:
           directory: the session's directory, removed at the end.
@@ -86,7 +99,9 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_write)
         self._channel, head_end = channel()
-        self._inherited = [wake_read, wake_write, self._channel.fileno()] + ([] if driver_ended is None else [driver_ended])
+        self._inherited = [wake_read, wake_write, self._channel.fileno()] + (
+            [] if driver_ended is None else [driver_ended]
+        )
         self._head_pid = self._fork(lambda: self._run_head(head_end), "shoal-head")
         head_end.close()
         after_head()
@@ -127,7 +142,7 @@ class Zygote:
         pid = os.fork()
         if pid:
             return pid
-        self._become_child(run, name)
+        return self._become_child(run, name)
 
     def _become_child(self, run: Callable[[], None], name: str) -> NoReturn:
         code = 1
@@ -140,11 +155,9 @@ class Zygote:
                 os.close(descriptor)
             run()
             code = 0
-        except SystemExit as exit:
-            code = exit.code if isinstance(exit.code, int) else 1
-        except BaseException:
-            import traceback  # a child that cannot even start: the one thing left is to say why
-
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
+        except BaseException:  # noqa: BLE001  a child that cannot go on: the one thing left is to say why
             traceback.print_exc()
         finally:
             os._exit(code)  # not sys.exit: the stack above is the zygote's

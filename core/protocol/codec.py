@@ -1,7 +1,8 @@
 """Messages to frames and back.
 
-A batch of messages for one peer is one multipart: a msgpack header `[[tag, field, ...], ...]` and behind it the buffers of all
-its messages in order; a message that carries buffers ends with their number. msgpack only: nothing here can run code.
+A batch of messages for one peer is one multipart: a msgpack header `[[tag, field, ...], ...]` and behind it the buffers
+of all its messages in order; a message that carries buffers ends with their number. msgpack only: nothing here can run
+code.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
 def encode(batch: Iterable[Message]) -> list[Any]:
-    """Frames of a batch: the header, then the buffers. Only one thread at a time may encode (the packer keeps its buffer)."""
+    """Frames of a batch: the header, then the buffers. Only one thread at a time may encode (the packer keeps its
+    buffer).
+    """
     rows = []
     frames: list[Any] = [b""]
+    message: Any
     for message in batch:
         if message.CARRIES:
-            buffers = message.buffers  # type: ignore[attr-defined]
+            buffers = message.buffers
             rows.append((message.TAG, *message.VALUES(message), len(buffers)))
             frames += buffers
         else:
@@ -43,13 +47,16 @@ def decode(frames: Sequence[Any]) -> list[Message]:
         batch = []
         at = 1
         for row in rows:
-            cls = TYPES[row[0]]
+            cls: Any = TYPES[row[0]]
             if cls.CARRIES:
                 end = at + row[-1]
-                batch.append(cls(*row[1:-1], list(frames[at:end])))  # type: ignore[call-arg]
+                batch.append(cls(*row[1:-1], list(frames[at:end])))
                 at = end
             else:
                 batch.append(cls(*row[1:]))
     except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
-        raise ProtocolError(f"{len(frames)} frames, header of {len(frames[0]) if frames else 0} bytes: not a batch of messages ({error})") from error
+        size = len(frames[0]) if frames else 0
+        raise ProtocolError(
+            f"{len(frames)} frames, header of {size} bytes: not a batch of messages ({error})"
+        ) from error
     return batch

@@ -1,10 +1,11 @@
 """Every message of the runtime, in one place.
 
-A message is a typed struct with a wire tag, a path (sender -> receiver), the reply it expects if any, and whether the receiver
-tolerates it twice. Messages are treated as frozen once sent; `frozen=True` would cost 1.1 us each to make, four times the rest.
+A message is a typed struct with a wire tag, a path (sender -> receiver), the reply it expects if any, and whether the
+receiver tolerates it twice. Messages are treated as frozen once sent; `frozen=True` would cost 1.1 us each to make,
+four times the rest.
 
-Field order is wire order. Fields that may change from version to version go last. The field `buffers` of a message, if it has one,
-holds byte buffers that travel as frames of their own, uncopied.
+Field order is wire order. Fields that may change from version to version go last. The field `buffers` of a message, if
+it has one, holds byte buffers that travel as frames of their own, uncopied.
 
 Invariant: between two processes, messages in one direction arrive in the order in which they were sent.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .specs import WireRef, WireValue
 
@@ -37,14 +38,27 @@ class Message:
 
 M = TypeVar("M")
 
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
 
+    def dataclass_transform() -> Callable[[M], M]:
+        """For type checkers only: `typing` has it from Python 3.11 on."""
+        return lambda decorator: decorator
+
+
+@dataclass_transform()
 def message(tag: int, *, path: str, reply: str = "", resend: bool) -> Callable[[type[M]], type[M]]:
-    """Register a struct as a message: its wire tag, who sends it to whom, the name of its reply, and whether the receiver tolerates it twice."""
+    """Register a struct as a message: its wire tag, who sends it to whom, the name of its reply, and whether the
+    receiver tolerates it twice.
+    """
 
     def register(cls: type[M]) -> type[M]:
-        struct: Any = dataclass(slots=True)(cls)
-        if TYPES.setdefault(tag, struct) is not struct:
+        make: Any = dataclass(slots=True)  # Any: what a decorator adds to a class is beyond its type
+        struct: Any = make(cls)
+        if tag in TYPES:
             raise ValueError(f"tag {tag} is already {TYPES[tag].__name__}")
+        TYPES[tag] = struct
         names = [f.name for f in fields(struct) if f.name != "buffers"]
         struct.TAG, struct.PATH, struct.REPLY, struct.RESEND = tag, path, reply, resend
         struct.CARRIES = any(f.name == "buffers" for f in fields(struct))
@@ -52,12 +66,13 @@ def message(tag: int, *, path: str, reply: str = "", resend: bool) -> Callable[[
             struct.VALUES = attrgetter(*names)
         else:  # attrgetter of one name gives the bare value
             struct.VALUES = staticmethod(lambda m: tuple(getattr(m, name) for name in names))
-        return struct
+        registered: type[M] = struct
+        return registered
 
     return register
 
 
-# --- links and membership -------------------------------------------------------------------------------------------------
+# ---- links and membership
 
 
 @message(1, path="any -> any", resend=True)
@@ -102,7 +117,7 @@ class Exit(Message):
     """Finish what is queued, then leave."""
 
 
-# --- questions with numbered answers --------------------------------------------------------------------------------------
+# ---- questions with numbered answers
 
 
 @message(10, path="any -> head", reply="Answer", resend=True)
@@ -154,7 +169,7 @@ class Answer(Message):
     value: Any
 
 
-# --- leases ---------------------------------------------------------------------------------------------------------------
+# ---- leases
 
 
 @message(20, path="owner -> head", reply="LeaseGranted", resend=True)
@@ -191,12 +206,14 @@ class ReturnLease(Message):
 
 @message(24, path="worker -> head", resend=True)
 class Blocked(Message):
-    """The worker's task waits in get or wait: its CPU may be used by others (True), or it goes on and takes it back (False)."""
+    """The worker's task waits in get or wait: its CPU may be used by others (True), or it goes on and takes it back
+    (False).
+    """
 
     blocked: bool
 
 
-# --- tasks and calls ------------------------------------------------------------------------------------------------------
+# ---- tasks and calls
 
 
 @message(30, path="owner -> worker", reply="TaskDone", resend=False)
@@ -246,12 +263,14 @@ class TasksReturned(Message):
     task_ids: list[bytes]
 
 
-# --- actors ---------------------------------------------------------------------------------------------------------------
+# ---- actors
 
 
 @message(40, path="creator -> head", reply="ActorUpdate", resend=True)
 class CreateActor(Message):
-    """Bring an actor to life. With a `request` number it only reserves the name; the Answer is None, or the handle parts of who has it."""
+    """Bring an actor to life. With a `request` number it only reserves the name; the Answer is None, or the handle
+    parts of who has it.
+    """
 
     request: int
     actor_id: bytes
@@ -324,7 +343,7 @@ class ActorOutOfScope(Message):
     actor_id: bytes
 
 
-# --- objects and references -----------------------------------------------------------------------------------------------
+# ---- objects and references
 
 
 @message(50, path="borrower -> owner", reply="ObjectValue", resend=True)
@@ -368,7 +387,7 @@ class RemoveBorrow(Message):
     count: int
 
 
-# --- head and zygote ------------------------------------------------------------------------------------------------------
+# ---- head and zygote
 
 
 @message(60, path="head -> zygote", reply="Forked", resend=False)

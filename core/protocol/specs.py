@@ -1,7 +1,7 @@
 """The parts that messages are made of: values on the wire, arguments, actor specifications.
 
-A value travels as `(kind, payload, number of buffers)`; its payload is bytes when it is small and a place in shared memory when it
-is not. Buffers of all the values of a message ride behind it as frames of their own, in order.
+A value travels as `(kind, payload, number of buffers)`; its payload is bytes when it is small and a place in shared
+memory when it is not. Buffers of all the values of a message ride behind it as frames of their own, in order.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
                                     dependencies: ref, whose value goes into slot 0
                                     uses: ref, and `other`, which stays a ref
 
-Only top-level refs become values; refs inside containers stay refs. No arguments cost nothing: neither pickle nor frames.
+Only top-level refs become values; refs inside containers stay refs. No arguments cost nothing: neither pickle nor
+frames.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     UNKNOWN --asked--> PENDING --ActorUpdate--> ALIVE --ActorUpdate--> DEAD
 
-Calls wait while the actor is not ALIVE, and behind a call whose arguments are not there yet. Those that were sent wait for their
-answers; when the actor dies, all of them fail with its death.
+Calls wait while the actor is not ALIVE, and behind a call whose arguments are not there yet. Those that were sent wait
+for their answers; when the actor dies, all of them fail with its death.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _current = _Current()
 
 
 def current() -> TaskContext | None:
-    """The work that the calling thread runs; None in the driver's own code and in threads that user code has started."""
+    """The work that the calling thread runs; None in the driver's own code and in threads that users have started."""
     return _current.task
 
 

@@ -2,10 +2,11 @@
 
     RunTask, CallMethod, StartActor --> queue --> main thread --> TaskDone / ActorStarted
                                           |
-                                          +-- the running task blocks or takes long: tasks behind it go back to their owners
+                                          +-- the running task blocks or takes long: tasks behind it go back to their
+                                          owners
 
-The main thread runs user code; between two tasks, and while it has none, it drives the process's loop. One at a time and in order of
-arrival, which for the calls of one caller to an actor is the order of submission.
+The main thread runs user code; between two tasks, and while it has none, it drives the process's loop. One at a time
+and in order of arrival, which for the calls of one caller to an actor is the order of submission.
 
 Not here: where refs are counted (holdings.py), how user code submits more work (submitting.py).
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,9 +24,9 @@ from ..errors import ActorDiedError, TaskError
 from ..protocol import messages as m
 from ..protocol.specs import Value, WireRef, WireValue, take_value
 from ..refs import ObjectRef
+from ..serialization import values
 from ..serialization.failures import serialize_failure
 from ..serialization.values import FAILURE, Serialized
-from ..serialization import values
 from ..transport.loop import Loop
 from . import context
 from .arguments import NO_ARGUMENTS, unpack
@@ -54,7 +55,9 @@ class Outcome:
 class Executor:
     """Runs what arrives, in the main thread."""
 
-    def __init__(self, loop: Loop, holdings: Holdings, *, fetch_function: Callable[[bytes], Callable[..., Any]], head: bytes) -> None:
+    def __init__(
+        self, loop: Loop, holdings: Holdings, *, fetch_function: Callable[[bytes], Callable[..., Any]], head: bytes
+    ) -> None:
         """
         Args:
           fetch_function: the exported function of a key; may block.
@@ -76,7 +79,7 @@ class Executor:
             loop.on(kind, self._enqueue)
         loop.on(m.Exit, self._leave)
 
-    # --- main thread ------------------------------------------------------------------------------------------------------
+    # ---- main thread
 
     def run(self) -> None:
         """Until the head says Exit, the process is killed, or user code raises SystemExit."""
@@ -96,7 +99,14 @@ class Executor:
     def _run(self, peer: bytes, request: Request) -> None:
         name = self._name(request)
         is_task = type(request) is m.RunTask
-        context.enter(TaskContext(b"" if isinstance(request, m.StartActor) else request.task_id, name, self._actor_id, releases_cpu=is_task))
+        context.enter(
+            TaskContext(
+                b"" if isinstance(request, m.StartActor) else request.task_id,
+                name,
+                self._actor_id,
+                releases_cpu=is_task,
+            )
+        )
         started = time.perf_counter()
         self._running_since = time.monotonic()
         failed = False
@@ -108,7 +118,7 @@ class Executor:
             # The process ends as the user said; who waits for the answer learns it from the exit code.
             self._loop.flush()
             raise
-        except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
+        except BaseException as error:  # noqa: BLE001  whatever user code raises, KeyboardInterrupt too, is the task's result
             failed = True
             results = [self._failure(name, error, refs)]
         finally:
@@ -118,8 +128,8 @@ class Executor:
         self._loop.post(self._answer, Outcome(request, peer, failed, results, refs, time.perf_counter() - started))
 
     def _perform(self, owner: bytes, request: Request, refs: list[ObjectRef]) -> list[Value]:
-        """Run it and keep what it returns; refs inside go to `refs`. A function of its own: its arguments are gone when the answer is
-        put together.
+        """Run it and keep what it returns; refs inside go to `refs`. A function of its own: its arguments are gone when
+        the answer is put together.
         """
         args, kwargs = self._arguments(owner, request)
         if isinstance(request, m.StartActor):
@@ -131,7 +141,9 @@ class Executor:
             result = self._fetch_function(request.function)(*args, **kwargs)
         else:
             if request.actor_id != self._actor_id:
-                raise ActorDiedError(f"actor {request.actor_id.hex()} does not live in this process", actor_id=request.actor_id.hex())
+                raise ActorDiedError(
+                    f"actor {request.actor_id.hex()} does not live in this process", actor_id=request.actor_id.hex()
+                )
             result = getattr(self._actor, request.method)(*args, **kwargs)
         parts = self._serialize(result, request.num_returns)
         for part in parts:
@@ -165,7 +177,9 @@ class Executor:
     def _failure(self, name: str, error: BaseException, refs: list[ObjectRef]) -> Value:
         serialized = serialize_failure(error, name=name, pid=os.getpid(), actor=self._actor_name or None)
         refs[:] = serialized.refs
-        return Value(FAILURE, serialized.data, list(serialized.buffers), [(ref.binary(), ref.owner) for ref in serialized.refs])
+        return Value(
+            FAILURE, serialized.data, list(serialized.buffers), [(ref.binary(), ref.owner) for ref in serialized.refs]
+        )
 
     def _name(self, request: Request) -> str:
         if isinstance(request, m.RunTask):
@@ -174,7 +188,7 @@ class Executor:
             return f"{request.class_name}.__init__"
         return f"{self._actor_name}.{request.method}"
 
-    # --- the loop's driver --------------------------------------------------------------------------------------------------
+    # ---- the loop's driver
 
     def _enqueue(self, peer: bytes, request: Request) -> None:
         if self._stalled and isinstance(request, m.RunTask):
@@ -191,7 +205,9 @@ class Executor:
             self.return_queue()
 
     def return_queue(self) -> None:
-        """The running task blocks or takes long: give the tasks behind it back. An actor's calls stay: they must run here."""
+        """The running task blocks or takes long: give the tasks behind it back. An actor's calls stay: they must run
+        here.
+        """
         self._stalled = bool(self._running_since)
         returned: dict[bytes, list[bytes]] = {}
         while self._queue and not self._actor_id:
@@ -214,20 +230,25 @@ class Executor:
 
     def _send_done(self, request: m.RunTask | m.CallMethod, outcome: Outcome, borrows: list[bytes]) -> None:
         buffers: list[Any] = []
-        results: list[tuple[WireValue, Sequence[WireRef]]] = [(value.wire(buffers), value.contained) for value in outcome.results]
+        results: list[tuple[WireValue, list[WireRef]]] = [
+            (value.wire(buffers), value.contained) for value in outcome.results
+        ]
         duration_us = int(outcome.duration_s * 1e6)
-        self._loop.send(outcome.peer, m.TaskDone(request.task_id, outcome.failed, results, borrows, duration_us, buffers))  # type: ignore[arg-type]
+        self._loop.send(
+            outcome.peer, m.TaskDone(request.task_id, outcome.failed, results, borrows, duration_us, buffers)
+        )
 
     def _send_started(self, request: m.StartActor, outcome: Outcome) -> None:
         if not outcome.failed:
             self._loop.send(self._head, m.ActorStarted(request.actor_id, NO_ARGUMENTS, []))
             return
+        actor_id = request.actor_id.hex()
         failure = outcome.results[0]
         error = values.deserialize(FAILURE, failure.payload, failure.buffers)  # type: ignore[arg-type]
         assert isinstance(error, TaskError), "_failure makes nothing else"
         died = ActorDiedError(
-            f"{request.class_name} (actor {request.actor_id.hex()}) is dead: its __init__ raised\n{error.traceback_str}",
-            actor_id=request.actor_id.hex(),
+            f"{request.class_name} (actor {actor_id}) is dead: its __init__ raised\n{error.traceback_str}",
+            actor_id=actor_id,
             actor_init_failed=True,
         )
         died.__cause__ = error.cause

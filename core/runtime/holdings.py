@@ -1,4 +1,5 @@
-"""What a process holds: the objects that it owns and those that it borrows, their memory, and the talk about them with other processes.
+"""What a process holds: the objects that it owns and those that it borrows, their memory, and the talk about them with
+other processes.
 
     put, task results ---> own object ----- FetchObject / ObjectValue ----> borrower's copy of value or place
                              |  ^---------- AddBorrow / BorrowAdded, RemoveBorrow ---- borrower
@@ -7,7 +8,8 @@
 
 A view into shared memory counts as a ref to its object, so memory is never reused under an array, whoever holds it.
 
-Threads: `put`, `load`, `refs_wanted` may be called from any thread and post what changes the tables; `on_*`, and what is called from
+Threads: `put`, `load`, `refs_wanted` may be called from any thread and post what changes the tables; `on_*`, and what
+  is called from
 handlers, runs in the driver of the loop.
 """
 
@@ -38,6 +40,7 @@ def failure_value(error: ShoalError) -> Value:
 
 
 def wire_refs(refs: Iterable[ObjectRef]) -> list[WireRef]:
+    """Refs as they travel."""
     return [(ref.binary(), ref.owner) for ref in refs]
 
 
@@ -66,30 +69,32 @@ class Holdings:
         loop.on(m.BorrowAdded, self._on_borrow_added)
         loop.on(m.RemoveBorrow, self._on_remove_borrow)
 
-    # --- refs (any thread) ------------------------------------------------------------------------------------------------
+    # ---- in any thread: refs
 
     def received(self, object_id: bytes, owner: bytes) -> None:
         self._loop.post(self._count_received, (object_id, owner))
 
     def escaped(self, ref: ObjectRef) -> None:
-        """Pickled by a foreign pickler: nobody can count the copies, so the object stays until this process ends, as in Ray."""
+        """Pickled by a foreign pickler: nobody can count the copies, so the object stays until this process ends, as in
+        Ray.
+        """
         self._loop.post(self._count_received, (ref.binary(), ref.owner))
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         future: Future[Any] = Future()
 
-        def ready(object_id: bytes) -> None:
-            # In the driver, with handlers' speed: the value is loaded by a callback that the waiting side runs would be nicer, but
-            # a concurrent.futures.Future has no such hook.
+        def ready(_object_id: bytes) -> None:
+            # In the driver, with handlers' speed: the value is loaded by a callback that the waiting side runs would be
+            # nicer, but # a concurrent.futures.Future has no such hook.
             try:
                 future.set_result(self.load(ref))
-            except BaseException as error:  # whatever get() would raise belongs to the future
+            except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
                 future.set_exception(error)
 
         self._loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None)
         return future
 
-    # --- put, load (any thread) ---------------------------------------------------------------------------------------------
+    # ---- in any thread: put, load
 
     def put(self, object_id: bytes, serialized: Serialized) -> ObjectRef:
         """Own a new object.
@@ -136,15 +141,15 @@ class Holdings:
             return values.deserialize(value.kind, value.payload, value.buffers)  # type: ignore[arg-type]
         self._loop.post(self._count_received, (object_id, owner))
         released = self.released
-        data, buffers = self._store.view(Location.from_wire(value.payload), lambda: released(object_id))  # type: ignore[arg-type]
+        data, buffers = self._store.view(Location.from_wire(value.payload), lambda: released(object_id))
         return values.deserialize(value.kind, data, buffers)
 
     def free_place(self, value: Value) -> None:
         """Give back the memory of a value that has no object (any more)."""
         if value.stored:
-            self._store.free(Location.from_wire(value.payload))  # type: ignore[arg-type]
+            self._store.free(Location.from_wire(value.payload))
 
-    # --- waiting (driver) ---------------------------------------------------------------------------------------------------
+    # ---- in the driver: waiting
 
     def await_all(self, wait: Wait, refs: Sequence[tuple[bytes, bytes]]) -> None:
         """Have `wait` told of each of these (id, owner)."""
@@ -156,9 +161,14 @@ class Holdings:
         if object_id not in self.objects:
             self.objects.expect(object_id)
             if owner == self._me:
-                self._lose(object_id, f"ObjectRef({object_id.hex()}) was freed: every ref to it that this process knew of had gone")
+                self._lose(
+                    object_id,
+                    f"ObjectRef({object_id.hex()}) was freed: every ref to it that this process knew of had gone",
+                )
             elif not owner:
-                self._lose(object_id, f"ObjectRef({object_id.hex()}) was made by hand from an id: nobody knows its owner")
+                self._lose(
+                    object_id, f"ObjectRef({object_id.hex()}) was made by hand from an id: nobody knows its owner"
+                )
             elif owner in self._dead:
                 self.objects.resolve(object_id, failure_value(_owner_died(object_id, owner)))
             else:
@@ -166,7 +176,7 @@ class Holdings:
                 self._loop.send(owner, m.FetchObject(object_id))
         self.objects.watch(object_id, watcher)
 
-    # --- results of our submissions (driver) --------------------------------------------------------------------------------
+    # ---- in the driver: results of our submissions
 
     def resolve(self, object_id: bytes, value: Value) -> None:
         """An object that we expected has its value."""
@@ -175,16 +185,17 @@ class Holdings:
         if not self.objects.resolve(object_id, value):
             self.free_place(value)  # its refs have gone while it was made
 
-    # --- handing refs on (driver) -------------------------------------------------------------------------------------------
+    # ---- in the driver: handing refs on
 
     def hand_over(self, receiver: bytes, contained: Iterable[WireRef], then: Callable[[list[bytes]], None]) -> None:
-        """Make sure that every ref which leaves with a message to `receiver`, or stays here after it, is known to its owner.
+        """Make sure that every ref which leaves with a message to `receiver`, or stays here after it, is known to its
+        owner.
 
         Args:
           receiver: the process that the message goes to.
           contained: refs inside the values that it gets.
-          then: called when all is confirmed, at once if it can; given the receiver's own objects that we still hold, whose borrow the
-            message itself will report.
+          then: called when all is confirmed, at once if it can; given the receiver's own objects that we still hold,
+            whose borrow the message itself will report.
         """
         asked: list[tuple[bytes, bytes, bytes]] = []
         for object_id, owner in contained:
@@ -227,7 +238,7 @@ class Holdings:
             self.references.registered(object_id)
         self._ask_owners(asked, lambda: _let_go(outer))
 
-    # --- counts (driver, by post) -------------------------------------------------------------------------------------------
+    # ---- in the driver: counts
 
     def _count_received(self, ref: tuple[bytes, bytes]) -> None:
         self.references.received(*ref)
@@ -253,7 +264,7 @@ class Holdings:
     def _lose(self, object_id: bytes, why: str) -> None:
         self.objects.resolve(object_id, failure_value(ObjectLostError(why, object_ref_hex=object_id.hex())))
 
-    # --- messages (driver) --------------------------------------------------------------------------------------------------
+    # ---- in the driver: messages
 
     def _on_fetch_object(self, peer: bytes, message: m.FetchObject) -> None:
         def answer(object_id: bytes) -> None:
@@ -265,7 +276,12 @@ class Holdings:
         if message.object_id in self.objects:
             self.objects.watch(message.object_id, answer)
         else:
-            lost = failure_value(ObjectLostError(f"ObjectRef({message.object_id.hex()}) was freed by its owner", object_ref_hex=message.object_id.hex()))
+            lost = failure_value(
+                ObjectLostError(
+                    f"ObjectRef({message.object_id.hex()}) was freed by its owner",
+                    object_ref_hex=message.object_id.hex(),
+                )
+            )
             self._loop.send(peer, m.ObjectValue(message.object_id, lost.wire([]), [], []))
 
     def _on_object_value(self, peer: bytes, message: m.ObjectValue) -> None:
@@ -305,7 +321,8 @@ class Holdings:
 
 def _owner_died(object_id: bytes, owner: bytes) -> OwnerDiedError:
     return OwnerDiedError(
-        f"ObjectRef({object_id.hex()}) is lost: the process that owned it (worker {owner.hex()}) has died", object_ref_hex=object_id.hex()
+        f"ObjectRef({object_id.hex()}) is lost: the process that owned it (worker {owner.hex()}) has died",
+        object_ref_hex=object_id.hex(),
     )
 
 

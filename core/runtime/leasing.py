@@ -1,9 +1,10 @@
-"""The owner's side of leases: which task goes to which leased worker, how many workers to ask for, when to return one. Pure.
+"""The owner's side of leases: which task goes to which leased worker, how many workers to ask for, when to return one.
+Pure.
 
-Tasks of one resource shape share a queue and the workers leased for that shape. Several tasks may wait at a worker, as many as fit
-into `pipeline_s` of measured run time: then no round trip stands between two short tasks, and no long task has others behind it. A function
-that has never been measured counts as long. If a task turns out long or blocks, its worker returns what waits behind it
-(`returned`), and gets nothing more until that task is done.
+Tasks of one resource shape share a queue and the workers leased for that shape. Several tasks may wait at a worker, as
+many as fit into `pipeline_s` of measured run time: then no round trip stands between two short tasks, and no long task
+has others behind it. A function that has never been measured counts as long. If a task turns out long or blocks, its
+worker returns what waits behind it (`returned`), and gets nothing more until that task is done.
 
 A worker with nothing to do is kept for `lease_idle_s`, then returned to the node.
 
@@ -99,7 +100,7 @@ class Leasing:
         """Tasks that no worker has been given."""
         return sum(len(queue.waiting) for queue in self._queues)
 
-    # --- events -----------------------------------------------------------------------------------------------------------
+    # ---- events
 
     def enqueue(self, submission: Submission) -> None:
         """A task whose arguments are there. `settle` follows, once for many."""
@@ -159,7 +160,7 @@ class Leasing:
                 queue.waiting.appendleft(submission)
 
     def worker_died(self, worker_id: bytes) -> list[Submission]:
-        """The worker is gone; returns what it had, oldest first: the first one was running, unless its answer was lost."""
+        """The worker is gone; returns what it had, oldest first: the first was running, unless its answer was lost."""
         queue = self._home.pop(worker_id, None)
         if queue is None:
             return []
@@ -187,16 +188,22 @@ class Leasing:
                 self._assign(queue)
             self._update_demand(queue)
 
-    # --- decisions --------------------------------------------------------------------------------------------------------
+    # ---- decisions
 
     def _assign(self, queue: ShapeQueue) -> None:
-        """Fill workers up to `pipeline_s`, each at most its share of the queue, so that one does not take what another could."""
+        """Fill workers up to `pipeline_s`, each at most its share of the queue, so that one does not take what another
+        could.
+        """
         free = [worker for worker in queue.workers.values() if not worker.stalled and worker.load_s < self._pipeline_s]
         while queue.waiting and free:
             share = -(-len(queue.waiting) // len(free))
             for worker in free:
                 self._fill(worker, queue.waiting, share)
-            free = [worker for worker in free if worker.load_s < self._pipeline_s and len(worker.inflight) < self._pipeline_tasks]
+            free = [
+                worker
+                for worker in free
+                if worker.load_s < self._pipeline_s and len(worker.inflight) < self._pipeline_tasks
+            ]
 
     def _fill(self, worker: LeasedWorker, waiting: deque[Submission], share: int) -> None:
         room = min(share, self._pipeline_tasks - len(worker.inflight), len(waiting))
@@ -210,7 +217,8 @@ class Leasing:
 
     def _update_demand(self, queue: ShapeQueue) -> None:
         wanted = len(queue.waiting)
-        # The node counts down by itself as it grants; tell it when there is something to begin, to end, or much more than it knows.
+        # The node counts down by itself as it grants; tell it when there is something to begin, to end, or much more
+        # than it knows.
         if (wanted > 0) != (queue.demanded > 0) or wanted > 2 * queue.demanded:
             queue.demanded = wanted
             self._demand(queue.key, queue.shape, wanted)

@@ -2,8 +2,8 @@
 
     PENDING --resolved--> READY: inline bytes, or a place in shared memory; a failure is a value too
 
-An entry is made for every return of a submitted task, every ``put``, and every borrowed object that somebody here has asked for. It
-goes when the reference table says that nobody needs it.
+An entry is made for every return of a submitted task, every ``put``, and every borrowed object that somebody here has
+asked for. It goes when the reference table says that nobody needs it.
 
 `ready` and `value` may be asked from any thread (one look-up in a dict); everything else is the driver's.
 """

@@ -1,4 +1,5 @@
-"""A process of a session, put together: one endpoint, one loop, what it holds, what it has submitted; a worker also runs work.
+"""A process of a session, put together: one endpoint, one loop, what it holds, what it has submitted; a worker also
+runs work.
 
     Process (driver or worker)
       Endpoint - Loop          messages, timers, who drives
@@ -58,7 +59,11 @@ class Process:
         self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
         self._ids = ids.IdSource(worker_id, ids.JobID(session.job_id))
         self._store = StoreClient(
-            arena, worker_id, request_region=self._request_region, release_region=self._release_region, slab_bytes=config.slab_bytes
+            arena,
+            worker_id,
+            request_region=self._request_region,
+            release_region=self._release_region,
+            slab_bytes=config.slab_bytes,
         )
         self.holdings = Holdings(worker_id, self.loop, self._store, inline_bytes=config.inline_bytes)
         self.submitter = Submitter(worker_id, self.loop, self.holdings, self._ids, head=HEAD, config=config)
@@ -81,7 +86,10 @@ class Process:
         Raises:
           SessionError: no answer in time.
         """
-        if not self.loop.drive_until(lambda: self.node_id or self.lost, self.session.config.start_timeout_s) or self.lost:
+        if (
+            not self.loop.drive_until(lambda: self.node_id or self.lost, self.session.config.start_timeout_s)
+            or self.lost
+        ):
             raise SessionError(self.lost or f"the head did not answer within {self.session.config.start_timeout_s:g} s")
         self.loop.start_background()
 
@@ -102,7 +110,7 @@ class Process:
         self._endpoint.close(linger_s=0.2)
         self._store.close()
 
-    # --- objects (any thread) ---------------------------------------------------------------------------------------------
+    # ---- in any thread: objects
 
     def put(self, value: Any) -> ObjectRef:
         """Own a new object."""
@@ -123,14 +131,19 @@ class Process:
             wait = Wait(objects, len(missing), failure_ends=True)
             if not self._wait(wait, missing, timeout_s):
                 still = sum(1 for ref in missing if objects.value(ref.binary()) is None)
-                raise GetTimeoutError(f"{still} of {len(refs_wanted)} objects were not ready within {timeout_s:g} s, the first is {_first_pending(objects, missing)}")
+                raise GetTimeoutError(
+                    f"{still} of {len(refs_wanted)} objects were not ready within {timeout_s:g} s, "
+                    f"the first is {_first_pending(objects, missing)}"
+                )
             for ref in missing:  # the one that ended the wait early is not the first in order
                 value = objects.value(ref.binary())
                 if value is not None and value.kind == FAILURE:
                     self.holdings.load(ref)
         return [self.holdings.load(ref) for ref in refs_wanted]
 
-    def wait(self, refs_wanted: Sequence[ObjectRef], num_returns: int, timeout_s: float | None) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    def wait(
+        self, refs_wanted: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """(ready, not ready), both in the order given, at most `num_returns` ready."""
         objects = self.holdings.objects
         missing = [ref for ref in refs_wanted if objects.value(ref.binary()) is None]
@@ -149,8 +162,8 @@ class Process:
     def _wait(self, wait: Wait, missing: Sequence[ObjectRef], timeout_s: float | None) -> bool:
         """Wait until `wait` is done, or `timeout_s` has passed (False). A task gives its CPU back meanwhile.
 
-        Without a time-out this may last for ever, as long as the work behind the refs does; a death of any process on the way
-        resolves them with an error.
+        Without a time-out this may last for ever, as long as the work behind the refs does; a death of any process on
+        the way resolves them with an error.
         """
         watched = [(ref.binary(), ref.owner) for ref in missing]
         self.loop.post(lambda _: self.holdings.await_all(wait, watched), None)
@@ -171,12 +184,12 @@ class Process:
             raise HeadDiedError(self.lost)
         return wait.done
 
-    def _say_blocked(self, blocked: bool) -> None:
+    def _say_blocked(self, blocked: bool) -> None:  # noqa: FBT001  posted with its argument
         self.loop.send(HEAD, m.Blocked(blocked))
         if blocked and self._executor is not None:
             self._executor.return_queue()
 
-    # --- functions and questions (any thread) -------------------------------------------------------------------------------
+    # ---- in any thread: functions and questions
 
     def export(self, function: Callable[..., Any]) -> bytes:
         """The key of a function or class; its bytes are with the head when this returns."""
@@ -228,7 +241,8 @@ class Process:
         offset = self.ask(lambda number: m.RequestRegion(number, size_bytes))
         if offset is None:
             raise ObjectStoreFullError(
-                f"the object store is full: of its {self._arena.size_bytes / 1e6:,.0f} MB, no {size_bytes / 1e6:,.1f} MB in one piece are free; "
+                f"the object store is full: of its {self._arena.size_bytes / 1e6:,.0f} MB, "
+                f"no {size_bytes / 1e6:,.1f} MB in one piece are free; "
                 "drop refs to objects that are not needed, or give init a larger object_store_memory"
             )
         return int(offset)
@@ -236,7 +250,7 @@ class Process:
     def _release_region(self, offset: int) -> None:
         self.loop.post(lambda _: self.loop.send(HEAD, m.ReleaseRegion(offset)), None)
 
-    # --- events (driver) ----------------------------------------------------------------------------------------------------
+    # ---- in the driver: events
 
     def _on_registered(self, peer: bytes, message: m.Registered) -> None:
         self.node_id = message.node_id
@@ -257,8 +271,9 @@ class Process:
 
     def _on_background(self) -> None:
         """User code has run for `background_s` without touching the loop."""
-        if self._executor is not None:
-            self.loop.after(self.session.config.stall_s, lambda: self._executor.return_if_stalled(self.session.config.stall_s))
+        executor, stall_s = self._executor, self.session.config.stall_s
+        if executor is not None:
+            self.loop.after(stall_s, lambda: executor.return_if_stalled(stall_s))
 
 
 def run_worker(session: Session, worker_id: bytes, arena: Arena, connect: Callable[[Process], None]) -> None:

@@ -7,15 +7,15 @@ A process counts, for every object it knows of:
     contained   objects that this process keeps alive and in which the ref stands
     borrowers   (owner only) processes that have told that they hold the ref
 
-An own object is freed when all four are zero. A borrowed one is dropped when the first three are, and the owner is told, once for
-each time that we were registered with it (`credit`).
+An own object is freed when all four are zero. A borrowed one is dropped when the first three are, and the owner is
+told, once for each time that we were registered with it (`credit`).
 
-The chain never breaks: a ref is handed on only while the giver holds it, and the giver lets go only when the owner knows of the new
-holder. `unregistered` names the borrowed refs of which the owner does not know yet; whoever guards them now (the task's submitter,
-the object they came in) has to guard them until it does.
+The chain never breaks: a ref is handed on only while the giver holds it, and the giver lets go only when the owner
+knows of the new holder. `unregistered` names the borrowed refs of which the owner does not know yet; whoever guards
+them now (the task's submitter, the object they came in) has to guard them until it does.
 
-Counts of borrowers may be negative for a moment: a borrower's RemoveBorrow and the news of its borrow can come by different links. Only
-zero means nobody.
+Counts of borrowers may be negative for a moment: a borrower's RemoveBorrow and the news of its borrow can come by
+different links. Only zero means nobody.
 
 Not here: values (objects.py), messages (process.py). Effects are reported through the two callbacks.
 """
@@ -48,7 +48,9 @@ class Reference:
 class ReferenceTable:
     """Counts of all objects this process knows of."""
 
-    def __init__(self, me: bytes, *, on_free: Callable[[bytes], None], on_drop: Callable[[bytes, bytes, int], None]) -> None:
+    def __init__(
+        self, me: bytes, *, on_free: Callable[[bytes], None], on_drop: Callable[[bytes, bytes, int], None]
+    ) -> None:
         """
         Args:
           on_free: an own object is needed by nobody any more.
@@ -72,7 +74,7 @@ class ReferenceTable:
     def get(self, object_id: bytes) -> Reference | None:
         return self._references.get(object_id)
 
-    # --- births; `created` may be called by any thread, since nobody else knows the id yet --------------------------------
+    # ---- births; `created` may be called by any thread, since nobody else knows the id yet
 
     def created(self, object_id: bytes, *, local: int = 1, submitted: int = 0) -> None:
         """An own object with its first refs."""
@@ -105,7 +107,7 @@ class ReferenceTable:
                     record.contains = []
                 record.contains.append(object_id)
 
-    # --- uses -------------------------------------------------------------------------------------------------------------
+    # ---- uses
 
     def released(self, object_id: bytes) -> None:
         """A Python ref or a view is gone."""
@@ -125,7 +127,7 @@ class ReferenceTable:
             record.submitted -= 1
             self._check(object_id, record)
 
-    # --- borrowers, as the owner sees them ----------------------------------------------------------------------------------
+    # ---- borrowers, as the owner sees them
 
     def borrowed(self, object_id: bytes, borrower: bytes, count: int = 1) -> bool:
         """`borrower` holds it `count` times more (or less). False: the object is gone."""
@@ -153,7 +155,7 @@ class ReferenceTable:
                 self._check(object_id, record)
         return orphans
 
-    # --- borrowing, as the borrower sees it -----------------------------------------------------------------------------------
+    # ---- borrowing, as the borrower sees it
 
     def unregistered(self) -> list[tuple[bytes, bytes]]:
         """(id, owner) of borrowed refs held here whose owner has not been told."""
@@ -167,12 +169,14 @@ class ReferenceTable:
         return found
 
     def registered(self, object_id: bytes) -> None:
-        """The owner is being told that we hold it: by a message under way, or by the reply that the caller is about to send."""
+        """The owner is being told that we hold it: by a message under way, or by the reply that the caller is about to
+        send.
+        """
         record = self._references.get(object_id)
         if record is not None:
             self._credit(object_id, record)
 
-    # --- internals ------------------------------------------------------------------------------------------------------------
+    # ---- internals
 
     def _known(self, object_id: bytes, owner: bytes) -> Reference:
         record = self._references.get(object_id)

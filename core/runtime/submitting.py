@@ -1,11 +1,13 @@
-"""The owner's side of tasks and actors: from ``.remote()`` to the result, including everything that can go wrong on the way.
+"""The owner's side of tasks and actors: from ``.remote()`` to the result, including everything that can go wrong on the
+way.
 
     .remote() (any thread)   pack arguments, make refs                             --post-->
-    driver                   count refs, wait for arguments  -> queue by shape (leasing.py) or line to the actor (calls.py)
+    driver                   count refs, wait for arguments  -> queue by shape (leasing.py) or line to the actor
+    (calls.py)
                              -> RunTask / CallMethod / CreateActor -> TaskDone -> objects resolved, arguments let go
     failures                 an argument failed: the task fails without running, with that failure as its reason
-                             the worker died: run again while retries last, else WorkerCrashedError; calls fail with ActorDiedError
-                             no machine could ever run it: TaskUnschedulableError
+                             the worker died: run again while retries last, else WorkerCrashedError; calls fail with
+                             ActorDiedError no machine could ever run it: TaskUnschedulableError
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from .tasks import Submission
 class Submitter:
     """Tasks and actor calls of one process."""
 
-    def __init__(self, me: bytes, loop: Loop, holdings: Holdings, id_source: ids.IdSource, *, head: bytes, config: CoreConfig) -> None:
+    def __init__(
+        self, me: bytes, loop: Loop, holdings: Holdings, id_source: ids.IdSource, *, head: bytes, config: CoreConfig
+    ) -> None:
         self._me = me
         self._loop = loop
         self._holdings = holdings
@@ -63,13 +67,15 @@ class Submitter:
         loop.on(m.TasksReturned, self._on_tasks_returned)
         loop.on(m.ActorUpdate, self._on_actor_update)
 
-    # --- any thread -------------------------------------------------------------------------------------------------------
+    # ---- any thread
 
     def shape(self, resources: Mapping[str, int]) -> int:
         """This process's number for a resource shape."""
         return self._leasing.key(resources)
 
-    def submit_task(self, function: bytes, name: str, packed: Packed, *, num_returns: int, shape: int, retries: int) -> list[ObjectRef]:
+    def submit_task(
+        self, function: bytes, name: str, packed: Packed, *, num_returns: int, shape: int, retries: int
+    ) -> list[ObjectRef]:
         """Run an exported function somewhere.
 
         Raises:
@@ -83,7 +89,9 @@ class Submitter:
         self._loop.submit(self._begin, (submission, self._leasing.enqueue, packed.refs))
         return refs
 
-    def call(self, actor_id: bytes, name: str, method: str, packed: Packed, *, num_returns: int, handle: ObjectRef | None) -> list[ObjectRef]:
+    def call(
+        self, actor_id: bytes, name: str, method: str, packed: Packed, *, num_returns: int, handle: ObjectRef | None
+    ) -> list[ObjectRef]:
         """Call a method of an actor. `handle` is kept until the answer: the actor lives at least that long."""
         wire, holder, buffers, uses = self._place(packed)
         if handle is not None:
@@ -126,7 +134,8 @@ class Submitter:
         """Arguments for the wire: inline, or as an object of their own in shared memory.
 
         Returns:
-          wire value, id of the object that holds them or empty, buffers, (id, owner) of all refs that must live until the end.
+          wire value, id of the object that holds them or empty, buffers, (id, owner) of all refs that must live until
+          the end.
         """
         uses = [(ref.binary(), ref.owner) for ref in packed.refs]
         if packed.serialized is None:
@@ -143,7 +152,7 @@ class Submitter:
 
     def _make_returns(self, submission: Submission, task_id: ids.TaskID, count: int) -> list[ObjectRef]:
         references, objects, me = self._holdings.references, self._holdings.objects, self._me
-        refs = []
+        refs: list[ObjectRef] = []
         for index in range(count):
             object_id = ids.object_id(task_id, index)
             references.created(object_id)
@@ -152,7 +161,7 @@ class Submitter:
             refs.append(ObjectRef(object_id, me))
         return refs
 
-    # --- arguments (driver) -------------------------------------------------------------------------------------------------
+    # ---- in the driver: arguments
 
     def _begin(self, entry: tuple[Submission, Callable[[Submission], None], Any]) -> None:
         """Count the refs that travel along, wait for arguments, then hand the submission on."""
@@ -201,7 +210,7 @@ class Submitter:
                 return
             message.slots.append((object_id, owner, value.wire(message.buffers)))
 
-    # --- tasks (driver) -----------------------------------------------------------------------------------------------------
+    # ---- in the driver: tasks
 
     def _settle(self) -> None:
         if self._leasing.waiting or self._unsettled:
@@ -213,7 +222,10 @@ class Submitter:
 
     def _on_lease_refused(self, peer: bytes, message: m.LeaseRefused) -> None:
         for submission in self._leasing.refused(message.key):
-            self._fail(submission, failure_value(TaskUnschedulableError(f"{submission.name}() can never run: {message.reason}")))
+            self._fail(
+                submission,
+                failure_value(TaskUnschedulableError(f"{submission.name}() can never run: {message.reason}")),
+            )
 
     def _on_tasks_returned(self, peer: bytes, message: m.TasksReturned) -> None:
         self._leasing.returned(peer, list(message.task_ids))
@@ -252,7 +264,7 @@ class Submitter:
         submission.failed = True
         self._finish(submission, [failure], failed=True)
 
-    # --- actors (driver) ----------------------------------------------------------------------------------------------------
+    # ---- in the driver: actors
 
     def _send_creation(self, submission: Submission) -> None:
         self._loop.send(self._head, submission.message)
@@ -312,7 +324,7 @@ class Submitter:
             for object_id, _ in creation.uses:
                 self._holdings.references.unuse(object_id)
 
-    # --- deaths (driver) ----------------------------------------------------------------------------------------------------
+    # ---- in the driver: deaths
 
     def process_died(self, worker_id: bytes, cause: str) -> None:
         """A worker is gone: its tasks run again or fail. (Calls hear of their actor's death from the head.)"""
@@ -320,7 +332,9 @@ class Submitter:
         for position, submission in reversed(list(enumerate(lost))):
             if position == 0:
                 if submission.retries == 0:
-                    error = WorkerCrashedError(f"{submission.name}() did not finish: its worker ended with {cause}, and no retries are left")
+                    error = WorkerCrashedError(
+                        f"{submission.name}() did not finish: its worker ended with {cause}, and no retries are left"
+                    )
                     self._fail(submission, failure_value(error))
                     continue
                 submission.retries -= 1 if submission.retries > 0 else 0  # -1: for ever

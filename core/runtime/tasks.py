@@ -14,7 +14,8 @@ class Submission:
     message: what will be sent once the arguments are there; its slots are filled then.
     returns: ids of the objects that it makes.
     dependencies: (id, owner) of the refs that stood as arguments; their values go into the slots.
-    uses: (id, owner) of every ref that must live until it is done: the dependencies, refs inside arguments, stored arguments.
+    uses: (id, owner) of every ref that must live until it is done: the dependencies, refs inside arguments, stored
+      arguments.
     missing: dependencies that have no value yet.
     """
 

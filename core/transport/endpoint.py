@@ -4,14 +4,16 @@
     ROUTER bound at A's address  <-----link---  ROUTER
     ROUTER  ------link---------------------->   bound at B's address
 
-A ROUTER both binds and connects, so a process polls one socket however many peers it has. A link that we opened is known here
-as ``>`` + peer, one that the peer opened as ``=`` + peer: both may exist without clashing. Which one `send` uses for a peer is
-decided at the first message and never changes, so that messages in one direction stay in order.
+A ROUTER both binds and connects, so a process polls one socket however many peers it has. A link that we opened is
+known here as ``>`` + peer, one that the peer opened as ``=`` + peer: both may exist without clashing. Which one `send`
+uses for a peer is decided at the first message and never changes, so that messages in one direction stay in order.
 
-Messages to a peer wait in a box until `flush`: one multipart per peer per tick, however many messages. Boxes and kernel queues
-have no bound of their own; what bounds them are the windows of the layers above (tasks per lease, calls per actor).
+Messages to a peer wait in a box until `flush`: one multipart per peer per tick, however many messages. Boxes and kernel
+queues have no bound of their own; what bounds them are the windows of the layers above (tasks per lease, calls per
+actor).
 
-Security: addresses are Unix sockets in a directory that only the user can enter, and each link that a peer opens must begin with
+Security: addresses are Unix sockets in a directory that only the user can enter, and each link that a peer opens must
+  begin with
 the session's token. A message from a link that has not shown it is dropped before anything in it is looked at.
 
 Not here: threads (the `Loop` owns the endpoint), what messages mean, who is alive.
@@ -77,7 +79,7 @@ class Endpoint:
         return bool(self._boxes)
 
     def send(self, peer: bytes, message: Message) -> None:
-        """Put a message in the peer's box. A peer that is known to be dead gets nothing: its death has been announced."""
+        """Put a message in the peer's box. A peer known to be dead gets nothing: its death has been announced."""
         box = self._boxes.get(peer)
         if box is None:
             if peer in self._dead:
@@ -126,7 +128,8 @@ class Endpoint:
             try:
                 self._socket.disconnect(address)
             except zmq.ZMQError:
-                pass  # zmq has noticed the broken connection first, and without reconnecting it forgets the address by itself
+                # zmq has noticed the broken connection first, and without reconnecting it forgets the address by itself
+                pass
 
     def close(self, linger_s: float = 0.0) -> None:
         """Send what is left for at most `linger_s`, close, and remove the socket file."""

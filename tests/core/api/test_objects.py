@@ -53,7 +53,11 @@ class Keeper:
         self.value = None
 
 
-@pytest.mark.parametrize("value", [None, 5, "text", b"bytes", [1, {"a": (2, 3)}], np.arange(10), np.ones(LARGE), b"x" * 300_000], ids=["None", "int", "str", "bytes", "nested", "small array", "large array", "large bytes"])
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, "text", b"bytes", [1, {"a": (2, 3)}], np.arange(10), np.ones(LARGE), b"x" * 300_000],
+    ids=["None", "int", "str", "bytes", "nested", "small array", "large array", "large bytes"],
+)
 def test_what_is_put_comes_back_equal(value):
     for ref in (shoal.put(value), identity.remote(value), identity.remote(shoal.put(value))):
         np.testing.assert_equal(shoal.get(ref, timeout=DEADLINE_S), value)
@@ -113,11 +117,23 @@ def test_results_of_tasks_come_back_to_the_store_too():
         assert len(shoal.get(make.remote(), timeout=DEADLINE_S)) == 2_000_000
 
 
+def test_memory_of_dead_workers_comes_back():
+    @shoal.remote
+    class Maker:
+        def make(self):
+            return np.zeros(400_000)  # 3.2 MB, in a slab of the actor's
+
+    for _ in range(30):  # each takes a slab of 32 MiB, of which the store has 16
+        maker = Maker.remote()
+        array = shoal.get(maker.make.remote(), timeout=DEADLINE_S)
+        shoal.kill(maker)
+        assert array.sum() == 0, "the object outlives its maker"
+
+
 def test_a_full_store_is_an_error_that_passes_when_refs_go():
     held = []
     with pytest.raises(exceptions.ObjectStoreFullError, match="object store is full"):
-        for _ in range(40):
-            held.append(shoal.put(np.zeros(4_000_000)))
+        held.extend(shoal.put(np.zeros(4_000_000)) for _ in range(40))
     assert len(held) >= 8
     held.clear()
     eventually(lambda: shoal.put(np.zeros(4_000_000)), "room again")
@@ -233,7 +249,7 @@ def test_get_times_out_and_the_ref_is_good_afterwards():
         return "done"
 
     ref = nap.remote()
-    with pytest.raises(exceptions.GetTimeoutError, match="not ready within 0.05 s"):
+    with pytest.raises(exceptions.GetTimeoutError, match=r"not ready within 0\.05 s"):
         shoal.get(ref, timeout=0.05)
     with pytest.raises(TimeoutError):
         shoal.get(ref, timeout=0)

@@ -102,7 +102,8 @@ def test_a_task_that_waits_for_one_queued_behind_it_gets_it():
     def quick(x):
         return x
 
-    shoal.get([quick.remote(i) for i in range(200)], timeout=DEADLINE_S)  # measured as short, so many are sent to one worker
+    # measured as short, so many are sent to one worker
+    shoal.get([quick.remote(i) for i in range(200)], timeout=DEADLINE_S)
 
     @shoal.remote
     def parent(n):
@@ -192,7 +193,7 @@ def test_workers_do_not_share_numpys_random_stream():
     @shoal.remote
     def draw():
         time.sleep(0.2)
-        return os.getpid(), np.random.random()
+        return os.getpid(), np.random.random()  # noqa: NPY002  the global stream is what forks share
 
     drawn = dict(shoal.get([draw.remote() for _ in range(4)], timeout=DEADLINE_S))
     assert len(set(drawn.values())) == len(drawn)

@@ -12,11 +12,19 @@ from shoal.core.protocol import codec, messages as m
 def example(cls: type[m.Message]) -> m.Message:
     """A message with a value of the right kind in every field."""
     values = {
-        "bytes": b"\x00\xff", "str": "name", "int": -7, "bool": True, "Any": (1, b"x"), "dict[str, int]": {"CPU": 10_000},
-        "list[bytes]": (b"a", b"b"), "list[Any]": [b"buffer one", b"", b"three"], "WireValue": (1, b"data", 1),
-        "list[WireRef]": ((b"id", b"owner"),), "list[tuple[bytes, bytes, WireValue]]": ((b"id", b"owner", (1, (0, 5, (3,)), 0)),),
+        "bytes": b"\x00\xff",
+        "str": "name",
+        "int": -7,
+        "bool": True,
+        "Any": (1, b"x"),
+        "dict[str, int]": {"CPU": 10_000},
+        "list[bytes]": (b"a", b"b"),
+        "list[Any]": [b"buffer one", b"", b"three"],
+        "WireValue": (1, b"data", 1),
+        "list[WireRef]": ((b"id", b"owner"),),
+        "list[tuple[bytes, bytes, WireValue]]": ((b"id", b"owner", (1, (0, 5, (3,)), 0)),),
         "list[tuple[WireValue, list[WireRef]]]": (((1, b"data", 2), ((b"id", b"owner"),)),),
-    }  # fmt: skip
+    }
     return cls(**{name: values[kind] for name, kind in cls.__annotations__.items()})
 
 
@@ -58,7 +66,9 @@ def test_bytes_that_are_no_batch_are_a_protocol_error(frames):
 
 def test_tags_are_unique_and_every_message_is_documented():
     for tag, cls in m.TYPES.items():
-        assert cls.TAG == tag
+        assert tag == cls.TAG
         assert cls.__doc__
-        assert not cls.__doc__.startswith(cls.__name__ + "("), f"{cls.__name__} has only the docstring that dataclass makes"
+        assert not cls.__doc__.startswith(cls.__name__ + "("), (
+            f"{cls.__name__} has only the docstring that dataclass makes"
+        )
         assert "->" in cls.PATH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict, deque
+from itertools import pairwise
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_a_long_chain_of_nested_objects_is_freed_without_recursion():
     freed = []
     table = ReferenceTable(ME, on_free=freed.append, on_drop=lambda *_: None)
     names = [i.to_bytes(28, "big") for i in range(20_000)]
-    for inner, outer in zip(names, names[1:], strict=False):
+    for inner, outer in pairwise(names):
         table.created(outer)
         if inner == names[0]:
             table.created(inner)
@@ -143,14 +144,18 @@ def test_an_object_outlives_every_process_that_holds_it_and_no_longer(seed):
 
 
 class World:
-    """Processes with a table each, and the messages of `Holdings` between them: task with refs, its reply, AddBorrow, RemoveBorrow."""
+    """Processes with a table each, and the messages of `Holdings` between them: task with refs, its reply, AddBorrow,
+    RemoveBorrow.
+    """
 
     PROCESSES = (b"A" * 12, b"B" * 12, b"C" * 12)
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.links = {(a, b): deque() for a in self.PROCESSES for b in self.PROCESSES if a != b}
-        self.tables = {p: ReferenceTable(p, on_free=self.freed, on_drop=lambda *e, p=p: self.drop(p, *e)) for p in self.PROCESSES}
+        self.tables = {
+            p: ReferenceTable(p, on_free=self.freed, on_drop=lambda *e, p=p: self.drop(p, *e)) for p in self.PROCESSES
+        }
         self.refs = {p: [] for p in self.PROCESSES}  # Python refs: (object, owner)
         self.alive = set()
         self.serial = 0
