@@ -42,7 +42,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	if [ ! -x "$(BIN)/python" ] || ! "$(BIN)/python" -c "$$suits" 2>/dev/null; then \
 		"$$found" -m venv --clear "$(VENV)"; \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing shoal and its libraries into $(VENV); later calls skip this"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 train: $(STAMP)

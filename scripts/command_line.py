@@ -79,13 +79,19 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """What stands behind a flag, before the rest of the command line can be understood; None if nothing does."""
+    """What stands behind a flag, before the rest of the command line can be understood; None if nothing does.
+
+    As `parse` does, it takes the last of several.
+    """
+    found = None
     for position, argument in enumerate(arguments):
         if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-        if argument == flag and position + 1 < len(arguments):
-            return arguments[position + 1]
-    return None
+            found = argument.partition("=")[2]
+        elif argument == flag:
+            behind = arguments[position + 1 : position + 2]
+            if behind and not behind[0].startswith("--"):
+                found = behind[0]
+    return found
 
 
 def flags(options: Any) -> list[str]:

@@ -56,20 +56,26 @@ def choose(given: Path | None, algorithm: str, config: configs.AlgorithmConfig) 
     return given
 
 
-def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig) -> None:
+def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig, *, is_resumed: bool) -> None:
     """Make the folder and write down what will be run there.
 
+    Args:
+      run_dir: the folder.
+      algorithm: its name.
+      config: its settings.
+      is_resumed: the folder holds the run that goes on; otherwise it must hold none.
+
     Raises:
-      UsageError: the folder cannot be made or written.
+      UsageError: the folder cannot be made or written; or another run took it since `choose`.
     """
-    told = {
-        "algorithm": algorithm,
-        "config": configs.to_dict(config),
-        "shoal_version": shoal.__version__,
-    }
+    told = {"algorithm": algorithm, "config": configs.to_dict(config), "shoal_version": shoal.__version__}
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(run_dir / CONFIG, told)
+        # "x": of two runs that start in the same moment with the same name, one is told.
+        with (run_dir / CONFIG).open("w" if is_resumed else "x", encoding="utf-8") as file:
+            file.write(json.dumps(told, indent=2) + "\n")
+    except FileExistsError as error:
+        raise UsageError(f"another run has just started in {run_dir}: name another --run-dir") from error
     except OSError as error:
         raise UsageError(f"cannot write to the run directory {run_dir}: {error.strerror}") from error
 
@@ -94,7 +100,7 @@ def write_evaluation(run_dir: Path, evaluation: Evaluation, steps: int) -> None:
         "returns": evaluation.returns,
         "lengths": evaluation.lengths,
     }
-    _write_json(run_dir / EVALUATION, told)
+    (run_dir / EVALUATION).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(evaluation: Evaluation) -> str:
@@ -105,7 +111,3 @@ def describe(evaluation: Evaluation) -> str:
         return f"{text} (one episode has no spread)"
     low, high = evaluation.mean - evaluation.ci95, evaluation.mean + evaluation.ci95
     return f"{text}, standard deviation {evaluation.std:.2f}, 95 % interval {low:.2f} to {high:.2f}"
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

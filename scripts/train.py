@@ -198,17 +198,16 @@ class Run:
           KeyboardInterrupt: a second signal; its text says what is saved.
         """
         planned, algorithm = self._plan, self._algorithm
+        is_resumed = planned.resume_from is not None
         if planned.resume_from is not None:
             algorithm.restore(planned.resume_from)
             self._saved_at = algorithm.steps
-        run_directory.prepare(planned.run_dir, algorithm.name, self._config)
+        run_directory.prepare(planned.run_dir, algorithm.name, self._config, is_resumed=is_resumed)
         _say(f"run directory: {planned.run_dir}")
         started_at = algorithm.steps
         title = f"{algorithm.name} on {self._config.env}, seed {self._config.seed}"
         try:
-            with RunLog(
-                planned.run_dir, title=title, resume_at=started_at if planned.resume_from is not None else None
-            ) as log:
+            with RunLog(planned.run_dir, title=title, resume_at=started_at if is_resumed else None) as log:
                 with Progress(self._config.total_steps, sys.stdout, start_steps=started_at) as progress:
                     self._train(log, progress)
                 if self._interruption.requested:

@@ -76,6 +76,10 @@ def test_flags_that_are_not_given_keep_the_values_of_the_default():
     assert parse(Outer[Inner], [], prog="p", description="", default=default) == default
 
 
+def test_of_a_repeated_flag_the_last_counts():
+    assert read("--num-workers", "3", "--num-workers", "4").config.num_workers == 4
+
+
 def test_help_explains_each_flag_with_its_default():
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as stopped:
         read("--help")
@@ -130,6 +134,8 @@ def test_what_the_dataclass_itself_refuses_is_told_in_its_own_words_on_one_line(
     [
         (["--algo", "ppo"], "ppo"),
         (["--seed", "1", "--algo=es"], "es"),
+        (["--algo", "ppo", "--algo", "es"], "es"),
+        (["--algo", "--seed", "1"], None),
         (["--algo"], None),
         (["--algorithm", "es"], None),
         ([], None),

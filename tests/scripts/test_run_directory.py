@@ -41,15 +41,23 @@ def test_a_file_is_no_run_directory(tmp_path):
     with pytest.raises(UsageError, match="is a file"):
         run_directory.choose(tmp_path / "file", "ppo", CONFIG)
     with pytest.raises(UsageError, match="cannot write to the run directory"):
-        run_directory.prepare(tmp_path / "file" / "below", "ppo", CONFIG)
+        run_directory.prepare(tmp_path / "file" / "below", "ppo", CONFIG, is_resumed=False)
 
 
 def test_what_is_run_is_written_down(tmp_path):
-    run_directory.prepare(tmp_path / "a" / "run", "ppo", CONFIG)
+    run_directory.prepare(tmp_path / "a" / "run", "ppo", CONFIG, is_resumed=False)
     told = json.loads((tmp_path / "a" / "run" / "config.json").read_text())
     assert told["algorithm"] == "ppo"
     assert told["config"]["env"] == "ALE/Pong-v5"
     assert told["shoal_version"]
+
+
+def test_of_two_runs_that_choose_one_folder_the_second_is_told(tmp_path):
+    run_directory.prepare(tmp_path, "ppo", CONFIG, is_resumed=False)
+    with pytest.raises(UsageError, match="another run has just started in"):
+        run_directory.prepare(tmp_path, "ppo", CONFIG, is_resumed=False)
+    run_directory.prepare(tmp_path, "es", CONFIG, is_resumed=True)
+    assert json.loads((tmp_path / "config.json").read_text())["algorithm"] == "es"
 
 
 def test_a_checkpoint_is_found_by_its_run_or_by_itself(tmp_path):
