@@ -22,6 +22,7 @@ from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch
 from ..rllib.config import AlgorithmConfig, ConfigError, require
 from ..rllib.modules import ActorCritic
+from ..rllib.normalization import ObservationNormalizer, RewardScaler, RunningMoments
 from ..rllib.schedules import linear
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class PPOConfig(AlgorithmConfig):
 
     normalize_advantages: bool = True
     """Shift and scale the advantages of each minibatch to mean 0 and deviation 1."""
+
+    normalize_observations: bool = False
+    """Shift and scale observations by the mean and deviation of all seen so far; for robots and the like."""
+
+    normalize_rewards: bool = False
+    """Divide the rewards that are learned from by the deviation of their discounted sum; where these are far from 1."""
 
     target_kl: float | None = None
     """Stop the passes of an iteration once an epoch's mean KL divergence from the old policy exceeds this."""
@@ -140,7 +147,14 @@ class PPO(Algorithm[PPOConfig]):
             device = learning.resolve_device(config.device)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        policy = ActorCritic(self.policy_spec(config.hidden_sizes), streams.weight_seed(config.seed))
+        spec = self.policy_spec(config.hidden_sizes)
+        self._moments = RunningMoments((spec.observation_size,)) if config.normalize_observations else None
+        self._reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
+        if self._moments is not None:
+            self.normalizers["observations"] = self._moments
+        if self._reward_scaler is not None:
+            self.normalizers["rewards"] = self._reward_scaler
+        policy = ActorCritic(spec, streams.weight_seed(config.seed))
         learning.use_threads(policy, config.minibatch_size)
         return learning.Learner(
             policy, ppo_loss, self._make_optimizer, device=device, max_grad_norm=config.max_grad_norm
@@ -160,8 +174,9 @@ class PPO(Algorithm[PPOConfig]):
         batch = self.collect(config.rollout_steps)
         collected = time.monotonic()
 
+        rewards, ends = batch.rewards, batch.terminated | batch.truncated
         advantages, returns = gae(
-            batch.rewards,
+            rewards if self._reward_scaler is None else self._reward_scaler(rewards, ends),
             batch.values,
             batch.next_values,
             batch.terminated,
@@ -173,6 +188,8 @@ class PPO(Algorithm[PPOConfig]):
         clip_range = config.clip_range * (linear(1.0, 0.0, progress) if config.anneal_clip_range else 1.0)
         self.learner.set_learning_rate(learning_rate)
         metrics = self._learn(batch, advantages, returns, clip_range)
+        if self._moments is not None:
+            self._moments.update(_rows(batch.observations))
         self.iteration += 1
         self.broadcast()
         learned = time.monotonic()
@@ -192,9 +209,12 @@ class PPO(Algorithm[PPOConfig]):
         import torch
 
         config = self.config
+        observations = _rows(batch.observations)
+        if self._moments is not None:  # the workers acted on what these same statistics gave
+            observations = ObservationNormalizer.of(self._moments)(observations)
         samples = self.learner.to_device(
             {
-                "observations": _rows(batch.observations),
+                "observations": observations,
                 "actions": _rows(batch.actions),
                 "log_probs": _rows(batch.log_probs),
                 "advantages": _rows(advantages),

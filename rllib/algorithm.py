@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from .env_runner import EnvRunner
 from .evaluation import Evaluation
 from .learner import Learner
 from .metrics import Window
+from .normalization import ObservationNormalizer, RewardScaler, RunningMoments
 from .policy import Policy
 from .weights import PolicySpec, Weights
 from .worker_set import WorkerSet
@@ -65,6 +67,8 @@ class Algorithm(abc.ABC, Generic[C]):
         self.episodes = 0  #: training episodes that ended so far
         self._returns = Window(EPISODE_WINDOW)
         self._lengths = Window(EPISODE_WINDOW)
+        #: statistics of observations and rewards that the algorithm keeps, by name; saved with it
+        self.normalizers: dict[str, RunningMoments | RewardScaler] = {}
         self._resumed_at = 0
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
         self.workers = WorkerSet(self._make_worker, config.num_workers)
@@ -115,7 +119,7 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def broadcast(self) -> None:
         """Put the learner's weights into the object store, once for all workers; they come with the next request."""
-        self._weights_ref = api.put(self.learner.weights(self.iteration))
+        self._weights_ref = api.put(self._weights())
 
     def report(self) -> dict[str, float]:
         """Progress: steps, iteration, episodes; mean return and length of the last episodes, NaN before the first."""
@@ -145,7 +149,7 @@ class Algorithm(abc.ABC, Generic[C]):
         Environments are not part of it: after ``restore`` they start new episodes, with seeds that the run has not
         used. Random streams need no state, see ``streams.py``.
         """
-        weights = self.learner.weights(self.iteration)
+        weights = self._weights()
         return Checkpoint(
             algorithm=self.name,
             config=to_dict(self.config),
@@ -157,6 +161,7 @@ class Algorithm(abc.ABC, Generic[C]):
                     "returns": np.array(self._returns.values, np.float64),
                     "lengths": np.array(self._lengths.values, np.float64),
                 },
+                **{_group(name): normalizer.arrays() for name, normalizer in self.normalizers.items()},
             },
             extra={"policy_spec": weights.spec.to_dict()},
         )
@@ -172,6 +177,14 @@ class Algorithm(abc.ABC, Generic[C]):
         weights = _weights_from(checkpoint)
         if weights.spec != self.learner.spec:
             raise CheckpointError(f"the checkpoint's policy is {weights.spec}, this run's is {self.learner.spec}")
+        saved = {name for name in ("observations", "rewards") if _group(name) in checkpoint.tensors}
+        if saved != set(self.normalizers):
+            raise CheckpointError(
+                f"the checkpoint normalises {' and '.join(sorted(saved)) or 'nothing'}, "
+                f"this run {' and '.join(sorted(self.normalizers)) or 'nothing'}"
+            )
+        for name, normalizer in self.normalizers.items():
+            normalizer.load(checkpoint.tensors[_group(name)])
         self.learner.load(weights.arrays, checkpoint.tensors["optimizer"])
         self.steps = int(checkpoint.counters["steps"])
         self.iteration = self._resumed_at = int(checkpoint.counters["iteration"])
@@ -194,6 +207,13 @@ class Algorithm(abc.ABC, Generic[C]):
         """Kill the workers. May be called twice."""
         self.workers.close()
 
+    def _weights(self) -> Weights:
+        weights = self.learner.weights(self.iteration)
+        moments = self.normalizers.get("observations")
+        if isinstance(moments, RunningMoments):
+            return replace(weights, normalizer=ObservationNormalizer.of(moments))
+        return weights
+
     def _make_worker(self, worker: int, replacement: int) -> Any:
         env_indices: Sequence[int] = self._shards[worker].tolist()
         return (
@@ -210,9 +230,18 @@ class Algorithm(abc.ABC, Generic[C]):
         )
 
 
+def _group(name: str) -> str:
+    return f"normalization_{name}"
+
+
 def _weights_from(checkpoint: Checkpoint) -> Weights:
     try:
         spec = PolicySpec.from_dict(checkpoint.extra["policy_spec"])
-        return Weights(int(checkpoint.counters["iteration"]), spec, checkpoint.tensors["policy"])
+        normalizer = None
+        if arrays := checkpoint.tensors.get(_group("observations")):
+            moments = RunningMoments((spec.observation_size,))
+            moments.load(arrays)
+            normalizer = ObservationNormalizer.of(moments)
+        return Weights(int(checkpoint.counters["iteration"]), spec, checkpoint.tensors["policy"], normalizer)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"the checkpoint of {checkpoint.algorithm!r} holds no policy: {error!r}") from error

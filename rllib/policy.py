@@ -23,6 +23,9 @@ from .weights import Weights
 BLOCK_ROWS = 8
 
 
+_Layers = list[tuple[np.ndarray, np.ndarray]]
+
+
 class Policy:
     """A policy that acts, and its critic, with fixed weights."""
 
@@ -33,17 +36,18 @@ class Policy:
         self._policy_layers = _layers(weights.arrays, "policy", depth)
         self._value_layers = _layers(weights.arrays, "value", depth)
         self._log_stds = weights.arrays.get("log_stds")
+        self._normalizer = weights.normalizer
 
     def parameters(self, observations: np.ndarray) -> np.ndarray:
         """Parameters of the action distribution, [N, P] float32, for observations [N, D]."""
-        outputs = _forward(self._policy_layers, observations)
+        outputs = self._forward(self._policy_layers, observations)
         if self._log_stds is None:
             return outputs
         return np.concatenate([outputs, np.broadcast_to(self._log_stds, outputs.shape)], axis=1)
 
     def values(self, observations: np.ndarray) -> np.ndarray:
         """The critic's estimates, [N] float32, for observations [N, D]."""
-        return _forward(self._value_layers, observations)[:, 0]
+        return self._forward(self._value_layers, observations)[:, 0]
 
     def act(
         self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None
@@ -66,8 +70,21 @@ class Policy:
             raise ValueError("a sampled action needs rng; give one, or ask for deterministic=True")
         return distribution.for_environment(distribution.sample(parameters, distribution.draw(rng, len(observations))))
 
-
-_Layers = list[tuple[np.ndarray, np.ndarray]]
+    def _forward(self, layers: _Layers, observations: np.ndarray) -> np.ndarray:
+        """[N, D] -> [N, outputs] float32."""
+        if self._normalizer is not None:
+            observations = self._normalizer(observations)
+        count, width = observations.shape
+        hidden = np.zeros((-(-count // BLOCK_ROWS), BLOCK_ROWS, width), np.float32)
+        hidden.reshape(-1, width)[:count] = observations
+        for weight, bias in layers[:-1]:
+            hidden = hidden @ weight
+            hidden += bias
+            np.tanh(hidden, out=hidden)
+        weight, bias = layers[-1]
+        outputs = hidden @ weight
+        outputs += bias
+        return outputs.reshape(-1, outputs.shape[-1])[:count]
 
 
 def _layers(arrays: Mapping[str, np.ndarray], net: str, depth: int) -> _Layers:
@@ -75,18 +92,3 @@ def _layers(arrays: Mapping[str, np.ndarray], net: str, depth: int) -> _Layers:
     return [
         (np.ascontiguousarray(arrays[f"{net}.{2 * i}.weight"].T), arrays[f"{net}.{2 * i}.bias"]) for i in range(depth)
     ]
-
-
-def _forward(layers: _Layers, observations: np.ndarray) -> np.ndarray:
-    """[N, D] -> [N, outputs] float32."""
-    count, width = observations.shape
-    hidden = np.zeros((-(-count // BLOCK_ROWS), BLOCK_ROWS, width), np.float32)
-    hidden.reshape(-1, width)[:count] = observations
-    for weight, bias in layers[:-1]:
-        hidden = hidden @ weight
-        hidden += bias
-        np.tanh(hidden, out=hidden)
-    weight, bias = layers[-1]
-    outputs = hidden @ weight
-    outputs += bias
-    return outputs.reshape(-1, outputs.shape[-1])[:count]

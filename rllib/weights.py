@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .distributions import Categorical, DiagonalGaussian, Distribution
+from .normalization import ObservationNormalizer
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,5 @@ class Weights:
 
     version: int  #: number of iterations learned before
     spec: PolicySpec
-    arrays: Mapping[str, np.ndarray]  #: float32; named as in the state_dict of ``modules.actor_critic``
+    arrays: Mapping[str, np.ndarray]  #: float32; named as in the state_dict of ``modules.ActorCritic.nets``
+    normalizer: ObservationNormalizer | None = None  #: what observations pass before the nets see them

@@ -139,6 +139,13 @@ class TestWithWorkers:
             assert metrics["learner/approx_kl"] == pytest.approx(0.0, abs=1e-6)
             assert metrics["learner/clip_fraction"] == 0.0
 
+    def test_the_learner_sees_observations_as_the_workers_did_while_the_statistics_move(self, toy):
+        algorithm = toy("Pendulum-v1", num_epochs=1, minibatch_size=10_000, normalize_observations=True)
+        for _ in range(4):
+            metrics = algorithm.step()
+            assert metrics["learner/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+            assert metrics["learner/approx_kl_k1"] == pytest.approx(0.0, abs=1e-6)
+
     def test_it_learns_to_match_the_sign(self, toy):
         algorithm = toy("shoal.envs.probes:Choice", learning_rate=0.01, total_steps=128 * 25)
         for _ in range(25):

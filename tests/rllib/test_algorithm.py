@@ -62,6 +62,26 @@ def test_the_number_of_workers_changes_nothing_to_the_last_bit(make):
     assert one.evaluate(7) == three.evaluate(7)
 
 
+def test_a_run_that_normalises_depends_on_no_number_of_workers_and_is_restored_with_its_statistics(make):
+    settings = {"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True}
+    one, two, heir = make(num_workers=1, **settings), make(num_workers=2, **settings), make(**settings)
+    for _ in range(3):
+        one.step()
+        two.step()
+    same(arrays_of(one), arrays_of(two))
+    assert arrays_of(one)["normalization_observations"]["count"] == one.steps
+    assert one.evaluate(2) == play("Pendulum-v1", PPO.policy_from(one.checkpoint()), 2, seed=0)
+    heir.restore(one.checkpoint())
+    same(arrays_of(one), arrays_of(heir))
+    assert heir.evaluate(2) == one.evaluate(2)
+
+
+def test_a_run_cannot_go_on_with_other_normalisation(make):
+    plain, normalising = make(), make(normalize_observations=True)
+    with pytest.raises(CheckpointError, match="the checkpoint normalises nothing, this run observations"):
+        normalising.restore(plain.checkpoint())
+
+
 def test_the_seed_changes_everything(make):
     first, same_seed, other = make(seed=1), make(seed=1), make(seed=2)
     for algorithm in (first, same_seed, other):

@@ -6,6 +6,7 @@ import torch
 
 from shoal.rllib.distributions import Categorical, DiagonalGaussian
 from shoal.rllib.modules import ActorCritic
+from shoal.rllib.normalization import ObservationNormalizer, RunningMoments
 from shoal.rllib.policy import Policy
 from shoal.rllib.weights import PolicySpec, Weights
 
@@ -59,6 +60,20 @@ def test_a_row_has_the_same_bits_whatever_batch_it_is_in(spec):
         np.testing.assert_array_equal(policy.values(observations[rows]), values[rows])
         np.testing.assert_array_equal(spec.distribution.sample(there, noise[rows]), actions[rows])
         np.testing.assert_array_equal(spec.distribution.log_prob(there, actions[rows]), log_probs[rows])
+
+
+def test_observations_pass_the_normaliser_before_both_nets():
+    _, policy = learned(SPECS[0])
+    moments = RunningMoments((4,))
+    moments.update(np.random.default_rng(0).normal(3.0, 5.0, (100, 4)))
+    normalizer = ObservationNormalizer.of(moments)
+    network, _ = learned(SPECS[0])
+    arrays = {name: tensor.detach().numpy() for name, tensor in network.nets.state_dict().items()}
+    normalizing = Policy(Weights(0, SPECS[0], arrays, normalizer))
+    observations = np.random.default_rng(1).normal(3.0, 5.0, (9, 4)).astype(np.float32)
+    normalized = normalizer(observations)
+    np.testing.assert_array_equal(normalizing.parameters(observations), policy.parameters(normalized))
+    np.testing.assert_array_equal(normalizing.values(observations), policy.values(normalized))
 
 
 def test_deterministic_actions_are_the_likeliest_and_need_no_stream():

@@ -1,0 +1,117 @@
+"""Bringing observations and rewards to a common size, by statistics of all that the run has seen. Pure numpy.
+
+The statistics live on the driver and are updated once for each batch, in the order of the copies; rollout workers get
+a frozen ``ObservationNormalizer`` with the weights. So acting and learning see the same numbers, evaluation is frozen
+by construction, and the number of workers changes nothing.
+
+Observations are shifted and scaled; rewards only scaled, by the deviation of the discounted return that they add up
+to (Engstrom et al. 2020: matters as much as the clipped loss does). Both are cut at 10 deviations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Deviations at which normalised observations and rewards are cut: OpenAI baselines' number, kept by everyone since.
+LIMIT = 10.0
+_EPSILON = 1e-8
+
+
+class RunningMoments:
+    """Mean and variance of a stream of rows, in float64.
+
+    Args:
+      shape: Of one row.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = 0
+        self.mean = np.zeros(shape, np.float64)
+        self._squares = np.zeros(shape, np.float64)  # sum of squared distances from the mean
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Population variance; 1 before the first row, so that nothing is scaled then."""
+        return self._squares / self.count if self.count else np.ones_like(self._squares)
+
+    def update(self, rows: np.ndarray) -> None:
+        """Count rows [N, *shape], by the pairwise formula of Chan, Golub and LeVeque 1979, eq. 2.1."""
+        rows = rows.astype(np.float64)
+        mean = rows.mean(axis=0)
+        apart = mean - self.mean
+        total = self.count + len(rows)
+        self._squares += np.square(rows - mean).sum(axis=0) + np.square(apart) * (self.count * len(rows) / total)
+        self.mean = self.mean + apart * (len(rows) / total)
+        self.count = total
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state, for a checkpoint."""
+        return {"count": np.array(self.count), "mean": self.mean.copy(), "squares": self._squares.copy()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what ``arrays`` gave, bit for bit."""
+        self.count = int(arrays["count"])
+        self.mean, self._squares = arrays["mean"].copy(), arrays["squares"].copy()
+
+
+@dataclass(frozen=True)
+class ObservationNormalizer:
+    """A frozen shift and scale of observations."""
+
+    mean: np.ndarray  #: [D] float32
+    scale: np.ndarray  #: [D] float32, 1 / deviation
+
+    @classmethod
+    def of(cls, moments: RunningMoments) -> ObservationNormalizer:
+        """As the statistics stand now."""
+        scale = 1.0 / np.sqrt(moments.variance + _EPSILON)
+        return cls(moments.mean.astype(np.float32), scale.astype(np.float32))
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Observations [..., D] with mean 0 and deviation 1, float32, cut at +-LIMIT."""
+        normalized: np.ndarray = ((observations - self.mean) * self.scale).clip(-LIMIT, LIMIT)
+        return normalized
+
+
+class RewardScaler:
+    """Divides rewards by the deviation of the discounted return so far.
+
+    Args:
+      num_envs: B.
+      gamma: Discount.
+    """
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        self._gamma = gamma
+        self._returns = np.zeros(num_envs, np.float64)
+        self._moments = RunningMoments(())
+
+    def __call__(self, rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Count a rollout's rewards and scale them.
+
+        Args:
+          rewards: [T, B].
+          ends: [T, B] bool, where an episode ended: the next row's return starts from nothing.
+
+        Returns:
+          [T, B] float32, cut at +-LIMIT.
+        """
+        returns = np.empty(rewards.shape, np.float64)
+        for t in range(len(rewards)):
+            returns[t] = self._returns = self._returns * self._gamma + rewards[t]
+            self._returns = np.where(ends[t], 0.0, self._returns)
+        self._moments.update(returns.reshape(-1))
+        scaled = rewards / np.sqrt(self._moments.variance + _EPSILON)
+        return scaled.clip(-LIMIT, LIMIT).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The statistics, for a checkpoint."""
+        return self._moments.arrays()
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what ``arrays`` gave, bit for bit. Returns start from nothing, as a resumed run's episodes do."""
+        self._moments.load(arrays)
+        self._returns = np.zeros_like(self._returns)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from shoal.rllib.normalization import ObservationNormalizer, RewardScaler, RunningMoments
+
+
+def streamed(rows, *cuts):
+    moments = RunningMoments(rows.shape[1:])
+    for part in np.split(rows, cuts):
+        moments.update(part)
+    return moments
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_moments_of_a_stream_are_those_of_all_its_rows_together(seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(1e3, 5.0, (200, 3))
+    moments = streamed(rows, *sorted(rng.choice(np.arange(1, 200), 6, replace=False)))
+    assert moments.count == 200
+    np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(moments.variance, rows.var(axis=0), rtol=1e-9)
+
+
+def test_observations_get_mean_zero_and_deviation_one():
+    rows = np.random.default_rng(0).normal([5.0, -300.0], [0.1, 40.0], (5_000, 2)).astype(np.float32)
+    normalized = ObservationNormalizer.of(streamed(rows))(rows)
+    assert normalized.dtype == np.float32
+    np.testing.assert_allclose(normalized.mean(axis=0), 0.0, atol=1e-3)
+    np.testing.assert_allclose(normalized.std(axis=0), 1.0, atol=1e-3)
+
+
+def test_before_the_first_row_observations_pass_and_far_ones_are_cut():
+    normalizer = ObservationNormalizer.of(RunningMoments((2,)))
+    np.testing.assert_allclose(normalizer(np.array([[3.0, -40.0]], np.float32)), [[3.0, -10.0]], rtol=1e-6)
+
+
+def test_a_normaliser_is_frozen_when_the_statistics_move_on():
+    moments = streamed(np.array([[1.0], [3.0]]))
+    normalizer = ObservationNormalizer.of(moments)
+    moments.update(np.array([[100.0]]))
+    assert normalizer(np.array([[3.0]], np.float32)).item() == pytest.approx(1.0)
+
+
+def test_rewards_are_divided_by_the_deviation_of_the_literal_discounted_returns():
+    rng = np.random.default_rng(1)
+    rewards, ends = rng.normal(0.0, 3.0, (60, 2)), rng.random((60, 2)) < 0.1
+    gamma, returns = 0.9, []
+    for b in range(2):
+        for t in range(60):
+            start = max([s + 1 for s in range(t) if ends[s, b]], default=0)
+            returns.append(sum(gamma ** (t - s) * rewards[s, b] for s in range(start, t + 1)))
+    scaled = RewardScaler(2, gamma)(rewards, ends)
+    np.testing.assert_allclose(scaled, np.clip(rewards / np.std(returns), -10, 10), rtol=1e-5)
+
+
+def test_returns_go_on_over_the_edge_between_rollouts():
+    rng = np.random.default_rng(2)
+    rewards, ends = rng.normal(0.0, 3.0, (40, 2)), rng.random((40, 2)) < 0.1
+    whole, parts = RewardScaler(2, 0.9), RewardScaler(2, 0.9)
+    whole(rewards, ends)
+    parts(rewards[:17], ends[:17])
+    parts(rewards[17:], ends[17:])
+    for name, array in whole.arrays().items():
+        np.testing.assert_allclose(parts.arrays()[name], array, rtol=1e-9, err_msg=name)
+
+
+def test_a_scaler_that_takes_over_anothers_arrays_goes_on_bit_for_bit_with_new_episodes():
+    rewards, ends = np.random.default_rng(3).normal(0.0, 3.0, (40, 2)), np.zeros((40, 2), bool)
+    ends[19] = True
+    scaler, heir = RewardScaler(2, 0.9), RewardScaler(2, 0.9)
+    scaler(rewards[:20], ends[:20])
+    heir(rewards[30:], ends[30:])
+    heir.load(scaler.arrays())
+    np.testing.assert_array_equal(heir(rewards[20:], ends[20:]), scaler(rewards[20:], ends[20:]))
