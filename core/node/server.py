@@ -156,8 +156,8 @@ class NodeServer:
     def _drain_orphans(self) -> bool:
         """Take back the slabs of dead workers in which nothing lives any more; whether there were any.
 
-        Owners free objects there by a store into shared memory, which nobody hears of: so look, when a worker has died and when
-        memory is wanted. (A large object's region comes back by ReleaseRegion, whoever held it.)
+        Owners free objects there by a store into shared memory, which nobody hears of: so look, when a worker has died
+        and when memory is wanted. (A large object's region comes back by ReleaseRegion, whoever held it.)
         """
         empty = [offset for offset, memory in self._orphans.items() if _is_empty(memory)]
         for offset in empty:

@@ -25,11 +25,13 @@ class Interrupts:
         self._depth_when_opened = 0
         self._held: tuple[int, FrameType | None] | None = None
         self._previous: Any = None
+        self._installed = False
         self._main = threading.main_thread()
 
     @property
     def installed(self) -> bool:
-        return self._previous is not None
+        """Whether SIGINT comes here."""
+        return self._installed
 
     def install(self) -> None:
         """Take over SIGINT, if it has a Python handler and this is the main thread."""
@@ -37,14 +39,15 @@ class Interrupts:
             previous = signal.getsignal(signal.SIGINT)
             if callable(previous):
                 self._previous = previous
+                self._installed = True
                 signal.signal(signal.SIGINT, self._on_signal)
 
     def remove(self) -> None:
-        """Give SIGINT back, unless somebody else has taken it meanwhile."""
-        if self._previous is not None and threading.current_thread() is self._main:
+        """Give SIGINT back; if somebody else has taken it meanwhile, go on passing it through for them."""
+        if self._installed and threading.current_thread() is self._main:
+            self._installed = False
             if signal.getsignal(signal.SIGINT) == self._on_signal:
                 signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
 
     def open(self) -> None:
         """Let SIGINT strike at once, also what was held so far, until `shut`."""

@@ -5,6 +5,7 @@ no hand-over between threads on the synchronous path, which costs 140 us of a 26
 
     a thread that waits (in get, or a worker without work)   drives: `drive_until(done)`
     user code that runs                                      posts: appends to a deque, no lock
+    it posts, and another thread drives                      that thread is woken out of poll
     nobody has driven for `background_s`                     the background thread drives, blocked in poll
     a thread wants to wait meanwhile                         interrupts the background thread and takes the lock
     two threads wait                                         one drives, the other sleeps on a condition and is told
@@ -119,7 +120,9 @@ class Loop:
         self._background.start()
 
     def close(self) -> None:
-        """Stop the background thread and close the wake pipe; the endpoint is its owner's."""
+        """Stop the background thread and close the wake pipe; the endpoint is its owner's. Twice is harmless."""
+        if self._closed:
+            return
         self._closed = True
         self._wake()
         with self._background_wake:
@@ -142,16 +145,15 @@ class Loop:
     def submit(self, function: Callable[[Any], None], argument: Any) -> None:
         """`post`, for what must reach the wire soon: wakes the background thread, or flushes when nobody drives."""
         self.posts.append((function, argument))
-        if self._background_drives:
-            if not self._woken:
-                self._wake()
+        if self._drive.locked():
+            self._wake()
         elif len(self.posts) >= _POSTS_PER_FLUSH or time.monotonic() - self._flushed_at > 0.001:
             # The first post after a pause goes out at once, those that follow gather: the caller may be about to wait,
             # and will # flush them itself, or post a thousand more.
             self.flush()
 
     def flush(self) -> None:
-        """Work off posts and messages now, if no other thread is at it."""
+        """Work off posts and messages now, or have the thread that drives do so."""
         with self._interrupts:
             if self._drive.acquire(blocking=False):
                 try:
@@ -159,6 +161,8 @@ class Loop:
                         self._tick(0.0)
                 finally:
                     self._release()
+            elif self.posts:
+                self._wake()
 
     def drive_until(self, done: Callable[[], Any], timeout_s: float | None = None) -> bool:
         """Wait until `done()` is true; the calling thread does the process's I/O meanwhile.
@@ -191,7 +195,7 @@ class Loop:
             if left is not None and left <= 0:
                 self._tick(0.0)
                 return
-            self._tick(left)
+            self._tick(left, done)
 
     # ---- for the driver (handlers, posted calls)
 
@@ -225,6 +229,8 @@ class Loop:
                 # The driver looks at `_waiting` after every tick and when it leaves, and tells us under the condition's
                 # lock, which we hold until we sleep: a change between this check and the wait cannot be missed.
                 if not done() and self._drive.locked():
+                    if self.posts:
+                        self._wake()  # what we wait for may begin with them
                     left = None if deadline is None else max(0.0, deadline - time.monotonic())
                     self._progress.wait(left)
             finally:
@@ -272,6 +278,9 @@ class Loop:
         return self._closed or self._wanted > 0
 
     def _wake(self) -> None:
+        """End the driver's wait in poll. Once is enough until it has been noticed."""
+        if self._woken:
+            return
         self._woken = True
         try:
             os.write(self._wake_write, b"\0")
@@ -280,15 +289,20 @@ class Loop:
 
     # ---- one tick
 
-    def _tick(self, timeout_s: float | None) -> None:
-        """Posts, timers, sending; wait for something; receiving, posts, sending. With the drive lock held."""
+    def _tick(self, timeout_s: float | None, done: Callable[[], Any] | None = None) -> None:
+        """Posts, timers, sending; wait for something; receiving, posts, sending. With the drive lock held.
+
+        Args:
+          timeout_s: longest wait; None waits for ever.
+          done: what the caller waits for; posts and timers may bring it about, and then there is nothing to wait for.
+        """
         self._work_off_posts()
         timeout_s = self._run_timers(timeout_s)
         self._before_flush()
         if self._endpoint.pending:
             self._endpoint.flush()
             self._flushed_at = time.monotonic()
-        if self.posts:
+        if self.posts or (done is not None and done()):
             timeout_s = 0.0
         ready = self._poll(timeout_s)
         if not ready:
@@ -299,8 +313,10 @@ class Loop:
                 for peer, message in self._endpoint.receive():
                     handlers[type(message)](peer, message)
             elif source == self._wake_read:
-                self._woken = False
+                # In this order: a poster that still sees the flag has posted before the posts are worked off below; one
+                # that sees it cleared writes a byte that is not drained here.
                 self._drain_wake_pipe()
+                self._woken = False
             elif source in self._watched:
                 self._watched[source]()
         self._work_off_posts()

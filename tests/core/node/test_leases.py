@@ -1,0 +1,158 @@
+"""The node's book of resources: nothing is lost, nobody starves, blocked tasks give their CPU back."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from shoal.core.node.leases import Infeasible, LeaseTable
+
+CPU = 10_000
+A, B = b"a" * 12, b"b" * 12
+
+
+def table(cpus: int = 2, **others: int) -> LeaseTable:
+    return LeaseTable({"CPU": cpus * CPU, **others}, task_limit=16)
+
+
+def worker(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
+def grant_all(leases: LeaseTable, first: int = 0) -> list[bytes]:
+    """Give an idle worker to every reservation; returns the owners in order."""
+    owners = []
+    leases.admit()
+    while leases.unstaffed:
+        owners.append(leases.assign(worker(first + len(owners))).owner)
+    return owners
+
+
+def test_as_many_are_granted_as_resources_allow():
+    leases = table(2)
+    leases.demand(A, 0, {"CPU": CPU}, 5)
+    assert grant_all(leases) == [A, A]
+    assert leases.available["CPU"] == 0
+    leases.release(worker(0))
+    assert grant_all(leases, 10) == [A]
+
+
+def test_owners_take_turns():
+    leases = table(4)
+    leases.demand(A, 0, {"CPU": CPU}, 10)
+    leases.demand(B, 0, {"CPU": CPU}, 10)
+    assert sorted(grant_all(leases)) == [A, A, B, B]
+
+
+def test_a_demand_that_does_not_fit_now_does_not_hold_up_others():
+    leases = table(2, GPU=CPU)
+    leases.demand(A, 0, {"CPU": CPU, "GPU": CPU}, 2)
+    leases.demand(B, 0, {"CPU": CPU}, 2)
+    assert sorted(grant_all(leases)) == [A, B]
+
+
+def test_the_last_word_counts_and_zero_withdraws():
+    leases = table(2)
+    leases.demand(A, 0, {"CPU": CPU}, 5)
+    leases.demand(A, 0, {"CPU": CPU}, 1)
+    assert grant_all(leases) == [A]
+    leases.demand(A, 0, {"CPU": CPU}, 5)
+    leases.admit()
+    assert leases.unstaffed == 1
+    leases.demand(A, 0, {"CPU": CPU}, 0)
+    assert leases.unstaffed == 0
+    assert leases.available["CPU"] == CPU
+
+
+def test_what_can_never_be_is_refused_with_demand_and_total():
+    with pytest.raises(Infeasible, match="needs CPU 3, this machine has CPU 2"):
+        table(2).demand(A, 0, {"CPU": 3 * CPU}, 1)
+    with pytest.raises(Infeasible, match="needs GPU 1"):
+        table(2).demand_actor(b"actor", A, {}, {"GPU": CPU})
+
+
+def test_a_blocked_task_lends_its_cpu_and_takes_it_back():
+    leases = table(1, GPU=CPU)
+    leases.demand(A, 0, {"CPU": CPU, "GPU": CPU}, 1)
+    grant_all(leases)
+    leases.block(worker(0), blocked=True)
+    leases.block(worker(0), blocked=True)  # twice is once
+    assert leases.available == {"CPU": CPU, "GPU": 0}, "the GPU stays"
+    leases.demand(B, 0, {"CPU": CPU}, 1)
+    assert grant_all(leases, 5) == [B]
+    leases.block(worker(0), blocked=False)
+    assert leases.available["CPU"] == -CPU
+    leases.release(worker(5))
+    leases.release(worker(0))
+    assert leases.available == leases.total
+
+
+def test_actors_keep_their_cpu_while_they_wait():
+    leases = table(1)
+    leases.demand_actor(b"actor", A, {"CPU": CPU}, {"CPU": CPU})
+    grant_all(leases)
+    leases.block(worker(0), blocked=True)
+    assert leases.available["CPU"] == 0
+
+
+def test_tasks_without_resources_do_not_get_a_process_each():
+    leases = LeaseTable({"CPU": CPU}, task_limit=3)
+    leases.demand(A, 0, {}, 1000)
+    assert len(grant_all(leases)) == 3
+    leases.block(worker(0), blocked=True)
+    assert len(grant_all(leases, 10)) == 1, "one that waits does not count"
+
+
+def test_the_death_of_an_owner_takes_its_demands_and_names_its_workers():
+    leases = table(3)
+    leases.demand(A, 0, {"CPU": CPU}, 1)
+    grant_all(leases)
+    leases.demand(A, 1, {"CPU": CPU}, 1)
+    leases.admit()
+    assert leases.owner_died(A) == [worker(0)]
+    leases.release(worker(0))
+    assert leases.available == leases.total
+    assert leases.unstaffed == 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_resources_always_add_up(seed):  # noqa: C901  a random walk
+    rng = random.Random(seed)
+    leases = LeaseTable({"CPU": 4 * CPU, "GPU": 2 * CPU}, task_limit=6)
+    idle, busy, serial = [], [], 0
+    shapes = [{"CPU": CPU}, {"CPU": CPU // 2}, {"CPU": 2 * CPU, "GPU": CPU}, {}]
+    for _ in range(400):
+        event = rng.randrange(7)
+        owner = rng.choice([A, B])
+        if event == 0:
+            key = rng.randrange(len(shapes))
+            leases.demand(owner, key, shapes[key], rng.randrange(4))
+        elif event == 1:
+            serial += 1
+            leases.demand_actor(serial.to_bytes(16, "big"), owner, rng.choice(shapes), {"CPU": CPU})
+        elif event == 2 and serial:
+            leases.withdraw_actor(rng.randrange(1, serial + 1).to_bytes(16, "big"))
+        elif event == 3 and busy:
+            leases.block(rng.choice(busy), blocked=rng.random() < 0.5)
+        elif event == 4 and busy:
+            leases.release(busy.pop(rng.randrange(len(busy))))
+        elif event == 5:
+            for doomed in leases.owner_died(owner):
+                leases.release(doomed)
+                busy.remove(doomed)
+        leases.admit()
+        while leases.unstaffed and rng.random() < 0.8:
+            serial += 1
+            idle.append(worker(serial))
+            leases.assign(idle.pop())
+            busy.append(worker(serial))
+        assert set(leases.leases) == set(busy)
+        held = {"CPU": 0, "GPU": 0}
+        for lease in leases.leases.values():
+            for name, amount in lease.reservation.shape.items():
+                held[name] += 0 if lease.blocked and name == "CPU" else amount
+        for reservation in leases._reserved:
+            for name, amount in reservation.shape.items():
+                held[name] += amount
+        assert {name: leases.available[name] + held[name] for name in held} == leases.total

@@ -1,0 +1,62 @@
+"""Which worker processes exist and what they are doing."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from shoal.core.lifecycle import InvalidTransition
+from shoal.core.node.pool import WorkerPool, describe_status
+
+ONE, TWO, THREE = b"1" * 12, b"2" * 12, b"3" * 12
+
+
+def pool_of(*workers: bytes) -> WorkerPool:
+    pool = WorkerPool()
+    for worker in workers:
+        pool.started(worker)
+        pool.registered(worker, 0.0)
+    return pool
+
+
+def test_the_worker_that_ran_last_is_taken_first():
+    pool = pool_of(ONE, TWO)
+    assert pool.take_idle() == TWO
+    pool.put_back(TWO, 1.0)
+    assert pool.take_idle() == TWO
+    assert pool.take_idle() == ONE
+    assert pool.take_idle() is None
+
+
+def test_a_worker_counts_as_starting_until_it_registers_or_dies():
+    pool = WorkerPool()
+    pool.started(ONE)
+    pool.started(TWO)
+    assert pool.starting == 2
+    pool.registered(ONE, 0.0)
+    assert pool.starting == 1
+    assert pool.reaped(TWO).life.state == "DEAD"
+    assert pool.starting == 0
+    assert pool.reaped(TWO) is None
+
+
+def test_surplus_workers_leave_when_they_have_been_idle_long_enough():
+    pool = pool_of(ONE, TWO, THREE)
+    pool.take_idle()
+    pool.put_back(THREE, 10.0)
+    assert pool.surplus(keep=1, idle_before_s=5.0) == [ONE, TWO]
+    assert pool.take_idle() == THREE
+    assert pool.take_idle() is None
+    pool.put_back(ONE, 11.0)  # on its way out: it gets no more work
+    assert pool.take_idle() is None
+
+
+def test_a_worker_that_was_not_taken_cannot_be_put_back():
+    with pytest.raises(InvalidTransition, match="returned"):
+        pool_of(ONE).put_back(ONE, 1.0)
+
+
+def test_a_wait_status_reads_as_signal_or_code():
+    assert describe_status(signal.SIGKILL) == "signal SIGKILL (9)"
+    assert describe_status(3 << 8) == "exit code 3"

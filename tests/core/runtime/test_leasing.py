@@ -1,0 +1,204 @@
+"""The owner's side of leases, without a process: batches, fair shares, returns, deaths."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from shoal.core.protocol.messages import RunTask
+from shoal.core.runtime.leasing import Leasing
+from shoal.core.runtime.tasks import Submission
+
+SHORT, LONG = b"short", b"long"
+
+
+class Bench:
+    """A Leasing whose messages are written down."""
+
+    def __init__(self) -> None:
+        self.pushed: list[tuple[bytes, bytes]] = []
+        self.demands: list[int] = []
+        self.given_back: list[bytes] = []
+        self.looks: list[tuple[bytes, float]] = []
+        self.leasing = Leasing(
+            pipeline_s=0.005,
+            pipeline_tasks=100,
+            lease_idle_s=0.05,
+            push=lambda worker, submission: self.pushed.append((worker, submission.task_id)),
+            demand=lambda key, shape, wanted: self.demands.append(wanted),
+            give_back=self.given_back.append,
+            look_later=lambda worker, delay_s: self.looks.append((worker, delay_s)),
+        )
+        self.key = self.leasing.key({"CPU": 10_000})
+        self.serial = 0
+
+    def submit(self, count: int, function: bytes = SHORT) -> list[bytes]:
+        ids = []
+        for _ in range(count):
+            self.serial += 1
+            task_id = self.serial.to_bytes(24, "big")
+            message = RunTask(task_id, function, "f", (-1, b"", 0), b"", [], 1, [])
+            self.leasing.enqueue(Submission(message, "f", [], [], [], shape=self.key))
+            ids.append(task_id)
+        self.leasing.settle()
+        return ids
+
+    def learn(self, function: bytes, duration_s: float) -> None:
+        """Have a worker report this run time."""
+        self.leasing.granted(self.key, b"teacher", 0.0)
+        (task_id,) = self.submit(1, function)
+        self.leasing.done(b"teacher", task_id, duration_s, 0.0)
+        self.leasing.idle_check(b"teacher", 1.0)
+        self.pushed.clear()
+        self.given_back.clear()
+        self.demands.clear()
+
+
+def test_a_function_that_was_never_measured_is_sent_one_at_a_time():
+    bench = Bench()
+    bench.submit(10)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    assert len(bench.pushed) == 1
+
+
+def test_short_tasks_go_in_batches_shared_between_workers():
+    bench = Bench()
+    bench.learn(SHORT, 10e-6)
+    bench.leasing.granted(bench.key, b"w1", 0.0)
+    bench.leasing.granted(bench.key, b"w2", 0.0)
+    bench.submit(60)
+    assert Counter(worker for worker, _ in bench.pushed) == {b"w1": 30, b"w2": 30}
+
+
+def test_a_batch_holds_no_more_than_the_window_of_time_and_number():
+    bench = Bench()
+    bench.learn(SHORT, 0.001)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    bench.submit(1000)
+    assert 4 <= len(bench.pushed) <= 6  # 5 ms of tasks of 1 ms
+    bench = Bench()
+    bench.learn(SHORT, 1e-6)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    bench.submit(1000)
+    assert len(bench.pushed) == 100
+
+
+def test_demand_is_told_when_it_begins_grows_and_ends():
+    bench = Bench()
+    bench.submit(1)
+    bench.submit(1)
+    bench.submit(1)
+    assert bench.demands == [1, 3]
+    bench.leasing.granted(bench.key, b"w1", 0.0)
+    bench.leasing.granted(bench.key, b"w2", 0.0)
+    bench.leasing.granted(bench.key, b"w3", 0.0)
+    bench.leasing.settle()
+    assert bench.leasing.waiting == 0
+    assert len(bench.pushed) == 3
+
+
+def test_tasks_behind_a_long_one_come_back_in_order_and_go_elsewhere():
+    bench = Bench()
+    bench.learn(SHORT, 10e-6)
+    bench.leasing.granted(bench.key, b"w1", 0.0)
+    ids = bench.submit(10)
+    bench.leasing.returned(b"w1", ids[1:])
+    bench.leasing.settle()
+    assert bench.leasing.waiting == 9, "its worker is stalled and gets nothing"
+    bench.pushed.clear()
+    bench.leasing.granted(bench.key, b"w2", 0.0)
+    assert [task for _, task in bench.pushed] == ids[1:]
+    assert bench.leasing.done(b"w1", ids[0], 1.0, 1.0).task_id == ids[0]
+
+
+def test_an_idle_worker_is_kept_for_a_while_and_then_returned():
+    bench = Bench()
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    (task_id,) = bench.submit(1)
+    bench.leasing.done(b"w", task_id, 1e-5, 0.01)
+    bench.leasing.idle_check(b"w", 0.03)
+    assert bench.given_back == []
+    bench.leasing.idle_check(b"w", 0.07)
+    assert bench.given_back == [b"w"]
+    bench.leasing.idle_check(b"w", 9.0)
+    assert bench.given_back == [b"w"]
+
+
+def test_a_dead_worker_gives_its_tasks_back_oldest_first():
+    bench = Bench()
+    bench.learn(SHORT, 10e-6)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    ids = bench.submit(5)
+    bench.leasing.done(b"w", ids[0], 1e-5, 0.0)
+    assert [s.task_id for s in bench.leasing.worker_died(b"w")] == ids[1:]
+    assert bench.leasing.worker_died(b"w") == []
+    assert bench.leasing.done(b"w", ids[1], 1e-5, 0.0) is None, "an answer after the death is nobody's"
+
+
+def test_a_refused_shape_fails_what_waits_for_it():
+    bench = Bench()
+    ids = bench.submit(3)
+    assert [s.task_id for s in bench.leasing.refused(bench.key)] == ids
+    assert bench.leasing.waiting == 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_task_is_run_exactly_once_whatever_workers_do(seed):  # noqa: C901  a random walk
+    rng = random.Random(seed)
+    bench = Bench()
+    at: dict[bytes, list[bytes]] = {}
+    finished: Counter[bytes] = Counter()
+    submitted: list[bytes] = []
+    workers, serial, read = [], 0, 0
+    for step in range(600):
+        event = rng.randrange(8)
+        if event <= 1 and step < 400:
+            submitted += bench.submit(rng.randrange(1, 20), rng.choice([SHORT, LONG]))
+        elif event == 2 and len(workers) < 4:
+            serial += 1
+            workers.append(serial.to_bytes(12, "big"))
+            at[workers[-1]] = []
+            bench.leasing.granted(bench.key, workers[-1], step)
+        elif event == 3 and workers and step < 400:
+            dead = workers.pop(rng.randrange(len(workers)))
+            for submission in reversed(bench.leasing.worker_died(dead)):
+                bench.leasing.requeue(submission)
+            del at[dead]
+        elif event == 4 and workers:
+            worker = rng.choice(workers)
+            if len(at[worker]) > 1:
+                bench.leasing.returned(worker, at[worker][1:])
+                del at[worker][1:]
+        elif event == 5 and workers:
+            bench.leasing.idle_check(rng.choice(workers), step + 1e6)
+        elif workers:
+            worker = rng.choice(workers)
+            if at[worker]:
+                task_id = at[worker].pop(0)
+                bench.leasing.done(worker, task_id, rng.choice([1e-5, 1e-3, 1.0]), step)
+                finished[task_id] += 1
+        bench.leasing.settle()
+        for worker, task_id in bench.pushed[read:]:
+            at[worker].append(task_id)
+        read = len(bench.pushed)
+        for worker in bench.given_back:
+            assert not at.pop(worker)
+            workers.remove(worker)
+        bench.given_back.clear()
+    while any(at.values()) or bench.leasing.waiting:
+        if not workers:
+            workers.append(b"last worker!")
+            at[workers[-1]] = []
+            bench.leasing.granted(bench.key, workers[-1], 1e6)
+        for worker in workers:
+            for task_id in at[worker]:
+                bench.leasing.done(worker, task_id, 1e-5, 1e6)
+                finished[task_id] += 1
+            at[worker] = []
+        bench.leasing.settle()
+        for worker, task_id in bench.pushed[read:]:
+            at[worker].append(task_id)
+        read = len(bench.pushed)
+    assert finished == Counter(submitted)
