@@ -50,7 +50,10 @@ def send(sock: socket.socket, message: Message) -> None:
 
 def receive(sock: socket.socket) -> Message | None:
     """The next message; None when the other side is gone."""
-    packet = sock.recv(_PACKET_BYTES)
+    try:
+        packet = sock.recv(_PACKET_BYTES)
+    except ConnectionResetError:
+        return None  # it ended with messages of ours unread
     return codec.decode([packet])[0] if packet else None
 
 
