@@ -38,3 +38,9 @@ __all__ = [
 
 # So that `import shoal.exceptions` and `from shoal.exceptions import GetTimeoutError` work, as in Ray.
 sys.modules[f"{__name__}.exceptions"] = exceptions
+
+# Tracebacks, reprs and documentation name what users import, not the file that it happens to be kept in.
+for _name in __all__:
+    if _name != "exceptions":
+        globals()[_name].__module__ = __name__
+del _name

@@ -1,4 +1,4 @@
-"""One session for the whole folder: a shared one also shows what earlier tests leave behind."""
+"""One session for each file of this folder: a shared one also shows what earlier tests leave behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import shoal
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024)
     yield
