@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, overload
 
-from . import ids
+from . import ids, refs as refs_module
 from .cluster import start
 from .config import from_environment
 from .engines import current
@@ -20,6 +20,7 @@ from .engines.native import NativeEngine
 from .refs import ObjectRef
 from .remote import ActorHandle, identity_of, remote, weak_handle
 from .resources import ResourceSet
+from .runtime import context
 from .runtime.process import Process
 
 __all__ = [
@@ -239,5 +240,13 @@ def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def _forget_session() -> None:
+    """In a process that was forked from this one: the session is its parent's. It may start one of its own."""
+    current.forget_in_fork()
+    refs_module.connect(None)
+    context.enter(None)
+
+
 current.on_demand(init)
+os.register_at_fork(after_in_child=_forget_session)
 atexit.register(shutdown)

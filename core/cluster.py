@@ -71,6 +71,7 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
         config=config,
     )
     ready_read, ready_write = os.pipe()
+    zygote: subprocess.Popen[bytes] | None = None
     try:
         zygote = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(path=session.path), "shoal-zygote"],
@@ -87,6 +88,9 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
         _await_ready(ready_read, cluster)
         return cluster
     except BaseException:
+        if zygote is not None:
+            zygote.kill()  # the kernel kills its children
+            zygote.wait()
         shutil.rmtree(directory, ignore_errors=True)
         arena.close()
         raise
@@ -99,8 +103,6 @@ def _await_ready(ready_fd: int, cluster: Cluster) -> None:
     poll = select.poll()
     poll.register(ready_fd, select.POLLIN)
     if not poll.poll(int(timeout_s * 1000)):
-        cluster.zygote.kill()
-        cluster.zygote.wait()
         raise SessionError(f"the session's processes did not start within {timeout_s:g} s")
     if not os.read(ready_fd, 1):
         code = cluster.zygote.wait()

@@ -56,6 +56,11 @@ class CoreConfig:
     slab_bytes: int = 32 * MIB
     """Region a process takes from the store at once, to allocate from without asking."""
 
+    store_patience_s: float = 0.5
+    """How long a process waits for room in a full object store: memory that others let go needs a few messages to come
+    back.
+    """
+
     start_timeout_s: float = 30.0
     """How long `init` waits for the head, and the head for a new worker."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from .base import Engine
 
 _engine: Engine | None = None
+_parents: list[Engine] = []
 _start: Callable[[], object] | None = None
 
 
@@ -29,6 +30,14 @@ def engine() -> Engine:
 def running() -> Engine | None:
     """The current engine, if there is one."""
     return _engine
+
+
+def forget_in_fork() -> None:
+    """In a forked process there is no engine. The parent's is kept, unused: nothing of it is to be taken down here."""
+    global _engine
+    if _engine is not None:
+        _parents.append(_engine)
+        _engine = None
 
 
 def set_engine(engine: Engine | None) -> None:

@@ -121,6 +121,7 @@ class NativeEngine:
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster
         if cluster is not None:
+            process.ending = True
             process.loop.post(lambda _: process.loop.send(HEAD, m.Shutdown()), None)
             process.loop.drive_until(lambda: process.lost, cluster.session.config.stop_timeout_s)
         process.close()

@@ -37,7 +37,7 @@ class WorkerRecord:
     life: Life
     pid: int = 0
     idle_since_s: float = 0.0
-    #: It has been asked to leave: counts as neither idle nor starting.
+    #: It has been asked to leave, and gets no work until it says that it stays.
     leaving: bool = False
 
 
@@ -100,6 +100,13 @@ class WorkerPool:
                 leaving.append(worker_id)
         self._idle = [worker_id for worker_id in self._idle if worker_id not in leaving]
         return leaving
+
+    def stays(self, worker_id: bytes, now_s: float) -> None:
+        """A worker that was to leave owns something: it is idle again."""
+        record = self._records.get(worker_id)
+        if record is not None and record.leaving:
+            record.leaving = False
+            self._now_idle(record, now_s)
 
     def reaped(self, worker_id: bytes) -> WorkerRecord | None:
         record = self._records.pop(worker_id, None)

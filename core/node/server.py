@@ -7,6 +7,7 @@ in the same process (place an actor, end one). Whatever changes who could run wh
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from .. import ids
@@ -19,6 +20,9 @@ from ..transport.loop import Loop
 from . import zygote
 from .leases import Infeasible, LeaseTable, Shape
 from .pool import WorkerPool, describe_status
+
+#: When the channel to the zygote is full, the next try.
+_CHANNEL_RETRY_S = 0.002
 
 
 class NodeServer:
@@ -52,8 +56,10 @@ class NodeServer:
         self._channel = channel
         self._config = config
         self._clock = clock
+        self._to_zygote: deque[m.Message] = deque()
         self._members: set[bytes] = set()
         self._orphans: dict[int, memoryview] = {}
+        self._region_requests: list[tuple[bytes, m.RequestRegion]] = []
         self._keep_idle = max(1, cpus)
         #: Set by the head: an actor has got this worker; a process of the session has died, and why.
         self.on_actor_placed: Callable[[bytes, bytes], None]
@@ -62,6 +68,7 @@ class NodeServer:
         loop.on(m.DemandLeases, self._demand_leases)
         loop.on(m.ReturnLease, self._return_lease)
         loop.on(m.Blocked, self._blocked)
+        loop.on(m.Stay, self._stay)
         loop.on(m.RequestRegion, self._request_region)
         loop.on(m.ReleaseRegion, self._release_region)
         loop.watch(channel.fileno(), self._hear_zygote)
@@ -90,7 +97,7 @@ class NodeServer:
     def kill_worker(self, worker_id: bytes) -> None:
         """SIGKILL; `on_process_died` will tell."""
         if worker_id in self.pool:
-            zygote.send(self._channel, m.KillWorker(worker_id))
+            self._tell_zygote(m.KillWorker(worker_id))
 
     # ---- messages
 
@@ -120,17 +127,50 @@ class NodeServer:
         if message.blocked:
             self._schedule()
 
+    def _stay(self, peer: bytes, message: m.Stay) -> None:
+        self.pool.stays(peer, self._clock())
+        self._schedule()
+        self._loop.after(self._config.worker_idle_s, self._trim)
+
     def _request_region(self, peer: bytes, message: m.RequestRegion) -> None:
+        if not self._answer_region(peer, message):
+            # Full, perhaps only until what others have just let go is back: ReleaseRegion may be on its way.
+            self._region_requests.append((peer, message))
+            self._loop.after(self._config.store_patience_s, lambda: self._refuse_region(peer, message))
+
+    def _answer_region(self, peer: bytes, message: m.RequestRegion) -> bool:
         offset = self.regions.allocate(message.size_bytes, peer)
         if offset is None and self._drain_orphans():
             offset = self.regions.allocate(message.size_bytes, peer)
+        if offset is None:
+            return False
         self._loop.send(peer, m.Answer(message.request, offset))
+        return True
+
+    def _refuse_region(self, peer: bytes, message: m.RequestRegion) -> None:
+        if (peer, message) in self._region_requests:
+            self._region_requests.remove((peer, message))
+            if not self._answer_region(peer, message):
+                self._loop.send(peer, m.Answer(message.request, None))
 
     def _release_region(self, peer: bytes, message: m.ReleaseRegion) -> None:
         self._orphans.pop(message.offset, None)
         self.regions.release(message.offset)
+        self._region_requests = [entry for entry in self._region_requests if not self._answer_region(*entry)]
 
     # ---- the zygote
+
+    def _tell_zygote(self, message: m.Message) -> None:
+        self._to_zygote.append(message)
+        self._send_to_zygote()
+
+    def _send_to_zygote(self) -> None:
+        """Send what the channel takes. We never wait for it: the zygote may be waiting for us to read."""
+        while self._to_zygote:
+            if not zygote.send_now(self._channel, self._to_zygote[0]):
+                self._loop.after(_CHANNEL_RETRY_S, self._send_to_zygote)
+                return
+            self._to_zygote.popleft()
 
     def _hear_zygote(self) -> None:
         message = zygote.receive(self._channel)
@@ -180,7 +220,7 @@ class NodeServer:
         for _ in range(self.leases.unstaffed - self.pool.starting):
             fresh = ids.new_worker_id()
             self.pool.started(fresh)
-            zygote.send(self._channel, m.Fork(fresh))
+            self._tell_zygote(m.Fork(fresh))
 
     def _grant(self, worker_id: bytes) -> None:
         reservation = self.leases.assign(worker_id)
@@ -193,7 +233,7 @@ class NodeServer:
     def _trim(self) -> None:
         """Let surplus idle workers go."""
         for worker_id in self.pool.surplus(self._keep_idle, self._clock() - self._config.worker_idle_s):
-            self._loop.send(worker_id, m.Exit())
+            self._loop.send(worker_id, m.LeaveIfIdle())
 
 
 def _is_empty(memory: memoryview) -> bool:

@@ -48,6 +48,17 @@ def send(sock: socket.socket, message: Message) -> None:
     sock.send(codec.encode([message])[0])
 
 
+def send_now(sock: socket.socket, message: Message) -> bool:
+    """Send one message if there is room for it; whether there was. To a zygote that is dead, nothing: we are next."""
+    try:
+        sock.send(codec.encode([message])[0], socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
+        return True
+    return True
+
+
 def receive(sock: socket.socket) -> Message | None:
     """The next message; None when the other side is gone."""
     try:
@@ -138,12 +149,13 @@ class Zygote:
         elif isinstance(message, KillWorker):
             pid = self._pids.get(message.worker_id, 0)
             if pid:
-                os.kill(pid, signal.SIGKILL)
+                _kill_group(pid)
         return message is not None
 
     def _fork(self, run: Callable[[], None], name: str) -> int:
         pid = os.fork()
         if pid:
+            _lead_group(pid)
             return pid
         return self._become_child(run, name)
 
@@ -151,6 +163,7 @@ class Zygote:
         code = 1
         try:
             lifeline.die_with_parent(self._pid)
+            _lead_group(0)
             lifeline.name_process(name)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -177,6 +190,7 @@ class Zygote:
             if pid == self._head_pid:
                 self._head_pid = 0
                 return status
+            _kill_group(pid)  # what user code has forked there ends with it
             worker_id = self._workers.pop(pid)
             del self._pids[worker_id]
             self._tell(Reaped(worker_id, status))
@@ -190,7 +204,7 @@ class Zygote:
     def _end(self, code: int) -> int:
         """Leave nothing behind."""
         for pid in [*self._workers, *([self._head_pid] if self._head_pid else [])]:
-            os.kill(pid, signal.SIGKILL)  # a zombie takes the signal too: its pid is ours until we have reaped it
+            _kill_group(pid)
         while True:
             try:
                 os.waitpid(-1, 0)
@@ -198,3 +212,19 @@ class Zygote:
                 break
         shutil.rmtree(self._directory, ignore_errors=True)  # the driver may be removing it at this moment
         return code
+
+
+def _lead_group(pid: int) -> None:
+    """Make a child the leader of a process group. Parent and child both do it: whoever comes first."""
+    try:
+        os.setpgid(pid, pid)
+    except (PermissionError, ProcessLookupError):
+        pass  # the child has done it, or has ended already
+
+
+def _kill_group(pid: int) -> None:
+    """SIGKILL a child and what it has forked. A zombie takes the signal too: its pid is ours until it is reaped."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nobody is left in the group

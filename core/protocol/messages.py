@@ -117,6 +117,16 @@ class Exit(Message):
     """Finish what is queued, then leave."""
 
 
+@message(7, path="head -> worker", reply="Stay", resend=True)
+class LeaveIfIdle(Message):
+    """There are more idle workers than needed: leave, unless something would be lost with you."""
+
+
+@message(8, path="worker -> head", resend=True)
+class Stay(Message):
+    """Something would: live objects or actors are this worker's own. It takes work as before."""
+
+
 # ---- questions with numbered answers
 
 

@@ -14,11 +14,13 @@ Not here: where refs are counted (holdings.py), how user code submits more work 
 from __future__ import annotations
 
 import os
+import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ..errors import ActorDiedError, TaskError
 from ..protocol import messages as m
@@ -70,14 +72,16 @@ class Executor:
         self._queue: deque[tuple[bytes, Request]] = deque()
         self._leaving = False
         self._flushed_at = 0.0
+        self._pid = os.getpid()
         self._running_since = 0.0  # 0: nothing runs
-        self._stalled = False  # what runs has had the tasks behind it returned
+        self._run_number = 0
+        self._stalled_run = -1  # the run that has had the tasks behind it returned
         self._actor: Any = None
         self._actor_id = b""
         self._actor_name = ""
         for kind in (m.RunTask, m.CallMethod, m.StartActor):
             loop.on(kind, self._enqueue)
-        loop.on(m.Exit, self._leave)
+        loop.on(m.Exit, self._exit)
 
     # ---- main thread
 
@@ -92,7 +96,10 @@ class Executor:
             elif time.monotonic() - self._flushed_at > _REPLY_S:
                 self._loop.flush()
                 self._flushed_at = time.monotonic()
-            peer, request = queue.popleft()
+            try:
+                peer, request = queue.popleft()
+            except IndexError:
+                continue  # the background thread has just returned it to its owner
             self._run(peer, request)
         self._loop.flush()
 
@@ -108,30 +115,42 @@ class Executor:
             )
         )
         started = time.perf_counter()
+        self._run_number += 1
         self._running_since = time.monotonic()
         failed = False
         owner = request.creator if isinstance(request, m.StartActor) else peer
         refs: list[ObjectRef] = []
+        ran = False
         try:
-            results = self._perform(owner, request, refs)
-        except SystemExit:
-            # The process ends as the user said; who waits for the answer learns it from the exit code.
-            self._loop.flush()
-            raise
-        except BaseException as error:  # noqa: BLE001  whatever user code raises, KeyboardInterrupt too, is the task's result
+            args, kwargs = self._arguments(owner, request)
+            ran = True
+            results = self._perform(owner, request, args, kwargs, refs)
+        except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
+            if os.getpid() != self._pid:
+                _end_fork(error)
+            if isinstance(error, SystemExit):
+                # The process ends as the user said; who waits for the answer learns it from the exit code.
+                self._loop.flush()
+                raise
             failed = True
-            results = [self._failure(name, error, refs)]
+            results = [self._failure(name, error, refs, ran=ran)]
         finally:
+            args = kwargs = None  # type: ignore[assignment]  # their refs are gone when the answer is put together
             context.enter(None)
             self._running_since = 0.0
-            self._stalled = False
+        if os.getpid() != self._pid:
+            _end_fork(None)
         self._loop.post(self._answer, Outcome(request, peer, failed, results, refs, time.perf_counter() - started))
 
-    def _perform(self, owner: bytes, request: Request, refs: list[ObjectRef]) -> list[Value]:
-        """Run it and keep what it returns; refs inside go to `refs`. A function of its own: its arguments are gone when
-        the answer is put together.
-        """
-        args, kwargs = self._arguments(owner, request)
+    def _perform(
+        self,
+        owner: bytes,
+        request: Request,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        refs: list[ObjectRef],
+    ) -> list[Value]:
+        """Run it and keep what it returns; refs inside go to `refs`."""
         if isinstance(request, m.StartActor):
             self._actor_id = request.actor_id
             self._actor_name = request.class_name
@@ -174,8 +193,8 @@ class Executor:
             slots.append(load(object_id, slot_owner, take_value(wire, frames)))
         return unpack(packed, slots)
 
-    def _failure(self, name: str, error: BaseException, refs: list[ObjectRef]) -> Value:
-        serialized = serialize_failure(error, name=name, pid=os.getpid(), actor=self._actor_name or None)
+    def _failure(self, name: str, error: BaseException, refs: list[ObjectRef], *, ran: bool) -> Value:
+        serialized = serialize_failure(error, name=name, pid=os.getpid(), actor=self._actor_name or None, ran=ran)
         refs[:] = serialized.refs
         return Value(
             FAILURE, serialized.data, list(serialized.buffers), [(ref.binary(), ref.owner) for ref in serialized.refs]
@@ -191,12 +210,17 @@ class Executor:
     # ---- the loop's driver
 
     def _enqueue(self, peer: bytes, request: Request) -> None:
-        if self._stalled and isinstance(request, m.RunTask):
+        stalled = self._running_since and self._stalled_run == self._run_number
+        if stalled and isinstance(request, m.RunTask):
             self._loop.send(peer, m.TasksReturned([request.task_id]))  # it crossed with the others that went back
         else:
             self._queue.append((peer, request))
 
-    def _leave(self, peer: bytes, message: m.Exit) -> None:
+    def _exit(self, peer: bytes, message: m.Exit) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """End when the queue is empty."""
         self._leaving = True
 
     def return_if_stalled(self, stall_s: float) -> None:
@@ -208,7 +232,8 @@ class Executor:
         """The running task blocks or takes long: give the tasks behind it back. An actor's calls stay: they must run
         here.
         """
-        self._stalled = bool(self._running_since)
+        # The number is what is compared later: a run that ends at this moment takes its stall with it.
+        self._stalled_run = self._run_number
         returned: dict[bytes, list[bytes]] = {}
         while self._queue and not self._actor_id:
             try:
@@ -253,3 +278,19 @@ class Executor:
         )
         died.__cause__ = error.cause
         self._loop.send(self._head, m.ActorStarted(request.actor_id, failure_value(died).wire([]), []))
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that user code has forked and that has come back into the runtime: its sockets are its parent's.
+
+    Its exit code is what it would have been in a script of its own.
+    """
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -15,8 +15,10 @@ handlers, runs in the driver of the loop.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 from .. import ids
@@ -59,6 +61,8 @@ class Holdings:
         #: What waits until (object, borrower) is known to the object's owner.
         self._unconfirmed: dict[tuple[bytes, bytes], list[Callable[[], None]]] = {}
         self._fetching: dict[bytes, bytes] = {}
+        self._deliveries: SimpleQueue[tuple[Future[Any], ObjectRef]] = SimpleQueue()
+        self._delivery: threading.Thread | None = None
         self._dead: set[bytes] = set()
         append, count_down = loop.posts.append, self.references.released
         # A closure and not a method: this runs for every ref that dies, at 0.1 us instead of 0.2.
@@ -81,18 +85,31 @@ class Holdings:
         self._loop.post(self._count_received, (ref.binary(), ref.owner))
 
     def future(self, ref: ObjectRef) -> Future[Any]:
+        """A future of the ref's value; its callbacks run in a thread of their own, and may use the API."""
         future: Future[Any] = Future()
+        deliver = self._deliveries.put
+        self._loop.submit(
+            lambda _: self.watch(ref.binary(), ref.owner, lambda _object_id: deliver((future, ref))),
+            None,
+        )
+        if self._delivery is None:
+            self._delivery = threading.Thread(target=self._deliver, name="shoal-futures", daemon=True)
+            self._delivery.start()
+        return future
 
-        def ready(_object_id: bytes) -> None:
-            # In the driver, with handlers' speed: the value is loaded by a callback that the waiting side runs would be
-            # nicer, but # a concurrent.futures.Future has no such hook.
+    def _deliver(self) -> None:
+        """Fulfil futures: loading a value and its callbacks are user code, which must not run in the loop's driver."""
+        while True:
+            future, ref = self._deliveries.get()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
-                future.set_result(self.load(ref))
+                value = self.load(ref)
             except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
                 future.set_exception(error)
-
-        self._loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None)
-        return future
+            else:
+                future.set_result(value)
+            del future, ref
 
     # ---- in any thread: put, load
 
@@ -156,6 +173,11 @@ class Holdings:
         for object_id, owner in refs:
             self.watch(object_id, owner, wait.ready)
 
+    def give_up(self, wait: Wait, refs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Nobody looks at `wait` any more."""
+        for object_id, _ in refs:
+            self.objects.unwatch(object_id, wait.ready)
+
     def watch(self, object_id: bytes, owner: bytes, watcher: Callable[[bytes], None]) -> None:
         """Call `watcher` when the object has a value here; a borrowed one is fetched from its owner."""
         if object_id not in self.objects:
@@ -175,6 +197,17 @@ class Holdings:
                 self._fetching[object_id] = owner
                 self._loop.send(owner, m.FetchObject(object_id))
         self.objects.watch(object_id, watcher)
+
+    def expect_soon(self, refs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Somebody will look for these again: fetch those that are borrowed and not here."""
+        for object_id, owner in refs:
+            if object_id not in self.objects:
+                self.watch(object_id, owner, _no_matter)
+
+    @property
+    def owns_anything(self) -> bool:
+        """Whether something would be lost with this process: objects of its own, which somebody needs, or actors."""
+        return any(not record.owner for _, record in self.references)
 
     # ---- in the driver: results of our submissions
 
@@ -200,7 +233,8 @@ class Holdings:
         asked: list[tuple[bytes, bytes, bytes]] = []
         for object_id, owner in contained:
             if owner == self._me:
-                self.references.borrowed(object_id, receiver)
+                if receiver not in self._dead:
+                    self.references.borrowed(object_id, receiver)
             elif owner != receiver:
                 asked.append((object_id, owner, receiver))
         mine = []
@@ -328,3 +362,7 @@ def _owner_died(object_id: bytes, owner: bytes) -> OwnerDiedError:
 
 def _let_go(_ref: ObjectRef) -> None:
     """The closure that called this was the last to hold the ref."""
+
+
+def _no_matter(_object_id: bytes) -> None:
+    """Watches an object for nobody."""

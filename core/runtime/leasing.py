@@ -13,6 +13,7 @@ What is to be sent is given to `push`, `demand` and `give_back`; time comes as a
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Leasing:
         self._look_later = look_later
         self._queues: list[ShapeQueue] = []
         self._keys: dict[tuple[tuple[str, int], ...], int] = {}
+        self._new_key = threading.Lock()
         self._home: dict[bytes, ShapeQueue] = {}
         self._run_time_s: dict[bytes, float] = {}
 
@@ -91,8 +93,12 @@ class Leasing:
         identity = tuple(sorted(shape.items()))
         key = self._keys.get(identity)
         if key is None:
-            key = self._keys[identity] = len(self._queues)
-            self._queues.append(ShapeQueue(key, dict(shape)))
+            with self._new_key:
+                key = self._keys.get(identity)
+                if key is None:
+                    key = len(self._queues)
+                    self._queues.append(ShapeQueue(key, dict(shape)))
+                    self._keys[identity] = key
         return key
 
     @property

@@ -72,6 +72,12 @@ class ObjectTable:
         else:
             entry.watchers.append(watcher)
 
+    def unwatch(self, object_id: bytes, watcher: Watcher) -> None:
+        """Take a watcher back; one that has been called or whose object is gone is no matter."""
+        entry = self._entries.get(object_id)
+        if entry is not None and entry.watchers is not None and watcher in entry.watchers:
+            entry.watchers.remove(watcher)
+
     def forget(self, object_id: bytes) -> Value | None:
         """Remove the entry; returns its value, whose memory the caller may have to free."""
         entry = self._entries.pop(object_id, None)
@@ -87,16 +93,19 @@ class Wait:
     `done` is set by the driver and read by the waiting thread. O(1) for each object that becomes ready.
     """
 
-    __slots__ = ("_failure_ends", "_left", "_objects", "done")
+    __slots__ = ("_failure_ends", "_left", "_objects", "done", "seen")
 
     def __init__(self, objects: ObjectTable, count: int, *, failure_ends: bool) -> None:
         self._objects = objects
         self._left = count
         self._failure_ends = failure_ends
         self.done = count <= 0
+        #: How many objects have called `ready`.
+        self.seen = 0
 
     def ready(self, object_id: bytes) -> None:
         """The watcher of each object that is waited for."""
+        self.seen += 1
         self._left -= 1
         if self._left <= 0:
             self.done = True

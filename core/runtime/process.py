@@ -19,7 +19,7 @@ from itertools import count
 from typing import Any
 
 from .. import ids, refs
-from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError
+from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError, ShoalError
 from ..protocol import messages as m
 from ..refs import ObjectRef
 from ..serialization import values
@@ -56,6 +56,7 @@ class Process:
         self._arena = arena
         config = session.config
         self._endpoint = Endpoint(session.directory, worker_id, session.token)
+        self._endpoint.on_unreachable = self._on_unreachable
         self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
         self._ids = ids.IdSource(worker_id, ids.JobID(session.job_id))
         self._store = StoreClient(
@@ -72,8 +73,10 @@ class Process:
         self._functions = FunctionTable()
         self._request_numbers = count(1)
         self._answers: dict[int, list[Any]] = {}
-        #: Why nothing can work any more; empty while all is well.
-        self.lost = ""
+        #: Why nothing can work any more; None while all is well.
+        self.lost: ShoalError | None = None
+        #: The driver has asked for the end: the session's processes leave because they were told to.
+        self.ending = False
         self.loop.on(m.Registered, self._on_registered)
         self.loop.on(m.Answer, self._on_answer)
         self.loop.on(m.ProcessDied, self._on_process_died)
@@ -96,6 +99,7 @@ class Process:
     def become_worker(self) -> None:
         """Take work, before `start`."""
         self._executor = Executor(self.loop, self.holdings, fetch_function=self.fetch_function, head=HEAD)
+        self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
 
     def run(self) -> None:
         """Run work until told to leave."""
@@ -105,7 +109,7 @@ class Process:
     def close(self) -> None:
         """Leave: no ref of this process counts any more, nothing can be waited for."""
         refs.connect(None)
-        self.lost = self.lost or "shoal has been shut down"
+        self.lost = self.lost or SessionError("shoal has been shut down")
         self.loop.close()
         self._endpoint.close(linger_s=0.2)
         self._store.close()
@@ -166,13 +170,14 @@ class Process:
         the way resolves them with an error.
         """
         watched = [(ref.binary(), ref.owner) for ref in missing]
+        if timeout_s == 0.0:
+            # A look: give what has arrived the chance to be seen, without asking anybody to make room.
+            self.loop.post(self.holdings.expect_soon, watched)
+            self.loop.flush()
+            return all(self.holdings.objects.value(object_id) is not None for object_id, _ in watched)
         self.loop.post(lambda _: self.holdings.await_all(wait, watched), None)
         task = context.current()
         blocks = task is not None and task.releases_cpu
-        if timeout_s == 0.0:
-            # A look: give what has arrived the chance to be seen, without asking anybody to make room.
-            self.loop.flush()
-            return wait.done
         if blocks:
             self.loop.post(self._say_blocked, True)
         try:
@@ -180,8 +185,10 @@ class Process:
         finally:
             if blocks:
                 self.loop.post(self._say_blocked, False)
+            if wait.seen < len(watched):
+                self.loop.post(lambda _: self.holdings.give_up(wait, watched), None)
         if self.lost and not wait.done:
-            raise HeadDiedError(self.lost)
+            raise self.lost
         return wait.done
 
     def _say_blocked(self, blocked: bool) -> None:  # noqa: FBT001  posted with its argument
@@ -229,10 +236,10 @@ class Process:
         self.loop.post(lambda _: self.loop.send(HEAD, question(number)), None)
         timeout_s = self.session.config.request_timeout_s
         try:
-            if not self.loop.drive_until(lambda: answer or self.lost, timeout_s):
+            if not self.loop.drive_until(lambda: answer or self.lost, timeout_s) and not self.lost:
                 raise HeadDiedError(f"the head has not answered a question for {timeout_s:g} s")
             if not answer:
-                raise HeadDiedError(self.lost)
+                raise self.lost or SessionError("shoal has been shut down")
             return answer[0]
         finally:
             del self._answers[number]
@@ -255,19 +262,34 @@ class Process:
     def _on_registered(self, peer: bytes, message: m.Registered) -> None:
         self.node_id = message.node_id
 
+    def _on_leave_if_idle(self, peer: bytes, message: m.LeaveIfIdle) -> None:
+        assert self._executor is not None, "only workers hear this"
+        if self.holdings.owns_anything:
+            self.loop.send(HEAD, m.Stay())
+        else:
+            self._executor.leave()
+
     def _on_answer(self, peer: bytes, message: m.Answer) -> None:
         answer = self._answers.get(message.request)
         if answer is not None:  # else the asker has given up
             answer.append(message.value)
 
     def _on_process_died(self, peer: bytes, message: m.ProcessDied) -> None:
-        self._endpoint.forget(message.worker_id)
-        self.holdings.process_died(message.worker_id)
-        self.submitter.process_died(message.worker_id, message.cause)
+        self._bury((message.worker_id, message.cause))
+
+    def _on_unreachable(self, peer: bytes) -> None:
+        # Posted: we are in the middle of sending.
+        self.loop.post(self._bury, (peer, "no trace left"))
+
+    def _bury(self, entry: tuple[bytes, str]) -> None:
+        worker_id, cause = entry
+        self._endpoint.forget(worker_id)
+        self.holdings.process_died(worker_id)
+        self.submitter.process_died(worker_id, cause)
 
     def head_died(self, why: str) -> None:
-        """The session is over; everything that waits fails with this."""
-        self.lost = self.lost or why
+        """The session's processes have ended; everything that waits fails with this."""
+        self.lost = self.lost or (SessionError("shoal has been shut down") if self.ending else HeadDiedError(why))
 
     def _on_background(self) -> None:
         """User code has run for `background_s` without touching the loop."""

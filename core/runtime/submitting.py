@@ -166,17 +166,18 @@ class Submitter:
     def _begin(self, entry: tuple[Submission, Callable[[Submission], None], Any]) -> None:
         """Count the refs that travel along, wait for arguments, then hand the submission on."""
         submission, enqueue, _refs_alive_until_counted = entry
-        if submission.uses:
-            for object_id, owner in submission.uses:
-                self._holdings.references.use(object_id, owner)
+        for object_id, owner in submission.uses:
+            self._holdings.references.use(object_id, owner)
+        is_call = type(submission.message) is m.CallMethod
+        if submission.dependencies:
+            # One more than there are: a lost argument is told at once, and must not complete the count too early.
+            submission.missing = 1 + len(submission.dependencies)
+            if is_call:
+                enqueue(submission)  # it takes its place in line now, so that later calls stay behind it
             for object_id, owner in submission.dependencies:
-                if self._holdings.objects.value(object_id) is None:
-                    submission.missing += 1
-                    self._holdings.watch(object_id, owner, lambda _: self._argument_ready(submission, enqueue))
-            if submission.dependencies and not submission.missing:
-                self._fill(submission)
-        if type(submission.message) is m.CallMethod or not (submission.missing or submission.failed):
-            # A call takes its place in line at once, so that later calls stay behind it.
+                self._holdings.watch(object_id, owner, lambda _: self._argument_ready(submission, enqueue))
+            self._argument_ready(submission, enqueue)
+        else:
             enqueue(submission)
 
     def _argument_ready(self, submission: Submission, enqueue: Callable[[Submission], None]) -> None:

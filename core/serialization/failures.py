@@ -34,7 +34,9 @@ _REDUCTIONS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "_
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 
 
-def serialize_failure(exception: BaseException, *, name: str, pid: int, actor: str | None = None) -> Serialized:
+def serialize_failure(
+    exception: BaseException, *, name: str, pid: int, actor: str | None = None, ran: bool = False
+) -> Serialized:
     """What becomes of a task whose code raised `exception`, or whose argument could not be had because of it.
 
     Args:
@@ -43,6 +45,7 @@ def serialize_failure(exception: BaseException, *, name: str, pid: int, actor: s
       name: what ran, ``f`` or ``Foo.bar``.
       pid: the process it ran in.
       actor: description of the actor; None for a task.
+      ran: it had its arguments and was begun; otherwise an error of the runtime is told as that of an argument.
 
     Returns:
       Of kind FAILURE; `deserialize` gives a `TaskError`, also an instance of the cause's class where that can be.
@@ -50,7 +53,7 @@ def serialize_failure(exception: BaseException, *, name: str, pid: int, actor: s
     cause = exception
     if isinstance(exception, TaskError) and exception.cause is not None:
         cause = exception.cause
-    return _serialize(_text(exception, name, pid, actor), name, pid, actor, cause)
+    return _serialize(_text(exception, name, pid, actor, ran=ran), name, pid, actor, cause)
 
 
 def serialize_error(error: ShoalError) -> Serialized:
@@ -88,7 +91,7 @@ def _load_failure(*fields: Any) -> TaskError:
     if failure.cause is not None:
         try:
             cause = pickle.loads(failure.cause)  # noqa: S301  from a peer that has authenticated
-        except Exception as error:  # noqa: BLE001  the exception's class is the user's code and may raise anything
+        except BaseException as error:  # noqa: BLE001  the exception's class is the user's code and may raise anything
             reason = _summary(error)
     if not isinstance(cause, BaseException):
         cause = ShoalError(f"{failure.summary} (the exception itself could not be sent: {reason})")
@@ -128,7 +131,7 @@ def _pickle_cause(cause: BaseException) -> tuple[bytes | None, list[ObjectRef[An
             # Only a class with its own reduction can fail to load here; only such a one is worth the trial.
             if not always and _reduces_itself(cause):
                 pickle.loads(file.getvalue())  # noqa: S301  our own bytes
-        except Exception as error:  # noqa: BLE001  __reduce__ is the user's code and may raise anything
+        except BaseException as error:  # noqa: BLE001  __reduce__ is the user's code and may raise anything
             reason = _summary(error)
         else:
             return file.getvalue(), pickler.refs, ""
@@ -144,11 +147,11 @@ def _reduces_itself(exception: BaseException) -> bool:
 # ---- the text
 
 
-def _text(exception: BaseException, name: str, pid: int, actor: str | None) -> str:
+def _text(exception: BaseException, name: str, pid: int, actor: str | None, *, ran: bool) -> str:
     where = f"pid={pid}" if actor is None else f"pid={pid}, actor={actor}"
     header = f"shoal::{name}() ({where})\n"
     tree = traceback.TracebackException(type(exception), exception, exception.__traceback__, compact=True)
-    if isinstance(exception, ShoalError) and not any(map(_is_users, tree.stack)):
+    if not ran and isinstance(exception, ShoalError) and not any(map(_is_users, tree.stack)):
         reason = "".join(tree.format_exception_only())
         return f"{header}{name}() did not run, because one of its arguments could not be had:\n{reason}".rstrip("\n")
     _hide_runtime(tree)

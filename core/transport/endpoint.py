@@ -24,6 +24,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import zmq
 
@@ -66,7 +67,10 @@ class Endpoint:
         self._authenticated: set[bytes] = set()
         self._dead: set[bytes] = set()
         self._boxes: dict[bytes, list[Message]] = {}
-        self.on_drop: Callable[[bytes, str], None] = lambda route, reason: None
+        #: Called with a link and the reason when something that came over it is dropped.
+        self.on_drop: Callable[[bytes, str], None] = lambda link, reason: None
+        #: Called with a peer that does not exist (any more), once. What was to be sent to it is dropped.
+        self.on_unreachable: Callable[[bytes], None] = lambda peer: None
 
     @property
     def socket(self) -> zmq.Socket[bytes]:
@@ -93,7 +97,11 @@ class Endpoint:
         boxes, self._boxes = self._boxes, {}
         for peer, batch in boxes.items():
             link = self._links.get(peer) or self._open(peer)
-            self._socket.send_multipart([link, *codec.encode(batch)])
+            if link is None:
+                self._dead.add(peer)
+                self.on_unreachable(peer)
+            else:
+                self._socket.send_multipart([link, *codec.encode(batch)])
 
     def receive(self, limit: int = 64) -> Iterator[tuple[bytes, Message]]:
         """What has arrived, as (peer, message), at most `limit` batches."""
@@ -141,9 +149,13 @@ class Endpoint:
         except FileNotFoundError:
             pass  # the session's directory has been removed already, which is what we want
 
-    def _open(self, peer: bytes) -> bytes:
+    def _open(self, peer: bytes) -> bytes | None:
+        """Connect; None when the peer has no socket: it has died, or lived in another session."""
         link = _OURS + peer
-        address = f"ipc://{os.path.join(self._directory, socket_name(peer))}"
+        path = Path(self._directory, socket_name(peer))
+        if not path.exists():
+            return None
+        address = f"ipc://{path}"
         self._socket.setsockopt(zmq.CONNECT_ROUTING_ID, link)
         self._socket.connect(address)
         self._opened[peer] = address

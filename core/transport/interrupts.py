@@ -70,7 +70,8 @@ class Interrupts:
 
     def __exit__(self, *exception: object) -> None:
         if threading.current_thread() is self._main:
-            self._depth -= 1
+            # Not below 0: an interrupt that strikes at the beginning of `shut` leaves it at 0 already.
+            self._depth = max(0, self._depth - 1)
             if not self._depth:
                 self._deliver()
 

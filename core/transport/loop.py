@@ -46,7 +46,7 @@ _BACKGROUND_POLL_S = 0.1
 _POSTS_PER_FLUSH = 64
 #: How long to wait for the background thread to leave before looking again who drives; it needs one tick.
 _HAND_OVER_S = 0.01
-#: How often a wait in poll looks up for a signal that arrived just before it.
+#: How often a wait looks up for a signal that arrived just before it, or in another thread.
 _SIGNAL_CHECK_S = 1.0
 
 
@@ -66,6 +66,8 @@ class Loop:
         self._on_background = on_background
         self._handlers: dict[type[Message], Handler] = {}
         self._drive = threading.Lock()
+        self._driver = 0  # ident of the thread that holds it
+        self._in_poll = False
         self.posts: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = count()
@@ -123,8 +125,8 @@ class Loop:
         """Stop the background thread and close the wake pipe; the endpoint is its owner's. Twice is harmless."""
         if self._closed:
             return
-        self._closed = True
         self._wake()
+        self._closed = True
         with self._background_wake:
             self._background_wake.notify_all()
         with self._progress:
@@ -132,9 +134,13 @@ class Loop:
         if self._background is not None and self._background is not threading.current_thread():
             self._background.join()
         self._interrupts.remove()
-        with self._drive:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+        nested = self._driver == threading.get_ident()
+        if not nested:
+            self._drive.acquire()  # whoever drives leaves at the next tick, and nobody comes after it
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        if not nested:
+            self._drive.release()
 
     # ---- for any thread
 
@@ -155,7 +161,7 @@ class Loop:
     def flush(self) -> None:
         """Work off posts and messages now, or have the thread that drives do so."""
         with self._interrupts:
-            if self._drive.acquire(blocking=False):
+            if self._acquire():
                 try:
                     if not self._closed:
                         self._tick(0.0)
@@ -177,7 +183,9 @@ class Loop:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._closed:
             with self._interrupts:
-                if self._take_drive(done, deadline):
+                if self._driver == threading.get_ident():
+                    self._drive_again(done, deadline)
+                elif self._take_drive(done, deadline):
                     try:
                         self._drive_here(done, deadline)
                     finally:
@@ -197,6 +205,13 @@ class Loop:
                 return
             self._tick(left, done)
 
+    def _drive_again(self, done: Callable[[], Any], deadline: float | None) -> None:
+        """Wait within a wait of the same thread: a signal handler has interrupted poll and uses the API itself."""
+        if not self._in_poll:
+            raise RuntimeError("shoal cannot wait inside one of its own callbacks; start a thread or a task for that")
+        self._drive_here(done, deadline)
+        self._in_poll = True  # we return into the outer one
+
     # ---- for the driver (handlers, posted calls)
 
     def send(self, peer: bytes, message: Message) -> None:
@@ -211,7 +226,7 @@ class Loop:
 
     def _take_drive(self, done: Callable[[], Any], deadline: float | None) -> bool:
         """Get the drive lock, or wait until `done`, a time-out, or the driver's leaving. True: we hold the lock."""
-        if self._drive.acquire(blocking=False):
+        if self._acquire():
             return True
         if self._background_drives:
             # `_wanted` keeps the background thread from taking the lock again before we have it.
@@ -220,7 +235,7 @@ class Loop:
                 self._wake()
                 # Not for longer: a third thread may have been quicker, and drive for hours with our answer in hand.
                 patience_s = _HAND_OVER_S if deadline is None else max(0.0, deadline - time.monotonic())
-                return self._drive.acquire(timeout=min(patience_s, _HAND_OVER_S))
+                return self._acquire(min(patience_s, _HAND_OVER_S))
             finally:
                 self._wanted -= 1
         with self._progress:
@@ -231,14 +246,25 @@ class Loop:
                 if not done() and self._drive.locked():
                     if self.posts:
                         self._wake()  # what we wait for may begin with them
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    self._progress.wait(left)
+                    left = _SIGNAL_CHECK_S if deadline is None else max(0.0, deadline - time.monotonic())
+                    self._interrupts.open()
+                    try:
+                        self._progress.wait(min(left, _SIGNAL_CHECK_S))
+                    finally:
+                        self._interrupts.shut()
             finally:
                 self._waiting -= 1
         return False
 
+    def _acquire(self, timeout_s: float = 0.0) -> bool:
+        if self._drive.acquire(timeout=timeout_s) if timeout_s else self._drive.acquire(blocking=False):
+            self._driver = threading.get_ident()
+            return True
+        return False
+
     def _release(self) -> None:
         self._driven_at = time.monotonic()
+        self._driver = 0
         self._drive.release()
         if self._waiting:
             with self._progress:
@@ -263,7 +289,7 @@ class Loop:
             if idle < self._background_s or self._wanted:
                 time.sleep(max(self._background_s - idle, 0.0005))
                 continue
-            if self._drive.acquire(blocking=False):
+            if self._acquire():
                 self._background_drives = True
                 try:
                     if self._on_background is not None:
@@ -279,7 +305,7 @@ class Loop:
 
     def _wake(self) -> None:
         """End the driver's wait in poll. Once is enough until it has been noticed."""
-        if self._woken:
+        if self._woken or self._closed:
             return
         self._woken = True
         try:
@@ -333,13 +359,19 @@ class Loop:
         """
         if timeout_s == 0.0:
             return self._poller.poll(0)
+        self._in_poll = True
         if self._interrupts.installed:
             # A signal between the last bytecode and the system call is seen only after it: look up once a second.
             timeout_s = _SIGNAL_CHECK_S if timeout_s is None else min(timeout_s, _SIGNAL_CHECK_S)
         self._interrupts.open()
         try:
             return self._poller.poll(None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999)))
+        except zmq.ZMQError:
+            if self._closed:  # by a signal handler, in the middle of our wait
+                return []
+            raise
         finally:
+            self._in_poll = False
             self._interrupts.shut()
 
     def _work_off_posts(self) -> None:

@@ -190,6 +190,129 @@ def test_sessions_can_follow_each_other_and_stand_beside_each_other():
     assert [driver.wait(60) for driver in drivers] == [0, 0]
 
 
+def run(script: str, **environment: str) -> str:
+    """Output of a script of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,  # what it printed says more than CalledProcessError
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_fork_of_the_driver_has_no_session_and_takes_none_down():
+    out = run("""
+        import os, sys, shoal
+        shoal.init(num_cpus=1)
+        f = shoal.remote(lambda: 1)
+        shoal.get(f.remote())
+        child = os.fork()
+        if child == 0:
+            assert not shoal.is_initialized()
+            sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shoal.get(f.remote(), timeout=10))
+        child = os.fork()
+        if child == 0:
+            shoal.init(num_cpus=1)
+            sys.exit(shoal.get(f.remote(), timeout=10) + 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shoal.get(f.remote(), timeout=10))
+    """)
+    assert out.split() == ["7", "1", "2", "1"]
+
+
+def test_idle_workers_that_own_something_stay():
+    out = run(
+        """
+        import time, shoal
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        class Actor:
+            def ping(self):
+                return "pong"
+        @shoal.remote
+        def nest(n):
+            inner = shoal.get(nest.remote(n - 1)) if n else []
+            return inner + [(shoal.put(n), Actor.remote())]
+        pairs = shoal.get(nest.remote(3))
+        time.sleep(1.5)
+        print([(shoal.get(ref, timeout=10), shoal.get(actor.ping.remote(), timeout=10)) for ref, actor in pairs])
+        """,
+        SHOAL_WORKER_IDLE_S="0.2",
+    )
+    assert out.strip() == str([(n, "pong") for n in range(4)])
+
+
+def test_surplus_workers_leave():
+    out = run(
+        """
+        import os, time, psutil, shoal
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        def nest(n):
+            return shoal.get(nest.remote(n - 1)) + 1 if n else 0
+        assert shoal.get(nest.remote(4)) == 4
+        workers = lambda: sum(p.name() == "shoal-worker" for p in psutil.Process().children(recursive=True))
+        before = workers()
+        deadline = time.monotonic() + 10
+        while workers() > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        print(before, workers())
+        """,
+        SHOAL_WORKER_IDLE_S="0.2",
+    )
+    assert out.split() == ["5", "1"]
+
+
+def test_a_signal_handler_may_shut_down_while_the_main_thread_waits():
+    out = run("""
+        import os, signal, sys, threading, time, shoal
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        def slow():
+            time.sleep(60)
+        def handler(number, frame):
+            shoal.shutdown()
+            print("shut down", flush=True)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, handler)
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        shoal.get(slow.remote())
+    """)
+    assert out.strip() == "shut down"
+
+
+def test_threads_that_wait_are_told_of_a_shutdown_and_refs_do_not_outlive_their_session():
+    out = run("""
+        import threading, time, shoal
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        def slow():
+            time.sleep(60)
+        ref = slow.remote()
+        def wait():
+            try:
+                shoal.get(ref)
+            except Exception as error:
+                print(type(error).__name__, error)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.3)
+        shoal.shutdown()
+        thread.join(10)
+        shoal.init(num_cpus=1)
+        try:
+            shoal.get(ref)
+        except shoal.exceptions.ObjectLostError as error:
+            print(type(error).__name__)
+    """)
+    assert out.split("\n") == ["SessionError shoal has been shut down", "OwnerDiedError", ""]
+
+
 def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium():
     script = """
         import sys, time

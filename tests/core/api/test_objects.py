@@ -39,6 +39,8 @@ def identity(value):
 
 @shoal.remote
 class Keeper:
+    value = None
+
     def keep(self, value):
         self.value = value
 
@@ -271,6 +273,98 @@ def test_futures_and_coroutines_see_values_and_errors():
         return await asyncio.gather(identity.remote(1), identity.remote(2))
 
     assert asyncio.run(both()) == [1, 2]
+
+
+def test_callbacks_of_futures_may_use_the_api():
+    results = []
+
+    @shoal.remote
+    def slow():
+        time.sleep(0.1)
+        return 1
+
+    future = slow.remote().future()
+    future.add_done_callback(lambda done: results.append(shoal.get(identity.remote(done.result() + 1))))
+    deadline = time.monotonic() + DEADLINE_S
+    while not results:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert results == [2]
+
+
+def test_a_future_that_is_cancelled_or_times_out_harms_nobody():
+    import asyncio
+
+    @shoal.remote
+    def slow():
+        time.sleep(0.3)
+        return 1
+
+    ref = slow.remote()
+    assert ref.future().cancel()
+
+    async def impatient():
+        await asyncio.wait_for(asyncio.wrap_future(ref.future()), 0.05)
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(impatient())
+    assert shoal.get(ref, timeout=DEADLINE_S) == 1
+    assert ref.future().result(DEADLINE_S) == 1
+
+
+def test_looking_often_leaves_no_watchers_behind():
+    @shoal.remote
+    def slow():
+        time.sleep(1)
+
+    pending, done = slow.remote(), shoal.put(1)
+    for _ in range(100):
+        shoal.wait([pending], timeout=0)
+        shoal.wait([pending, done], num_returns=2, timeout=0.001)
+        with pytest.raises(exceptions.GetTimeoutError):
+            shoal.get([pending, done], timeout=0.001)
+    current.engine()._process.loop.flush()
+    assert not holdings().objects._entries[pending.binary()].watchers
+    shoal.get(pending, timeout=DEADLINE_S)
+
+
+def test_a_lost_argument_beside_a_pending_one_fails_that_task_and_no_other():
+    @shoal.remote
+    class Owner:
+        def ref(self):
+            return [shoal.put(1)]
+
+    @shoal.remote
+    def slow():
+        time.sleep(0.2)
+
+    @shoal.remote
+    def two(a, b):
+        return a, b
+
+    owner, keeper = Owner.remote(), Keeper.options(name="by name").remote()
+    (lost,) = shoal.get(owner.ref.remote(), timeout=DEADLINE_S)
+    shoal.kill(owner)
+    with pytest.raises(exceptions.ActorDiedError):
+        shoal.get(owner.ref.remote(), timeout=DEADLINE_S)
+    with pytest.raises(exceptions.OwnerDiedError):
+        shoal.get(two.remote(lost, slow.remote()), timeout=DEADLINE_S)
+    with pytest.raises(exceptions.OwnerDiedError):
+        shoal.get(shoal.get_actor("by name").keep.remote(lost), timeout=DEADLINE_S)
+    by_hand = shoal.ObjectRef(b"x" * 28)
+    with pytest.raises(exceptions.ObjectLostError, match="by hand"):
+        shoal.get(two.remote(by_hand, slow.remote()), timeout=DEADLINE_S)
+    assert shoal.get(keeper.kept.remote(), timeout=DEADLINE_S) is None
+
+
+def test_a_result_that_does_not_fit_is_told_as_such():
+    @shoal.remote
+    def huge():
+        return np.zeros(100_000_000)
+
+    with pytest.raises(exceptions.ObjectStoreFullError, match="800") as caught:
+        shoal.get(huge.remote(), timeout=DEADLINE_S)
+    assert "did not run" not in str(caught.value)
 
 
 def test_many_threads_may_submit_and_wait_at_once():

@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 import shoal
@@ -187,6 +188,51 @@ def test_the_exit_code_of_a_task_that_leaves_is_told():
 
     with pytest.raises(exceptions.WorkerCrashedError, match="exit code 7"):
         shoal.get(leave.remote(), timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize(("ending", "code"), [("return", 0), ("exit", 5), ("raise", 1)])
+def test_a_process_that_a_task_forks_ends_and_the_task_goes_on(ending, code):
+    @shoal.remote(max_retries=0)
+    def fork():
+        child = os.fork()
+        if child == 0:
+            if ending == "exit":
+                raise SystemExit(5)
+            if ending == "raise":
+                raise KeyError("in the child")
+            return "the child's result goes nowhere"
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert shoal.get(fork.remote(), timeout=DEADLINE_S) == code
+
+
+def test_what_a_task_has_forked_ends_with_its_worker():
+    @shoal.remote(max_retries=0)
+    def leave_a_child():
+        child = os.fork()
+        if child == 0:
+            time.sleep(100)
+        return child, os.getpid()
+
+    child, worker = shoal.get(leave_a_child.remote(), timeout=DEADLINE_S)
+    os.kill(worker, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_error_that_cannot_even_be_pickled_by_force_does_not_kill_the_worker():
+    class RefusalError(Exception):
+        def __reduce__(self):
+            raise SystemExit("no")
+
+    @shoal.remote(max_retries=0)
+    def fail():
+        raise RefusalError("text")
+
+    with pytest.raises(exceptions.TaskError, match="text"):
+        shoal.get(fail.remote(), timeout=DEADLINE_S)
 
 
 def test_workers_do_not_share_numpys_random_stream():

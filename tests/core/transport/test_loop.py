@@ -223,3 +223,35 @@ def test_an_interrupt_strikes_in_poll_and_leaves_the_loop_usable(pair):
     assert time.monotonic() - started < 5
     first.ask(B, 7)
     assert first.loop.drive_until(lambda: 7 in first.answers, DEADLINE_S)
+
+
+def test_an_interrupt_reaches_the_main_thread_while_another_drives(pair):
+    first, _ = pair
+    first.loop.start_background()
+    over = []
+    other = threading.Thread(target=lambda: first.loop.drive_until(lambda: over, DEADLINE_S))
+    other.start()
+    time.sleep(0.1)
+    threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        first.loop.drive_until(lambda: False, DEADLINE_S)
+    assert time.monotonic() - started < 3
+    first.loop.submit(over.append, True)
+    other.join(DEADLINE_S)
+    assert not other.is_alive()
+
+
+def test_waiting_inside_a_handler_is_refused(pair):
+    first, _ = pair
+    raised = []
+
+    def wait_here(_: object) -> None:
+        try:
+            first.loop.drive_until(lambda: False, 1.0)
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    first.loop.post(wait_here, None)
+    assert first.loop.drive_until(lambda: raised, DEADLINE_S)
+    assert "callbacks" in raised[0]
