@@ -112,7 +112,7 @@ class NativeEngine:
         return self._process.wait(refs, num_returns, timeout_s)
 
     def kill(self, actor: ActorIdentity) -> None:
-        self._process.submitter.kill(actor.actor_id)
+        self._process.submitter.kill(actor.actor_id, actor.class_name)
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))

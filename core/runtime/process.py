@@ -58,6 +58,7 @@ class Process:
         self._endpoint = Endpoint(session.directory, worker_id, session.token)
         self._endpoint.on_unreachable = self._on_unreachable
         self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
+        self.loop.on_fault = self._on_fault
         self._ids = ids.IdSource(worker_id, ids.JobID(session.job_id))
         self._store = StoreClient(
             arena,
@@ -276,6 +277,11 @@ class Process:
 
     def _on_process_died(self, peer: bytes, message: m.ProcessDied) -> None:
         self._bury((message.worker_id, message.cause))
+
+    def _on_fault(self, error: BaseException) -> None:
+        self.lost = self.lost or SessionError(
+            f"shoal has failed in its background thread: {type(error).__name__}: {error}"
+        )
 
     def _on_unreachable(self, peer: bytes) -> None:
         # Posted: we are in the middle of sending.

@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import ids
 from ..config import CoreConfig
-from ..errors import TaskUnschedulableError, WorkerCrashedError
+from ..errors import ActorDiedError, TaskUnschedulableError, WorkerCrashedError
 from ..protocol import messages as m
 from ..protocol.specs import Value, WireRef, take_value
 from ..refs import ObjectRef
@@ -127,8 +127,14 @@ class Submitter:
         self._loop.submit(self._begin, (submission, self._send_creation, packed.refs))
         return ObjectRef(handle_id, self._me)
 
-    def kill(self, actor_id: bytes) -> None:
-        self._loop.submit(lambda _: self._loop.send(self._head, m.KillActor(actor_id)), None)
+    def kill(self, actor_id: bytes, class_name: str) -> None:
+        """End an actor. For this process it is dead from here on: no later call can slip through before the kill
+        arrives.
+        """
+        error = ActorDiedError(
+            f"{class_name} (actor {actor_id.hex()}) is dead: it was killed by kill()", actor_id=actor_id.hex()
+        )
+        self._loop.submit(self._kill, (actor_id, failure_value(error)))
 
     def _place(self, packed: Packed) -> tuple[Any, bytes, list[Any], list[WireRef]]:
         """Arguments for the wire: inline, or as an object of their own in shared memory.
@@ -309,6 +315,15 @@ class Submitter:
             self._send_calls(message.actor_id)
         elif message.state == "DEAD" and line.state != "DEAD":
             self._actor_failed(message.actor_id, take_value(message.failure, message.buffers))
+
+    def _kill(self, entry: tuple[bytes, Value]) -> None:
+        actor_id, failure = entry
+        self._loop.send(self._head, m.KillActor(actor_id))
+        line = self._lines.get(actor_id)
+        if line is None:
+            line = self._lines[actor_id] = ActorLine()
+        if line.state != "DEAD":
+            self._actor_failed(actor_id, failure)
 
     def _actor_failed(self, actor_id: bytes, failure: Value) -> None:
         """The actor is dead, or will never be: so are all calls to it."""

@@ -82,6 +82,8 @@ class Loop:
         self._driven_at = 0.0
         self._flushed_at = 0.0
         self._closed = False
+        #: Called when something raises in the background thread, which then ends.
+        self.on_fault: Callable[[BaseException], None] = lambda error: None
         self._interrupts = Interrupts()
         # Waiting threads that do not drive.
         self._progress = threading.Condition()
@@ -296,6 +298,10 @@ class Loop:
                         self._on_background()
                     while not self._must_yield():
                         self._tick(_BACKGROUND_POLL_S)
+                except BaseException as error:
+                    # A fault of ours. A thread that waits gets it out of its call; here it would be lost with the thread.
+                    self.on_fault(error)
+                    raise
                 finally:
                     self._background_drives = False
                     self._release()

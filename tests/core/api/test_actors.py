@@ -151,6 +151,15 @@ def test_kill_ends_the_process_and_is_told_to_calls_under_way():
     shoal.kill(sleeper)  # a dead actor: nothing happens
 
 
+def test_no_call_after_kill_slips_through():
+    for _ in range(20):
+        counter = Counter.remote()
+        shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+        shoal.kill(counter)
+        with pytest.raises(exceptions.ActorDiedError, match="killed by kill"):
+            shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+
+
 def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
     @shoal.remote
     class Holder:
