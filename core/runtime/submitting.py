@@ -274,7 +274,10 @@ class Submitter:
     # ---- in the driver: actors
 
     def _send_creation(self, submission: Submission) -> None:
-        self._loop.send(self._head, submission.message)
+        message = submission.message
+        assert isinstance(message, m.CreateActor)
+        if self._lines[message.actor_id].state != "DEAD":  # else it was killed while it waited for its arguments
+            self._loop.send(self._head, message)
 
     def _enqueue_call(self, submission: Submission) -> None:
         message = submission.message

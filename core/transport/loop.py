@@ -299,7 +299,7 @@ class Loop:
                     while not self._must_yield():
                         self._tick(_BACKGROUND_POLL_S)
                 except BaseException as error:
-                    # A fault of ours. A thread that waits gets it out of its call; here it would be lost with the thread.
+                    # A fault of ours. A thread that waits gets it from its call; here it would be lost with the thread.
                     self.on_fault(error)
                     raise
                 finally:

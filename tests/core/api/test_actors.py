@@ -288,3 +288,27 @@ def test_an_actor_that_owns_actors_takes_them_along():
 def test_mistakes_are_told_at_the_call_site(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_an_actor_killed_before_its_arguments_are_there_never_starts(tmp_path):
+    @shoal.remote
+    def late():
+        time.sleep(0.3)
+        return tmp_path / "started"
+
+    @shoal.remote
+    class Starter:
+        def __init__(self, marker):
+            marker.touch()
+
+        def method(self):
+            return 1
+
+    argument = late.remote()
+    starter = Starter.remote(argument)
+    shoal.kill(starter)
+    with pytest.raises(exceptions.ActorDiedError):
+        shoal.get(starter.method.remote(), timeout=DEADLINE_S)
+    marker = shoal.get(argument, timeout=DEADLINE_S)
+    time.sleep(0.2)  # were it to start, it would have by now
+    assert not marker.exists()
