@@ -18,7 +18,7 @@ import sys
 from .core import errors as exceptions
 from .core.api import get, get_actor, init, is_initialized, kill, put, shutdown, wait
 from .core.refs import ObjectRef
-from .core.remote import remote
+from .core.remote import method, remote
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ __all__ = [
     "init",
     "is_initialized",
     "kill",
+    "method",
     "put",
     "remote",
     "shutdown",

@@ -190,13 +190,13 @@ def wait(
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor's process at once; its calls fail with ActorDiedError. Killing a dead actor does nothing.
 
+    Args:
+      no_restart: False lets it be restarted, if it has restarts left.
+
     Raises:
-      ValueError: `actor` is no handle, or `no_restart` is False (actors are not restarted in this version).
+      ValueError: `actor` is no handle.
     """
-    identity = identity_of(actor, "kill")
-    if not no_restart:
-        raise ValueError("no_restart=False is not supported in this version: actors are not restarted")
-    current.engine().kill(identity)
+    current.engine().kill(identity_of(actor, "kill"), no_restart=no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

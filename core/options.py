@@ -25,19 +25,17 @@ _LATER = frozenset(
         "max_calls",
         "max_concurrency",
         "max_pending_calls",
-        "max_restarts",
-        "max_task_retries",
         "placement_group",
         "placement_group_bundle_index",
         "placement_group_capture_child_tasks",
-        "retry_exceptions",
         "runtime_env",
         "scheduling_strategy",
     }
 )
 _RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
-_TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "name"})
-_ACTOR = frozenset({*_RESOURCES, "name", "namespace", "get_if_exists", "lifetime"})
+_TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "name"})
+_ACTOR = frozenset({*_RESOURCES, "name", "namespace", "get_if_exists", "lifetime", "max_restarts", "max_task_retries"})
+_METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,17 @@ class TaskOptions:
     num_returns: int = 1
     resources: Mapping[str, int] = field(default_factory=lambda: {"CPU": 10_000})
     max_retries: int = DEFAULT_MAX_RETRIES
+    retry_on: tuple[type[BaseException], ...] = ()
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOptions:
+    """Of a method of an actor; None: not said, so that the next in the order of precedence decides."""
+
+    num_returns: int | None = None
+    max_task_retries: int | None = None
+    retry_exceptions: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,8 @@ class ActorOptions:
     namespace: str | None = None
     get_if_exists: bool = False
     lifetime: str | None = None
+    max_restarts: int = 0
+    max_task_retries: int = 0
 
 
 def task_options(given: Mapping[str, Any]) -> TaskOptions:
@@ -84,6 +94,7 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
         num_returns=num_returns,
         resources=_resources(given, default_cpus=1),
         max_retries=max_retries,
+        retry_on=_retry_on(given.get("retry_exceptions", False)),
         name=_check_str("name", given.get("name")),
     )
 
@@ -100,6 +111,9 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
     get_if_exists = given.get("get_if_exists", False)
     if get_if_exists and name is None:
         raise ValueError("get_if_exists needs a name")
+    max_restarts, max_task_retries = given.get("max_restarts", 0), given.get("max_task_retries", 0)
+    _check_int("max_restarts", max_restarts, least=-1)
+    _check_int("max_task_retries", max_task_retries, least=-1)
     # Ray's rule: an actor for which no resource is asked takes one CPU to be placed and none while it runs.
     explicit = any(given.get(option) is not None for option in _RESOURCES)
     required = _resources(given, default_cpus=1 if explicit else 0)
@@ -110,7 +124,30 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         namespace=_check_str("namespace", given.get("namespace")),
         get_if_exists=bool(get_if_exists),
         lifetime=lifetime,
+        max_restarts=max_restarts,
+        max_task_retries=max_task_retries,
     )
+
+
+def method_options(given: Mapping[str, Any]) -> MethodOptions:
+    """Check the keywords of ``@method`` or ``.options`` on an actor's method. Raises as `task_options`."""
+    _check_names(given, _METHOD, "methods of actors")
+    for name, least in (("num_returns", 0), ("max_task_retries", -1)):
+        if given.get(name) is not None:
+            _check_int(name, given[name], least=least)
+    retry_exceptions = given.get("retry_exceptions")
+    if not isinstance(retry_exceptions, (bool, type(None))):
+        raise TypeError(f"retry_exceptions of a method must be True or False, not {retry_exceptions!r}")
+    return MethodOptions(given.get("num_returns"), given.get("max_task_retries"), retry_exceptions)
+
+
+def _retry_on(given: Any) -> tuple[type[BaseException], ...]:
+    """The exceptions after which a task is run again."""
+    if isinstance(given, bool):
+        return (Exception,) if given else ()
+    if isinstance(given, list) and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in given):
+        return tuple(given)
+    raise TypeError(f"retry_exceptions must be True, False or a list of exception classes, not {given!r}")
 
 
 def _resources(given: Mapping[str, Any], *, default_cpus: float) -> dict[str, int]:

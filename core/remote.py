@@ -15,13 +15,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
-from typing import Any
+from typing import Any, TypeVar
 
 from .engines.base import ActorIdentity
 from .engines.current import engine
 from .errors import ActorHandleNotFoundError
-from .options import ActorOptions, TaskOptions, actor_options, task_options
+from .options import ActorOptions, MethodOptions, TaskOptions, actor_options, method_options, task_options
+from .protocol.specs import WireMethod
 from .refs import ObjectRef
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Where `method` leaves its options, on the function.
+_OPTIONS = "__shoal_method__"
 
 
 def remote(*args: Any, **options: Any) -> Any:
@@ -29,8 +35,9 @@ def remote(*args: Any, **options: Any) -> Any:
 
     Use it bare (``@remote``) or with options (``@remote(num_cpus=2)``).
 
-    Options of functions: num_returns, num_cpus, num_gpus, memory, resources, max_retries, name.
-    Options of classes: num_cpus, num_gpus, memory, resources, name, namespace, get_if_exists, lifetime.
+    Options of functions: num_returns, num_cpus, num_gpus, memory, resources, max_retries, retry_exceptions, name.
+    Options of classes: num_cpus, num_gpus, memory, resources, name, namespace, get_if_exists, lifetime, max_restarts,
+    max_task_retries.
 
     Example:
       >>> @shoal.remote
@@ -129,7 +136,7 @@ class ActorClass:
                 raise ValueError(
                     f"{cls.__name__}.{name} is async or a generator: such methods are not supported in this version"
                 )
-        self._methods = dict.fromkeys(self._arities, 1)
+        self._declared = {name: getattr(function, _OPTIONS, MethodOptions()) for name, function, _ in _methods(cls)}
         self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
@@ -145,7 +152,8 @@ class ActorClass:
     def create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
         """Check the call and hand it to the engine; what every ``remote`` of this class comes to."""
         self._constructor.check(args, kwargs)
-        identity = engine().create_actor(self._cls, self._methods, args, kwargs, options)
+        methods = {name: _how(declared, options) for name, declared in self._declared.items()}
+        identity = engine().create_actor(self._cls, methods, args, kwargs, options)
         return ActorHandle(identity, self._arities)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -186,7 +194,7 @@ class ActorHandle:
             raise AttributeError(f"{what} has no method {name!r}")
         # Kept, so that the next look-up is a plain attribute. It holds the identity and not the handle: a cycle would
         # keep the actor # alive until the garbage collector runs.
-        method = ActorMethod(identity, name, None if self._arities is None else self._arities.get(name))
+        method = ActorMethod(identity, name, (self._arities or {}).get(name), identity.methods[name])
         self.__dict__[name] = method
         return method
 
@@ -211,28 +219,30 @@ class ActorHandle:
 class ActorMethod:
     """A method of an actor, seen through a handle."""
 
-    __slots__ = ("_arity", "_identity", "_name", "_num_returns")
+    __slots__ = ("_arity", "_how", "_identity", "_name")
 
-    def __init__(self, identity: ActorIdentity, name: str, arity: _Arity | None) -> None:
+    def __init__(self, identity: ActorIdentity, name: str, arity: _Arity | None, how: WireMethod) -> None:
         self._identity = identity
         self._name = name
-        self._num_returns = identity.methods[name]
         self._arity = arity
+        self._how = how
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; returns a ref at once."""
-        return self.call(args, kwargs, self._num_returns)
-
-    def options(self, *, num_returns: int = 1) -> ActorMethodWithOptions:
-        """The same method, with another number of return values."""
-        task_options({"num_returns": num_returns})
-        return ActorMethodWithOptions(self, num_returns)
-
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_returns: int) -> Any:
-        """Check the call and hand it to the engine; what every ``remote`` of this method comes to."""
         if self._arity is not None:
             self._arity.check(args, kwargs)
-        return _one_or_many(engine().call(self._identity, self._name, args, kwargs, num_returns=num_returns))
+        return _one_or_many(engine().call(self._identity, self._name, args, kwargs, how=self._how))
+
+    def options(self, **options: Any) -> ActorMethod:
+        """The same method with other options for the calls made through the result; they come before all others."""
+        given = method_options(options)
+        num_returns, retries, retry_exceptions = self._how
+        how = (
+            num_returns if given.num_returns is None else given.num_returns,
+            retries if given.max_task_retries is None else given.max_task_retries,
+            retry_exceptions if given.retry_exceptions is None else given.retry_exceptions,
+        )
+        return ActorMethod(self._identity, self._name, self._arity, how)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -240,16 +250,39 @@ class ActorMethod:
         )
 
 
-class ActorMethodWithOptions:
-    """A method with options for some calls. Made by `ActorMethod.options`."""
+def method(**options: Any) -> Callable[[F], F]:
+    """Options of a method of an actor class: num_returns, max_task_retries, retry_exceptions.
 
-    def __init__(self, method: ActorMethod, num_returns: int) -> None:
-        self._method = method
-        self._num_returns = num_returns
+    What ``.options`` at a call says comes first, then this, then the options of the actor.
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """As `ActorMethod.remote`."""
-        return self._method.call(args, kwargs, self._num_returns)
+    Example:
+      >>> @shoal.remote
+      ... class Splitter:
+      ...     @shoal.method(num_returns=2)
+      ...     def split(self, pair):
+      ...         return pair
+
+    Raises:
+      ValueError, TypeError: an option that does not exist, or has an impossible value.
+    """
+    if not options:
+        raise AssertionError("use @method(...) with keyword options such as num_returns=2")
+    checked = method_options(options)
+
+    def declare(function: F) -> F:
+        setattr(function, _OPTIONS, checked)
+        return function
+
+    return declare
+
+
+def _how(declared: MethodOptions, actor: ActorOptions) -> WireMethod:
+    """How a method is called unless told otherwise: what it declares, else what the actor's options say."""
+    return (
+        1 if declared.num_returns is None else declared.num_returns,
+        actor.max_task_retries if declared.max_task_retries is None else declared.max_task_retries,
+        bool(declared.retry_exceptions),
+    )
 
 
 class _Arity:
@@ -319,7 +352,9 @@ def _one_or_many(refs: list[ObjectRef]) -> Any:
     return refs or None
 
 
-def _rebuild_handle(actor_id: bytes, class_name: str, methods: dict[str, int], ref: ObjectRef | None) -> ActorHandle:
+def _rebuild_handle(
+    actor_id: bytes, class_name: str, methods: dict[str, WireMethod], ref: ObjectRef | None
+) -> ActorHandle:
     return ActorHandle(ActorIdentity(actor_id, class_name, methods, ref))
 
 

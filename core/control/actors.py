@@ -1,8 +1,11 @@
 """The life of every actor, and their names. Pure: events in, records out.
 
-    PENDING --created--> ALIVE --died--> DEAD
-       |                                  ^
-       +--init_failed, died, infeasible---+
+    PENDING --created--> ALIVE --worker_lost--> RESTARTING --created--> ALIVE
+       any of them --init_failed, died--> DEAD
+
+An actor whose process is lost is restarted while it has restarts left: ``__init__`` runs again with the same arguments,
+its state is gone. It is DEAD when it has none, when its ``__init__`` raises, when it was killed or nobody holds a
+handle.
 
 Names belong to an actor from its registration to its death. A dead actor's record stays, so that a call through an old
 handle learns why, until its creator is gone too.
@@ -24,9 +27,15 @@ ACTOR = Lifecycle(
     start="PENDING",
     moves={
         ("PENDING", "created"): "ALIVE",
+        ("PENDING", "worker_lost"): "RESTARTING",
         ("PENDING", "init_failed"): "DEAD",  # the user's __init__ raised: a restart would raise again
         ("PENDING", "died"): "DEAD",
+        ("ALIVE", "worker_lost"): "RESTARTING",  # restarts left; `lost` has checked
         ("ALIVE", "died"): "DEAD",
+        ("RESTARTING", "created"): "ALIVE",
+        ("RESTARTING", "worker_lost"): "RESTARTING",
+        ("RESTARTING", "init_failed"): "DEAD",
+        ("RESTARTING", "died"): "DEAD",
     },
 )
 
@@ -40,8 +49,10 @@ class ActorRecord:
     spec: CreateActor
     life: Life
     worker_id: bytes = b""
-    #: The error that its calls get, once it is DEAD.
+    #: The error that its calls get, once it is DEAD; those that were under way, when it is RESTARTING.
     failure: Value | None = None
+    #: Times that it has been restarted.
+    restarts: int = 0
     #: Why its process is about to end, when we ended it ourselves.
     verdict: str = ""
     watchers: set[bytes] = field(default_factory=set)
@@ -92,7 +103,20 @@ class ActorTable:
         """Its ``__init__`` has returned."""
         record = self._records[actor_id]
         record.worker_id = worker_id
+        record.failure = None
         record.life.on("created")
+        return record
+
+    def lost(self, actor_id: bytes, failure: Value) -> ActorRecord | None:
+        """Its process is gone. The record, now RESTARTING, if it may be restarted; None if it has to end."""
+        record = self._records[actor_id]
+        allowed = record.spec.max_restarts
+        if record.state == "DEAD" or record.verdict or (allowed >= 0 and record.restarts >= allowed):
+            return None
+        record.restarts += 1
+        record.failure = failure
+        record.worker_id = b""
+        record.life.on("worker_lost")
         return record
 
     def ended(self, actor_id: bytes, event: str, failure: Value) -> ActorRecord | None:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .. import ids
-from ..errors import ActorDiedError, ActorUnschedulableError, ShoalError
+from ..errors import ActorDiedError, ActorUnavailableError, ActorUnschedulableError, ShoalError
 from ..protocol import messages as m
-from ..protocol.specs import Value
+from ..protocol.specs import Value, WireMethod
 from ..serialization.failures import serialize_error
 from ..transport.loop import Loop
 from .actors import ActorRecord, ActorTable
@@ -86,8 +86,11 @@ class ControlServer:
             return  # the name is reserved; the creation follows when its arguments are there
         if record.state == "DEAD":
             return  # killed while it waited for them
+        self._place(record)
+
+    def _place(self, record: ActorRecord) -> None:
         try:
-            self._node.place_actor(message.actor_id, peer, message.required, message.placement)
+            self._node.place_actor(record.actor_id, record.creator, record.spec.required, record.spec.placement)
         except self._infeasible as why:
             self._end(record, "died", ActorUnschedulableError(f"{record.description} can never be placed: {why}"))
 
@@ -133,7 +136,7 @@ class ControlServer:
         actor_id = self._hosts.pop(worker_id, None)
         record = self.actors.get(actor_id) if actor_id is not None else None
         if record is not None:
-            self._end(record, "died", _death(record, cause))
+            self._actor_lost(record, cause)
         for doomed in self.actors.process_died(worker_id):
             self._doom(doomed, "the process that created it has died")
         for actor_id in [actor_id for actor_id in self._early if ids.creator_of(actor_id) == worker_id]:
@@ -141,6 +144,18 @@ class ControlServer:
                 self._send_unknown(watcher, actor_id)
         for member in self._node.members:
             self._loop.send(member, m.ProcessDied(worker_id, cause))
+
+    def _actor_lost(self, record: ActorRecord, cause: str) -> None:
+        """Its process has ended: restart it or let it end."""
+        unavailable = ActorUnavailableError(
+            f"{record.description} is being restarted: its process ended with {cause}. This call may have run or not.",
+            actor_id=record.actor_id.hex(),
+        )
+        if self.actors.lost(record.actor_id, _failure(unavailable)) is None:
+            self._end(record, "died", _death(record, cause))
+        else:
+            self._publish(record)
+            self._place(record)
 
     def _watch_actor(self, peer: bytes, message: m.WatchActor) -> None:
         record = self.actors.get(message.actor_id)
@@ -159,8 +174,10 @@ class ControlServer:
 
     def _kill_actor(self, peer: bytes, message: m.KillActor) -> None:
         record = self.actors.get(message.actor_id)
-        if record is not None:
+        if record is not None and message.no_restart:
             self._doom(record, "it was killed by kill()")
+        elif record is not None and record.worker_id:
+            self._node.kill_worker(record.worker_id)
         for watcher in self._early.pop(message.actor_id, ()):
             self._send_unknown(watcher, message.actor_id)
 
@@ -202,13 +219,15 @@ class ControlServer:
         self._loop.send(peer, m.ActorUpdate(actor_id, state, worker_id if state == "ALIVE" else b"", wire, buffers))
 
 
-def _handle_parts(record: ActorRecord) -> tuple[bytes, str, dict[str, int]]:
+def _handle_parts(record: ActorRecord) -> tuple[bytes, str, dict[str, WireMethod]]:
     """What a handle is made from."""
     return (record.actor_id, record.spec.class_name, record.spec.methods)
 
 
 def _death(record: ActorRecord, cause: str) -> ActorDiedError:
     why = record.verdict or f"its process ended with {cause}"
+    if record.restarts:
+        why += f", after {record.restarts} restarts"
     return ActorDiedError(f"{record.description} is dead: {why}", actor_id=record.actor_id.hex())
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..options import ActorOptions, TaskOptions
+from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 
 
@@ -19,7 +20,7 @@ class ActorIdentity:
 
     actor_id: bytes
     class_name: str
-    methods: Mapping[str, int]  #: public methods -> number of returns
+    methods: Mapping[str, WireMethod]  #: public methods and how they are called
     ref: ObjectRef | None
 
 
@@ -35,7 +36,7 @@ class Engine(Protocol):
     def create_actor(
         self,
         cls: type,
-        methods: Mapping[str, int],
+        methods: Mapping[str, WireMethod],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: ActorOptions,
@@ -46,9 +47,14 @@ class Engine(Protocol):
         ...
 
     def call(
-        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int
+        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
     ) -> list[ObjectRef]:
-        """Call an actor's method, after all earlier calls of this process to it."""
+        """Call an actor's method, after all earlier calls of this process to it.
+
+        Args:
+          how: number of returns; times that the call is made again when the actor restarts; whether also after
+            exceptions.
+        """
         ...
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
@@ -63,7 +69,7 @@ class Engine(Protocol):
         """(ready, not ready)."""
         ...
 
-    def kill(self, actor: ActorIdentity) -> None: ...
+    def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None: ...
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None: ...
 

@@ -11,6 +11,7 @@ from ..errors import ActorAlreadyExistsError
 from ..node import lifeline
 from ..options import ActorOptions, TaskOptions
 from ..protocol import messages as m
+from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 from ..runtime.arguments import NO_ARGUMENTS, pack
 from ..runtime.process import Process
@@ -47,12 +48,13 @@ class NativeEngine:
             num_returns=options.num_returns,
             shape=process.submitter.shape(options.resources),
             retries=options.max_retries,
+            retry_on=options.retry_on,
         )
 
     def create_actor(
         self,
         cls: type,
-        methods: Mapping[str, int],
+        methods: Mapping[str, WireMethod],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: ActorOptions,
@@ -70,6 +72,7 @@ class NativeEngine:
             detached=options.lifetime == "detached",
             required=dict(options.required),
             placement=dict(options.placement),
+            max_restarts=options.max_restarts,
             arguments=NO_ARGUMENTS,
             arguments_object=b"",
             slots=[],
@@ -89,8 +92,9 @@ class NativeEngine:
         return ActorIdentity(message.actor_id, message.class_name, message.methods, ref)
 
     def call(
-        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, num_returns: int
+        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
     ) -> list[ObjectRef]:
+        num_returns, retries, retry_exceptions = how
         return self._process.submitter.call(
             actor.actor_id,
             f"{actor.class_name}.{method}",
@@ -98,6 +102,8 @@ class NativeEngine:
             pack(args, kwargs),
             num_returns=num_returns,
             handle=actor.ref,
+            retries=retries,
+            retry_on=(Exception,) if retry_exceptions else (),
         )
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
@@ -111,8 +117,8 @@ class NativeEngine:
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         return self._process.wait(refs, num_returns, timeout_s)
 
-    def kill(self, actor: ActorIdentity) -> None:
-        self._process.submitter.kill(actor.actor_id, actor.class_name)
+    def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
+        self._process.submitter.kill(actor.actor_id, actor.class_name, no_restart=no_restart)
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))
@@ -151,7 +157,7 @@ class NativeEngine:
         process.loop.watch(descriptor, readable)
 
 
-def _weak(parts: tuple[bytes, str, Mapping[str, int]]) -> ActorIdentity:
+def _weak(parts: tuple[bytes, str, Mapping[str, WireMethod]]) -> ActorIdentity:
     """An actor as the head describes it; nothing here keeps it alive."""
     actor_id, class_name, methods = parts
     return ActorIdentity(actor_id, class_name, methods, None)

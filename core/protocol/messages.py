@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .specs import WireRef, WireValue
+from .specs import WireMethod, WireRef, WireValue
 
 TYPES: dict[int, type[Message]] = {}
 
@@ -286,12 +286,13 @@ class CreateActor(Message):
     actor_id: bytes
     class_key: bytes
     class_name: str
-    methods: dict[str, int]  #: public methods -> number of returns
+    methods: dict[str, WireMethod]  #: public methods and how they are called
     name: str
     namespace: str
     detached: bool
     required: dict[str, int]  #: held while it lives
     placement: dict[str, int]  #: what the node must have in total
+    max_restarts: int  #: -1: as often as it dies
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
@@ -323,7 +324,7 @@ class ActorStarted(Message):
 
 @message(43, path="head -> watcher", resend=True)
 class ActorUpdate(Message):
-    """Where an actor's life has come to. DEAD is final; `failure` then holds the error that calls get."""
+    """Where an actor's life has come to; RESTARTING or DEAD, `failure` is the error that calls under way get."""
 
     actor_id: bytes
     state: str
@@ -341,9 +342,10 @@ class WatchActor(Message):
 
 @message(45, path="any -> head", resend=True)
 class KillActor(Message):
-    """End the actor's process at once."""
+    """End the actor's process at once; with `no_restart` the actor too."""
 
     actor_id: bytes
+    no_restart: bool
 
 
 @message(46, path="creator -> head", resend=True)

@@ -44,6 +44,23 @@ class ActorLine:
         """The actor has answered."""
         return self._inflight.pop(task_id, None)
 
+    def lost(self) -> list[Submission]:
+        """The actor restarts: calls under way go back to the front of the line, or fail; returns those that fail."""
+        self.state = "RESTARTING"
+        failed: list[Submission] = []
+        for call in reversed(self._inflight.values()):
+            if call.retries:
+                call.retries -= 1 if call.retries > 0 else 0  # -1: for ever
+                self._waiting.appendleft(call)
+            else:
+                failed.insert(0, call)
+        self._inflight.clear()
+        return failed
+
+    def again(self, call: Submission) -> None:
+        """A call that has failed and is to be tried again: next in line."""
+        self._waiting.appendleft(call)
+
     def died(self, failure: Value) -> list[Submission]:
         """Returns the calls that fail with it, in order."""
         self.state, self.failure = "DEAD", failure

@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import ids
 from ..config import CoreConfig
-from ..errors import ActorDiedError, TaskUnschedulableError, WorkerCrashedError
+from ..errors import ActorDiedError, TaskError, TaskUnschedulableError, WorkerCrashedError
 from ..protocol import messages as m
 from ..protocol.specs import Value, WireRef, take_value
 from ..refs import ObjectRef
@@ -74,7 +74,15 @@ class Submitter:
         return self._leasing.key(resources)
 
     def submit_task(
-        self, function: bytes, name: str, packed: Packed, *, num_returns: int, shape: int, retries: int
+        self,
+        function: bytes,
+        name: str,
+        packed: Packed,
+        *,
+        num_returns: int,
+        shape: int,
+        retries: int,
+        retry_on: tuple[type[BaseException], ...] = (),
     ) -> list[ObjectRef]:
         """Run an exported function somewhere.
 
@@ -84,13 +92,24 @@ class Submitter:
         wire, holder, buffers, uses = self._place(packed)
         task_id = self._ids.task()
         message = m.RunTask(task_id, function, name, wire, holder, [], num_returns, buffers)
-        submission = Submission(message, name, [], packed.dependencies, uses, retries=retries, shape=shape)
+        submission = Submission(
+            message, name, [], packed.dependencies, uses, retries=retries, retry_on=retry_on, shape=shape
+        )
         refs = self._make_returns(submission, task_id, num_returns)
         self._loop.submit(self._begin, (submission, self._leasing.enqueue, packed.refs))
         return refs
 
     def call(
-        self, actor_id: bytes, name: str, method: str, packed: Packed, *, num_returns: int, handle: ObjectRef | None
+        self,
+        actor_id: bytes,
+        name: str,
+        method: str,
+        packed: Packed,
+        *,
+        num_returns: int,
+        handle: ObjectRef | None,
+        retries: int,
+        retry_on: tuple[type[BaseException], ...] = (),
     ) -> list[ObjectRef]:
         """Call a method of an actor. `handle` is kept until the answer: the actor lives at least that long."""
         wire, holder, buffers, uses = self._place(packed)
@@ -98,7 +117,7 @@ class Submitter:
             uses.append((handle.binary(), handle.owner))
         task_id = self._ids.task()
         message = m.CallMethod(task_id, actor_id, method, wire, holder, [], num_returns, buffers)
-        submission = Submission(message, name, [], packed.dependencies, uses)
+        submission = Submission(message, name, [], packed.dependencies, uses, retries=retries, retry_on=retry_on)
         refs = self._make_returns(submission, task_id, num_returns)
         self._loop.submit(self._begin, (submission, self._enqueue_call, (packed.refs, handle)))
         return refs
@@ -127,14 +146,16 @@ class Submitter:
         self._loop.submit(self._begin, (submission, self._send_creation, packed.refs))
         return ObjectRef(handle_id, self._me)
 
-    def kill(self, actor_id: bytes, class_name: str) -> None:
-        """End an actor. For this process it is dead from here on: no later call can slip through before the kill
-        arrives.
+    def kill(self, actor_id: bytes, class_name: str, *, no_restart: bool) -> None:
+        """End an actor's process. With `no_restart` the actor is dead for this process from here on: no later call can
+        slip through before the kill arrives.
         """
-        error = ActorDiedError(
-            f"{class_name} (actor {actor_id.hex()}) is dead: it was killed by kill()", actor_id=actor_id.hex()
-        )
-        self._loop.submit(self._kill, (actor_id, failure_value(error)))
+        failure = None
+        if no_restart:
+            hexed = actor_id.hex()
+            why = f"{class_name} (actor {hexed}) is dead: it was killed by kill()"
+            failure = failure_value(ActorDiedError(why, actor_id=hexed))
+        self._loop.submit(self._kill, (actor_id, failure))
 
     def _place(self, packed: Packed) -> tuple[Any, bytes, list[Any], list[WireRef]]:
         """Arguments for the wire: inline, or as an object of their own in shared memory.
@@ -188,7 +209,7 @@ class Submitter:
 
     def _argument_ready(self, submission: Submission, enqueue: Callable[[Submission], None]) -> None:
         submission.missing -= 1
-        if submission.missing:
+        if submission.missing or submission.failed:
             return
         self._fill(submission)
         message = submission.message
@@ -210,7 +231,7 @@ class Submitter:
                 submission.failed = True
                 failure = Value(FAILURE, serialized.data, list(serialized.buffers), [])
                 if type(message) is m.CreateActor:
-                    self._loop.send(self._head, m.KillActor(message.actor_id))  # it may have a name there
+                    self._loop.send(self._head, m.KillActor(message.actor_id, True))  # it may have a name there
                     self._actor_failed(message.actor_id, failure)
                 else:
                     self._finish(submission, [failure], failed=True)
@@ -256,7 +277,24 @@ class Submitter:
             for value in results:
                 self._holdings.free_place(value)
             return
+        if message.failed and submission.retry_on and submission.retries and self._may_retry(submission, results[0]):
+            submission.retries -= 1 if submission.retries > 0 else 0  # -1: for ever
+            self._run_again(submission)
+            return
         self._finish(submission, results, failed=message.failed)
+
+    def _may_retry(self, submission: Submission, failure: Value) -> bool:
+        error = values.deserialize(failure.kind, failure.payload, failure.buffers)  # type: ignore[arg-type]
+        cause = error.cause if isinstance(error, TaskError) else None
+        return isinstance(cause, submission.retry_on)
+
+    def _run_again(self, submission: Submission) -> None:
+        message = submission.message
+        if isinstance(message, m.CallMethod):
+            self._lines[message.actor_id].again(submission)
+            self._send_calls(message.actor_id)
+        else:
+            self._leasing.requeue(submission)
 
     def _finish(self, submission: Submission, results: list[Value], *, failed: bool) -> None:
         """Resolve what it returns, let go of what it used."""
@@ -314,14 +352,22 @@ class Submitter:
         if message.state == "ALIVE":
             line.state, line.worker_id = "ALIVE", message.worker_id
             self._lived_in[message.worker_id] = message.actor_id
-            self._creation_over(message.actor_id)
+            if not self._restartable(message.actor_id):
+                self._creation_over(message.actor_id)
             self._send_calls(message.actor_id)
+        elif message.state == "RESTARTING" and line.state != "DEAD":
+            self._lived_in.pop(line.worker_id, None)
+            failure = take_value(message.failure, message.buffers)
+            for call in line.lost():
+                self._fail(call, failure)
         elif message.state == "DEAD" and line.state != "DEAD":
             self._actor_failed(message.actor_id, take_value(message.failure, message.buffers))
 
-    def _kill(self, entry: tuple[bytes, Value]) -> None:
+    def _kill(self, entry: tuple[bytes, Value | None]) -> None:
         actor_id, failure = entry
-        self._loop.send(self._head, m.KillActor(actor_id))
+        self._loop.send(self._head, m.KillActor(actor_id, failure is not None))
+        if failure is None:
+            return
         line = self._lines.get(actor_id)
         if line is None:
             line = self._lines[actor_id] = ActorLine()
@@ -336,8 +382,12 @@ class Submitter:
         for call in line.died(failure):
             self._fail(call, failure)
 
+    def _restartable(self, actor_id: bytes) -> bool:
+        creation = self._creations.get(actor_id)
+        return creation is not None and creation.message.max_restarts != 0  # type: ignore[union-attr]
+
     def _creation_over(self, actor_id: bytes) -> None:
-        """Let go of what ``__init__`` was given."""
+        """Let go of what ``__init__`` was given: it will not run again."""
         creation = self._creations.pop(actor_id, None)
         if creation is not None:
             for object_id, _ in creation.uses:

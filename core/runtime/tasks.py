@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..protocol.messages import CallMethod, CreateActor, RunTask
 
@@ -25,11 +25,13 @@ class Submission:
     dependencies: list[tuple[bytes, bytes]]
     uses: list[tuple[bytes, bytes]]
     missing: int = 0
-    #: Times that it may be run again after its worker has died.
+    #: Times that it may be run again after its worker has died (or by `retry_on`); -1: as often as need be.
     retries: int = 0
+    #: Exceptions of the user's code after which it may be run again.
+    retry_on: tuple[type[BaseException], ...] = ()
     #: The owner's number of the resource shape (tasks).
     shape: int = 0
-    failed: bool = field(default=False)
+    failed: bool = False
 
     @property
     def task_id(self) -> bytes:

@@ -190,6 +190,92 @@ def test_calls_under_way_keep_an_actor_alive():
     assert shoal.get(refs, timeout=DEADLINE_S) == list(range(1, 101))
 
 
+@shoal.remote
+class Fragile:
+    """Keeps a count in memory and one on disk; dies when told to."""
+
+    def __init__(self, log):
+        self.log = log
+        self.count = 0
+        self.write("start")
+
+    def write(self, line):
+        with self.log.open("a") as file:
+            file.write(f"{line}\n")
+
+    def add(self, item):
+        self.write(item)
+        self.count += 1
+        return self.count
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_once(self, marker):
+        self.write("die_once")
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "survived"
+
+    @shoal.method(num_returns=2, retry_exceptions=True, max_task_retries=3)
+    def flaky(self, marker):
+        self.write("flaky")
+        if not marker.exists():
+            marker.touch()
+            raise ConnectionError("try again")
+        return 1, 2
+
+
+def test_an_actor_restarts_with_its_arguments_and_without_its_state(tmp_path):
+    log = tmp_path / "log"
+    fragile = Fragile.options(max_restarts=1).remote(log)
+    assert shoal.get(fragile.add.remote("a"), timeout=DEADLINE_S) == 1
+    with pytest.raises(exceptions.ActorUnavailableError, match="SIGKILL"):
+        shoal.get(fragile.die.remote(), timeout=DEADLINE_S)
+    assert shoal.get(fragile.add.remote("b"), timeout=DEADLINE_S) == 1
+    with pytest.raises(exceptions.ActorDiedError, match="after 1 restarts"):
+        shoal.get(fragile.die.remote(), timeout=DEADLINE_S)
+    assert log.read_text().split() == ["start", "a", "start", "b"]
+
+
+def test_calls_run_at_most_once_unless_told_otherwise(tmp_path):
+    log = tmp_path / "log"
+    fragile = Fragile.options(max_restarts=-1).remote(log)
+    with pytest.raises(exceptions.ActorUnavailableError):
+        shoal.get(fragile.die_once.remote(tmp_path / "marker"), timeout=DEADLINE_S)
+    assert shoal.get(fragile.add.remote("next"), timeout=DEADLINE_S) == 1
+    assert log.read_text().split() == ["start", "die_once", "start", "next"]
+
+
+def test_calls_with_retries_run_again_in_their_order_after_a_restart(tmp_path):
+    log = tmp_path / "log"
+    fragile = Fragile.options(max_restarts=-1, max_task_retries=2).remote(log)
+    refs = [fragile.die_once.remote(tmp_path / "marker"), *(fragile.add.remote(str(i)) for i in range(20))]
+    assert shoal.get(refs, timeout=DEADLINE_S) == ["survived", *range(1, 21)]
+    after = log.read_text().split("start\n")[-1].split()
+    assert after == ["die_once", *(str(i) for i in range(20))]
+
+
+def test_a_method_may_be_retried_after_exceptions(tmp_path):
+    fragile = Fragile.remote(tmp_path / "log")
+    assert shoal.get(fragile.flaky.remote(tmp_path / "marker"), timeout=DEADLINE_S) == [1, 2]
+    again = fragile.flaky.options(retry_exceptions=False, num_returns=1).remote(tmp_path / "other")
+    with pytest.raises(ConnectionError, match="try again"):
+        shoal.get(again, timeout=DEADLINE_S)
+
+
+def test_kill_without_no_restart_uses_up_a_restart(tmp_path):
+    fragile = Fragile.options(max_restarts=1).remote(tmp_path / "log")
+    shoal.get(fragile.add.remote("a"), timeout=DEADLINE_S)
+    shoal.kill(fragile, no_restart=False)
+    eventually(lambda: (tmp_path / "log").read_text().split().count("start") == 2, "it has restarted")
+    assert shoal.get(fragile.add.remote("b"), timeout=DEADLINE_S) == 1
+    shoal.kill(fragile)
+    with pytest.raises(exceptions.ActorDiedError):
+        shoal.get(fragile.add.remote("c"), timeout=DEADLINE_S)
+
+
 def test_named_actors_are_found_by_name_and_namespace_until_they_die():
     counter = Counter.options(name="tally").remote(5)
     assert shoal.get(shoal.get_actor("tally").add.remote(), timeout=DEADLINE_S) == 6
@@ -274,7 +360,10 @@ def test_an_actor_that_owns_actors_takes_them_along():
     [
         (lambda: Counter(), TypeError, "instantiated directly"),
         (lambda: Counter.remote(1, 2), TypeError, "too many positional"),
-        (lambda: Counter.options(max_restarts=1), ValueError, "not supported in this version"),
+        (lambda: Counter.options(max_concurrency=2), ValueError, "not supported in this version"),
+        (lambda: Counter.options(max_restarts=-2), ValueError, "max_restarts"),
+        (lambda: Counter.remote().add.options(num_returns=-1), ValueError, "num_returns"),
+        (lambda: Counter.remote().add.options(name="x"), ValueError, "name"),
         (lambda: Counter.options(name=""), ValueError, "empty"),
         (lambda: Counter.options(get_if_exists=True), ValueError, "name"),
         (lambda: Counter.options(lifetime="long"), ValueError, "lifetime"),

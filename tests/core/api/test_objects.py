@@ -345,8 +345,7 @@ def test_a_lost_argument_beside_a_pending_one_fails_that_task_and_no_other():
     owner, keeper = Owner.remote(), Keeper.options(name="by name").remote()
     (lost,) = shoal.get(owner.ref.remote(), timeout=DEADLINE_S)
     shoal.kill(owner)
-    with pytest.raises(exceptions.ActorDiedError):
-        shoal.get(owner.ref.remote(), timeout=DEADLINE_S)
+    eventually(lambda: lost.owner in holdings()._dead, "the owner's death is known here")
     with pytest.raises(exceptions.OwnerDiedError):
         shoal.get(two.remote(lost, slow.remote()), timeout=DEADLINE_S)
     with pytest.raises(exceptions.OwnerDiedError):

@@ -181,6 +181,24 @@ def test_a_task_that_always_dies_fails_with_the_signal_after_its_retries(tmp_pat
     assert (tmp_path / "runs").read_text() == "xxx"
 
 
+def test_exceptions_are_retried_only_when_asked_and_only_those(tmp_path):
+    @shoal.remote(max_retries=2)
+    def fail(kind):
+        with (tmp_path / kind.__name__).open("a") as file:
+            file.write("x")
+        raise kind("no")
+
+    for options, kind, runs in [
+        ({}, KeyError, 1),
+        ({"retry_exceptions": True}, OSError, 3),
+        ({"retry_exceptions": [ValueError]}, ValueError, 3),
+        ({"retry_exceptions": [ValueError]}, TypeError, 1),
+    ]:
+        with pytest.raises(kind):
+            shoal.get(fail.options(**options).remote(kind), timeout=DEADLINE_S)
+        assert (tmp_path / kind.__name__).read_text() == "x" * runs
+
+
 def test_the_exit_code_of_a_task_that_leaves_is_told():
     @shoal.remote(max_retries=0)
     def leave():

@@ -10,18 +10,19 @@ CREATOR, WORKER = b"c" * 12, b"w" * 12
 FAILURE = Value(2, b"failure", [], [])
 
 
-def spec(number: int, name: str = "", *, detached: bool = False) -> CreateActor:
+def spec(number: int, name: str = "", *, detached: bool = False, max_restarts: int = 0) -> CreateActor:
     return CreateActor(
         request=0,
         actor_id=number.to_bytes(16, "big"),
         class_key=b"k",
         class_name="Foo",
-        methods={"m": 1},
+        methods={"m": (1, 0, False)},
         name=name,
         namespace="ns",
         detached=detached,
         required={},
         placement={},
+        max_restarts=max_restarts,
         arguments=(-1, b"", 0),
         arguments_object=b"",
         slots=[],
@@ -75,4 +76,24 @@ def test_the_death_of_a_creator_dooms_its_actors_but_not_detached_ones():
 
 def test_the_table_of_states_is_the_one_in_the_documentation():
     assert ACTOR.final == {"DEAD"}
-    assert set(ACTOR.states) == {"PENDING", "ALIVE", "DEAD"}
+    assert set(ACTOR.states) == {"PENDING", "ALIVE", "RESTARTING", "DEAD"}
+
+
+def test_a_lost_actor_restarts_as_often_as_it_may():
+    table = ActorTable()
+    record = table.create(CREATOR, spec(1, max_restarts=2))
+    for restart in (1, 2):
+        table.created(record.actor_id, WORKER)
+        assert table.lost(record.actor_id, FAILURE) is record
+        assert (record.state, record.restarts, record.worker_id) == ("RESTARTING", restart, b"")
+    table.created(record.actor_id, WORKER)
+    assert table.lost(record.actor_id, FAILURE) is None
+    assert record.state == "ALIVE", "the caller decides how it ends"
+
+
+def test_an_actor_that_was_ended_on_purpose_does_not_restart():
+    table = ActorTable()
+    record = table.create(CREATOR, spec(1, max_restarts=-1))
+    table.created(record.actor_id, WORKER)
+    record.verdict = "it was killed by kill()"
+    assert table.lost(record.actor_id, FAILURE) is None
