@@ -18,12 +18,10 @@ _LATER = frozenset(
     {
         "accelerator_type",
         "allow_out_of_order_execution",
-        "concurrency_groups",
         "enable_task_events",
         "fallback_strategy",
         "label_selector",
         "max_calls",
-        "max_concurrency",
         "max_pending_calls",
         "placement_group",
         "placement_group_bundle_index",
@@ -34,8 +32,20 @@ _LATER = frozenset(
 )
 _RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
 _TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "name"})
-_ACTOR = frozenset({*_RESOURCES, "name", "namespace", "get_if_exists", "lifetime", "max_restarts", "max_task_retries"})
-_METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions"})
+_ACTOR = frozenset(
+    {
+        *_RESOURCES,
+        "concurrency_groups",
+        "get_if_exists",
+        "lifetime",
+        "max_concurrency",
+        "max_restarts",
+        "max_task_retries",
+        "name",
+        "namespace",
+    }
+)
+_METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions", "concurrency_group"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class MethodOptions:
     num_returns: int | None = None
     max_task_retries: int | None = None
     retry_exceptions: bool | None = None
+    concurrency_group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ class ActorOptions:
     lifetime: str | None = None
     max_restarts: int = 0
     max_task_retries: int = 0
+    max_concurrency: int = 0  #: 0: not given
+    concurrency_groups: Mapping[str, int] = field(default_factory=dict)
 
 
 def task_options(given: Mapping[str, Any]) -> TaskOptions:
@@ -114,6 +127,16 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
     max_restarts, max_task_retries = given.get("max_restarts", 0), given.get("max_task_retries", 0)
     _check_int("max_restarts", max_restarts, least=-1)
     _check_int("max_task_retries", max_task_retries, least=-1)
+    max_concurrency = given.get("max_concurrency")
+    if max_concurrency is not None:
+        _check_int("max_concurrency", max_concurrency, least=1)
+    groups = given.get("concurrency_groups") or {}
+    if not isinstance(groups, dict):
+        raise TypeError(f"concurrency_groups must be a dict of names and numbers, not {groups!r}")
+    for group, bound in groups.items():
+        if not _check_str("the name of a concurrency group", group):
+            raise ValueError("the name of a concurrency group cannot be the empty string")
+        _check_int(f"concurrency_groups[{group!r}]", bound, least=1)
     # Ray's rule: an actor for which no resource is asked takes one CPU to be placed and none while it runs.
     explicit = any(given.get(option) is not None for option in _RESOURCES)
     required = _resources(given, default_cpus=1 if explicit else 0)
@@ -126,6 +149,8 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         lifetime=lifetime,
         max_restarts=max_restarts,
         max_task_retries=max_task_retries,
+        max_concurrency=max_concurrency or 0,
+        concurrency_groups=groups,
     )
 
 
@@ -138,7 +163,8 @@ def method_options(given: Mapping[str, Any]) -> MethodOptions:
     retry_exceptions = given.get("retry_exceptions")
     if not isinstance(retry_exceptions, (bool, type(None))):
         raise TypeError(f"retry_exceptions of a method must be True or False, not {retry_exceptions!r}")
-    return MethodOptions(given.get("num_returns"), given.get("max_task_retries"), retry_exceptions)
+    group = _check_str("concurrency_group", given.get("concurrency_group"))
+    return MethodOptions(given.get("num_returns"), given.get("max_task_retries"), retry_exceptions, group)
 
 
 def _retry_on(given: Any) -> tuple[type[BaseException], ...]:

@@ -37,7 +37,8 @@ def remote(*args: Any, **options: Any) -> Any:
 
     Options of functions: num_returns, num_cpus, num_gpus, memory, resources, max_retries, retry_exceptions, name.
     Options of classes: num_cpus, num_gpus, memory, resources, name, namespace, get_if_exists, lifetime, max_restarts,
-    max_task_retries.
+    max_task_retries, max_concurrency, concurrency_groups. A class with an ``async def`` method makes an actor whose
+    calls run as coroutines on one event loop.
 
     Example:
       >>> @shoal.remote
@@ -128,13 +129,9 @@ class ActorClass:
         )
         self._arities = {name: _Arity(function, bound=bound) for name, function, bound in _methods(cls)}
         for name, function, _ in _methods(cls):
-            if (
-                inspect.iscoroutinefunction(function)
-                or inspect.isasyncgenfunction(function)
-                or inspect.isgeneratorfunction(function)
-            ):
+            if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
                 raise ValueError(
-                    f"{cls.__name__}.{name} is async or a generator: such methods are not supported in this version"
+                    f"{cls.__name__}.{name} is a generator: streaming results are not supported in this version"
                 )
         self._declared = {name: getattr(function, _OPTIONS, MethodOptions()) for name, function, _ in _methods(cls)}
         self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
@@ -147,6 +144,8 @@ class ActorClass:
 
     def options(self, **options: Any) -> ActorClassWithOptions:
         """The same class with other options for the actors made through the result."""
+        if "concurrency_groups" in options:
+            raise ValueError("concurrency_groups are given with @remote(...), not with .options(...)")
         return ActorClassWithOptions(self, actor_options({**self._given, **options}))
 
     def create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
@@ -236,11 +235,12 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options for the calls made through the result; they come before all others."""
         given = method_options(options)
-        num_returns, retries, retry_exceptions = self._how
+        num_returns, retries, retry_exceptions, group = self._how
         how = (
             num_returns if given.num_returns is None else given.num_returns,
             retries if given.max_task_retries is None else given.max_task_retries,
             retry_exceptions if given.retry_exceptions is None else given.retry_exceptions,
+            group if given.concurrency_group is None else given.concurrency_group,
         )
         return ActorMethod(self._identity, self._name, self._arity, how)
 
@@ -251,7 +251,7 @@ class ActorMethod:
 
 
 def method(**options: Any) -> Callable[[F], F]:
-    """Options of a method of an actor class: num_returns, max_task_retries, retry_exceptions.
+    """Options of a method of an actor class: num_returns, max_task_retries, retry_exceptions, concurrency_group.
 
     What ``.options`` at a call says comes first, then this, then the options of the actor.
 
@@ -282,6 +282,7 @@ def _how(declared: MethodOptions, actor: ActorOptions) -> WireMethod:
         1 if declared.num_returns is None else declared.num_returns,
         actor.max_task_retries if declared.max_task_retries is None else declared.max_task_retries,
         bool(declared.retry_exceptions),
+        declared.concurrency_group or "",
     )
 
 

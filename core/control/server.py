@@ -110,6 +110,8 @@ class ControlServer:
                 record.creator,
                 spec.class_key,
                 spec.class_name,
+                spec.max_concurrency,
+                spec.groups,
                 spec.arguments,
                 spec.arguments_object,
                 spec.slots,

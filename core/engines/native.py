@@ -73,6 +73,8 @@ class NativeEngine:
             required=dict(options.required),
             placement=dict(options.placement),
             max_restarts=options.max_restarts,
+            max_concurrency=options.max_concurrency,
+            groups=dict(options.concurrency_groups),
             arguments=NO_ARGUMENTS,
             arguments_object=b"",
             slots=[],
@@ -94,7 +96,7 @@ class NativeEngine:
     def call(
         self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
     ) -> list[ObjectRef]:
-        num_returns, retries, retry_exceptions = how
+        num_returns, retries, retry_exceptions, group = how
         return self._process.submitter.call(
             actor.actor_id,
             f"{actor.class_name}.{method}",
@@ -102,6 +104,7 @@ class NativeEngine:
             pack(args, kwargs),
             num_returns=num_returns,
             handle=actor.ref,
+            group=group,
             retries=retries,
             retry_on=(Exception,) if retry_exceptions else (),
         )

@@ -247,6 +247,7 @@ class CallMethod(Message):
     task_id: bytes
     actor_id: bytes
     method: str
+    group: str  #: concurrency group; empty: the default one
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
@@ -293,6 +294,8 @@ class CreateActor(Message):
     required: dict[str, int]  #: held while it lives
     placement: dict[str, int]  #: what the node must have in total
     max_restarts: int  #: -1: as often as it dies
+    max_concurrency: int  #: calls at once; 0: as its class demands
+    groups: dict[str, int]  #: concurrency groups and their bounds
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
@@ -307,6 +310,8 @@ class StartActor(Message):
     creator: bytes
     class_key: bytes
     class_name: str
+    max_concurrency: int
+    groups: dict[str, int]
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]

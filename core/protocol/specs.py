@@ -15,8 +15,9 @@ Location: TypeAlias = tuple[Any, ...]
 #: (kind, payload, number of buffers) as `Value` packs itself.
 WireValue: TypeAlias = tuple[int, "bytes | Location", int]
 
-#: (number of returns, retries, retry after exceptions too): how a method of an actor is called unless told otherwise.
-WireMethod: TypeAlias = tuple[int, int, bool]
+#: (number of returns, retries, retry after exceptions too, concurrency group): how a method of an actor is called
+#: unless told otherwise.
+WireMethod: TypeAlias = tuple[int, int, bool, str]
 
 #: (object id, owner): a ref inside a value.
 WireRef: TypeAlias = tuple[bytes, bytes]

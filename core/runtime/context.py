@@ -1,8 +1,8 @@
-"""What the calling thread is doing: which task or actor call it runs, if any."""
+"""What the calling thread, or asyncio task, is doing: which task or actor call it runs, if any."""
 
 from __future__ import annotations
 
-import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -16,18 +16,14 @@ class TaskContext:
     releases_cpu: bool
 
 
-class _Current(threading.local):
-    task: TaskContext | None = None
-
-
-_current = _Current()
+_current: ContextVar[TaskContext | None] = ContextVar("shoal task", default=None)
 
 
 def current() -> TaskContext | None:
     """The work that the calling thread runs; None in the driver's own code and in threads that users have started."""
-    return _current.task
+    return _current.get()
 
 
 def enter(task: TaskContext | None) -> None:
     """The calling thread begins (or, with None, ends) a piece of work."""
-    _current.task = task
+    _current.set(task)

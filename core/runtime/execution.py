@@ -13,12 +13,13 @@ Not here: where refs are counted (holdings.py), how user code submits more work 
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -32,6 +33,7 @@ from ..serialization.values import FAILURE, Serialized
 from ..transport.loop import Loop
 from . import context
 from .arguments import NO_ARGUMENTS, unpack
+from .concurrency import Lanes, lanes_for
 from .context import TaskContext
 from .holdings import Holdings, failure_value
 
@@ -76,6 +78,8 @@ class Executor:
         self._running_since = 0.0  # 0: nothing runs
         self._run_number = 0
         self._stalled_run = -1  # the run that has had the tasks behind it returned
+        self._lanes: Lanes | None = None  # of an actor that runs several calls at once
+        self._exit_code: Any = None  # of a SystemExit in one of the lanes
         self._actor: Any = None
         self._actor_id = b""
         self._actor_name = ""
@@ -90,7 +94,7 @@ class Executor:
         queue = self._queue
         while True:
             if not queue:
-                self._loop.drive_until(lambda: queue or self._leaving)
+                self._loop.drive_until(lambda: queue or self._may_leave())
                 if not queue:
                     break
             elif time.monotonic() - self._flushed_at > _REPLY_S:
@@ -100,70 +104,93 @@ class Executor:
                 peer, request = queue.popleft()
             except IndexError:
                 continue  # the background thread has just returned it to its owner
-            self._run(peer, request)
+            try:
+                self._run(peer, request)
+            except SystemExit:
+                # The process ends as the user said; who waits for the answer learns it from the exit code.
+                self._loop.flush()
+                raise
         self._loop.flush()
+        if self._exit_code is not None:
+            raise SystemExit(self._exit_code)
+
+    def _may_leave(self) -> bool:
+        """Told to, and no call is under way."""
+        return self._leaving and (self._exit_code is not None or self._lanes is None or not self._lanes.busy)
 
     def _run(self, peer: bytes, request: Request) -> None:
-        name = self._name(request)
-        is_task = type(request) is m.RunTask
-        context.enter(
-            TaskContext(
-                b"" if isinstance(request, m.StartActor) else request.task_id,
-                name,
-                self._actor_id,
-                releases_cpu=is_task,
-            )
-        )
-        started = time.perf_counter()
+        """Carry out one request, here and now."""
         self._run_number += 1
         self._running_since = time.monotonic()
-        failed = False
+        try:
+            outcome = _without_waiting(self.carry_out(peer, request, on_event_loop=False))
+        finally:
+            self._running_since = 0.0
+        self._loop.post(self._answer, outcome)
+
+    async def carry_out(self, peer: bytes, request: Request, *, on_event_loop: bool) -> Outcome:
+        """What becomes of a request. In any thread; a coroutine only so that calls on an event loop can be awaited.
+
+        Raises:
+          SystemExit: user code wants the process to end.
+        """
+        name = self._name(request)
         owner = request.creator if isinstance(request, m.StartActor) else peer
+        task_id = b"" if isinstance(request, m.StartActor) else request.task_id
+        context.enter(TaskContext(task_id, name, self._actor_id, releases_cpu=type(request) is m.RunTask))
+        started = time.perf_counter()
         refs: list[ObjectRef] = []
-        ran = False
+        ran = failed = False
+        result = None
         try:
             args, kwargs = self._arguments(owner, request)
+            function = self._function(request)
             ran = True
-            results = self._perform(owner, request, args, kwargs, refs)
+            result = function(*args, **kwargs)
+            if on_event_loop and inspect.isawaitable(result):
+                result = await result
+            results = self._keep(result, request, owner, refs)
         except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
             if os.getpid() != self._pid:
                 _end_fork(error)
             if isinstance(error, SystemExit):
-                # The process ends as the user said; who waits for the answer learns it from the exit code.
-                self._loop.flush()
                 raise
             failed = True
             results = [self._failure(name, error, refs, ran=ran)]
         finally:
-            args = kwargs = None  # type: ignore[assignment]  # their refs are gone when the answer is put together
+            args = kwargs = result = None  # type: ignore[assignment]  # their refs go before the answer is put together
             context.enter(None)
-            self._running_since = 0.0
         if os.getpid() != self._pid:
             _end_fork(None)
-        self._loop.post(self._answer, Outcome(request, peer, failed, results, refs, time.perf_counter() - started))
+        return Outcome(request, peer, failed, results, refs, time.perf_counter() - started)
 
-    def _perform(
-        self,
-        owner: bytes,
-        request: Request,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        refs: list[ObjectRef],
-    ) -> list[Value]:
-        """Run it and keep what it returns; refs inside go to `refs`."""
-        if isinstance(request, m.StartActor):
-            self._actor_id = request.actor_id
-            self._actor_name = request.class_name
-            self._actor = self._fetch_function(request.class_key)(*args, **kwargs)
-            return []
+    def _function(self, request: Request) -> Callable[..., Any]:
+        """What the request wants called."""
         if isinstance(request, m.RunTask):
-            result = self._fetch_function(request.function)(*args, **kwargs)
+            return self._fetch_function(request.function)
+        if isinstance(request, m.StartActor):
+            return lambda *args, **kwargs: self._become(request, args, kwargs)
+        if request.actor_id != self._actor_id:
+            hexed = request.actor_id.hex()
+            raise ActorDiedError(f"actor {hexed} does not live in this process", actor_id=hexed)
+        method: Callable[..., Any] = getattr(self._actor, request.method)
+        return method
+
+    def _become(self, request: m.StartActor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Become the actor."""
+        self._actor_id = request.actor_id
+        self._actor_name = request.class_name
+        cls: Any = self._fetch_function(request.class_key)
+        self._lanes = lanes_for(cls, request.max_concurrency, request.groups)
+        if self._lanes is None:
+            self._actor = cls(*args, **kwargs)
         else:
-            if request.actor_id != self._actor_id:
-                raise ActorDiedError(
-                    f"actor {request.actor_id.hex()} does not live in this process", actor_id=request.actor_id.hex()
-                )
-            result = getattr(self._actor, request.method)(*args, **kwargs)
+            self._actor = self._lanes.construct(lambda: cls(*args, **kwargs))
+
+    def _keep(self, result: Any, request: Request, owner: bytes, refs: list[ObjectRef]) -> list[Value]:
+        """Results as values that last; the refs inside go to `refs`."""
+        if isinstance(request, m.StartActor):
+            return []
         parts = self._serialize(result, request.num_returns)
         for part in parts:
             refs += part.refs
@@ -213,8 +240,28 @@ class Executor:
         stalled = self._running_since and self._stalled_run == self._run_number
         if stalled and isinstance(request, m.RunTask):
             self._loop.send(peer, m.TasksReturned([request.task_id]))  # it crossed with the others that went back
+        elif self._lanes is not None and isinstance(request, m.CallMethod):
+            self._start(self._lanes, peer, request)
         else:
             self._queue.append((peer, request))
+
+    def _start(self, lanes: Lanes, peer: bytes, request: m.CallMethod) -> None:
+        try:
+            lanes.start(request.group, ConcurrentCall(self, peer, request))
+        except KeyError:
+            error = ValueError(f"{self._actor_name} has no concurrency group {request.group!r}")
+            refs: list[ObjectRef] = []
+            failure = self._failure(self._name(request), error, refs, ran=True)
+            self._answer(Outcome(request, peer, True, [failure], refs, 0.0))
+
+    def finished(self, outcome: Outcome) -> None:
+        """A call in one of the lanes has come to an end. In any thread."""
+        self._loop.submit(self._answer, outcome)
+
+    def exit_from_lane(self, leaving: SystemExit) -> None:
+        """User code in one of the lanes wants the process to end. In any thread."""
+        self._exit_code = leaving.code if leaving.code is not None else 0
+        self._loop.submit(lambda _: self.leave(), None)
 
     def _exit(self, peer: bytes, message: m.Exit) -> None:
         self.leave()
@@ -278,6 +325,43 @@ class Executor:
         )
         died.__cause__ = error.cause
         self._loop.send(self._head, m.ActorStarted(request.actor_id, failure_value(died).wire([]), []))
+
+
+class ConcurrentCall:
+    """A call that runs in one of an actor's lanes (`concurrency.Call`)."""
+
+    def __init__(self, executor: Executor, peer: bytes, request: m.CallMethod) -> None:
+        self._executor = executor
+        self._peer = peer
+        self._request = request
+
+    def run(self) -> None:
+        """In a thread."""
+        try:
+            outcome = _without_waiting(self._executor.carry_out(self._peer, self._request, on_event_loop=False))
+        except SystemExit as leaving:
+            self._executor.exit_from_lane(leaving)
+        else:
+            self._executor.finished(outcome)
+
+    async def run_async(self) -> None:
+        """On the event loop."""
+        try:
+            outcome = await self._executor.carry_out(self._peer, self._request, on_event_loop=True)
+        except SystemExit as leaving:
+            self._executor.exit_from_lane(leaving)
+        else:
+            self._executor.finished(outcome)
+
+
+def _without_waiting(coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """The result of a coroutine that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as over:
+        outcome: Outcome = over.value
+        return outcome
+    raise RuntimeError("a call outside an event loop has awaited something")
 
 
 def _end_fork(error: BaseException | None) -> NoReturn:

@@ -108,6 +108,7 @@ class Submitter:
         *,
         num_returns: int,
         handle: ObjectRef | None,
+        group: str,
         retries: int,
         retry_on: tuple[type[BaseException], ...] = (),
     ) -> list[ObjectRef]:
@@ -116,7 +117,7 @@ class Submitter:
         if handle is not None:
             uses.append((handle.binary(), handle.owner))
         task_id = self._ids.task()
-        message = m.CallMethod(task_id, actor_id, method, wire, holder, [], num_returns, buffers)
+        message = m.CallMethod(task_id, actor_id, method, group, wire, holder, [], num_returns, buffers)
         submission = Submission(message, name, [], packed.dependencies, uses, retries=retries, retry_on=retry_on)
         refs = self._make_returns(submission, task_id, num_returns)
         self._loop.submit(self._begin, (submission, self._enqueue_call, (packed.refs, handle)))

@@ -18,7 +18,7 @@ def example(cls: type[m.Message]) -> m.Message:
         "bool": True,
         "Any": (1, b"x"),
         "dict[str, int]": {"CPU": 10_000},
-        "dict[str, WireMethod]": {"method": (1, -1, True)},
+        "dict[str, WireMethod]": {"method": (1, -1, True, "io")},
         "list[bytes]": (b"a", b"b"),
         "list[Any]": [b"buffer one", b"", b"three"],
         "WireValue": (1, b"data", 1),

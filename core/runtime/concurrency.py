@@ -1,0 +1,159 @@
+"""Actors that run several calls at once: in threads, or as coroutines on one event loop.
+
+    serial     one call at a time in the main thread, in order (execution.py; no lanes)
+    threads    max_concurrency > 1: a pool of threads; no order
+    coroutines any method is ``async def``: an event loop in a thread of its own, at most max_concurrency (1000) calls
+    at once; plain
+               methods run on the loop too and hold it up while they do
+
+A concurrency group is a lane of its own, with its own bound; calls that name no group take the default lane.
+
+Not here: what a call does (execution.py). The two kinds of lanes differ only in how they run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+#: Calls at once of an actor with coroutines, unless told otherwise. Ray's.
+ASYNC_CONCURRENCY = 1000
+#: The lane of calls that name no group.
+DEFAULT = ""
+
+
+class Call(Protocol):
+    """A call to be run: by `run` in a thread, by `run_async` on an event loop."""
+
+    def run(self) -> None: ...
+    async def run_async(self) -> None: ...
+
+
+class Lanes(Protocol):
+    """Where the calls of a concurrent actor run."""
+
+    def construct(self, make: Callable[[], T]) -> T:
+        """Run the actor's constructor where its methods will run; raises what it raises."""
+        ...
+
+    def start(self, group: str, call: Call) -> None:
+        """Begin a call, or queue it in its lane. KeyError: there is no such group."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way or queued."""
+        ...
+
+
+def is_async(cls: type) -> bool:
+    """Whether a class makes an actor with coroutines: any of its methods is one."""
+    return any(
+        inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+        for _, member in inspect.getmembers(cls, inspect.isfunction)
+    )
+
+
+def lanes_for(cls: type, max_concurrency: int, groups: Mapping[str, int]) -> Lanes | None:
+    """The lanes that an actor of this class needs; None if it runs its calls one by one.
+
+    Args:
+      max_concurrency: bound of the default lane; 0: not given.
+      groups: name -> bound.
+    """
+    if is_async(cls):
+        return AsyncLanes(max_concurrency or ASYNC_CONCURRENCY, groups)
+    if max_concurrency > 1 or groups:
+        return ThreadLanes(max_concurrency or 1, groups)
+    return None
+
+
+class ThreadLanes:
+    """Each lane is a pool of threads."""
+
+    def __init__(self, max_concurrency: int, groups: Mapping[str, int]) -> None:
+        self._pools = {
+            name: ThreadPoolExecutor(bound, thread_name_prefix=f"shoal-{name or 'call'}")
+            for name, bound in {DEFAULT: max_concurrency, **groups}.items()
+        }
+        self._count = _Count()
+
+    def construct(self, make: Callable[[], T]) -> T:
+        return make()
+
+    def start(self, group: str, call: Call) -> None:
+        pool = self._pools[group]
+        self._count.up()
+
+        def run() -> None:
+            try:
+                call.run()
+            finally:
+                self._count.down()
+
+        pool.submit(run)
+
+    @property
+    def busy(self) -> bool:
+        return self._count.value > 0
+
+
+class AsyncLanes:
+    """One event loop; each lane is a semaphore."""
+
+    def __init__(self, max_concurrency: int, groups: Mapping[str, int]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._gates = {name: asyncio.Semaphore(bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}
+        self._count = _Count()
+        self._tasks: set[asyncio.Task[None]] = set()
+        threading.Thread(target=self._loop.run_forever, name="shoal-asyncio", daemon=True).start()
+
+    def construct(self, make: Callable[[], T]) -> T:
+        async def on_loop() -> T:
+            return make()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result()
+
+    def start(self, group: str, call: Call) -> None:
+        gate = self._gates[group]
+        self._count.up()
+        self._loop.call_soon_threadsafe(self._begin, self._through(gate, call))
+
+    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        # The loop keeps only weak references to tasks.
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _through(self, gate: asyncio.Semaphore, call: Call) -> None:
+        try:
+            async with gate:
+                await call.run_async()
+        finally:
+            self._count.down()
+
+    @property
+    def busy(self) -> bool:
+        return self._count.value > 0
+
+
+class _Count:
+    """A number that several threads change."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def up(self) -> None:
+        with self._lock:
+            self.value += 1
+
+    def down(self) -> None:
+        with self._lock:
+            self.value -= 1

@@ -1,0 +1,201 @@
+"""Actors that run several calls at once: coroutines, threads, concurrency groups."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal import exceptions
+
+DEADLINE_S = 30
+
+
+@shoal.remote
+class Gate:
+    """Calls wait at the gate until another call opens it."""
+
+    def __init__(self):
+        self.event = asyncio.Event()
+        self.inside = self.most = 0
+
+    async def wait(self):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await self.event.wait()
+        self.inside -= 1
+        return self.most
+
+    async def open(self):
+        self.event.set()
+
+    def plain(self):
+        return asyncio.get_running_loop() is not None
+
+    async def fail(self):
+        await asyncio.sleep(0)
+        raise KeyError("async")
+
+    async def fetch(self, refs):
+        return await asyncio.gather(*refs)
+
+    async def leave(self):
+        raise SystemExit(4)
+
+
+@shoal.remote
+class Workers:
+    """Counts how many of its calls run at once."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.inside = self.most = 0
+
+    def work(self, seconds=0.2):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(seconds)
+        with self.lock:
+            self.inside -= 1
+        return threading.current_thread().name
+
+    def highest(self):
+        return self.most
+
+    def nested(self, n):
+        return shoal.get(double.remote(n))
+
+    def array(self):
+        return np.ones(200_000)
+
+    def leave(self):
+        raise SystemExit(5)
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shoal.remote
+def double(x):
+    return 2 * x
+
+
+def test_coroutines_of_one_actor_wait_at_the_same_time():
+    gate = Gate.remote()
+    waiting = [gate.wait.remote() for _ in range(50)]
+    assert shoal.wait(waiting, timeout=0.3) == ([], waiting)
+    shoal.get(gate.open.remote(), timeout=DEADLINE_S)
+    assert set(shoal.get(waiting, timeout=DEADLINE_S)) == {50}
+    assert shoal.get(gate.plain.remote(), timeout=DEADLINE_S)
+
+
+def test_max_concurrency_bounds_coroutines():
+    gate = Gate.options(max_concurrency=3).remote()
+    waiting = [gate.wait.remote() for _ in range(2)]
+    shoal.get(gate.open.remote(), timeout=DEADLINE_S)
+    assert max(shoal.get(waiting, timeout=DEADLINE_S)) <= 2
+
+
+def test_an_error_in_a_coroutine_is_the_calls_own():
+    gate = Gate.remote()
+    with pytest.raises(KeyError, match="async") as caught:
+        shoal.get(gate.fail.remote(), timeout=DEADLINE_S)
+    assert "test_concurrent_actors.py" in str(caught.value)
+    assert shoal.get(gate.plain.remote(), timeout=DEADLINE_S)
+
+
+def test_refs_can_be_awaited_in_coroutines():
+    assert shoal.get(Gate.remote().fetch.remote([double.remote(i) for i in range(5)]), timeout=DEADLINE_S) == [
+        0,
+        2,
+        4,
+        6,
+        8,
+    ]
+
+
+def test_calls_of_a_threaded_actor_run_at_once_up_to_its_bound():
+    workers = Workers.options(max_concurrency=4).remote()
+    names = shoal.get([workers.work.remote() for _ in range(12)], timeout=DEADLINE_S)
+    assert len(set(names)) == 4
+    assert shoal.get(workers.highest.remote(), timeout=DEADLINE_S) == 4
+
+
+def test_threads_may_use_the_api_and_return_large_arrays():
+    workers = Workers.options(max_concurrency=8).remote()
+    refs = [workers.nested.remote(i) for i in range(40)]
+    arrays = [workers.array.remote() for _ in range(10)]
+    assert shoal.get(refs, timeout=DEADLINE_S) == [2 * i for i in range(40)]
+    assert all(array.sum() == 200_000 for array in shoal.get(arrays, timeout=DEADLINE_S))
+
+
+def test_concurrency_groups_do_not_hold_each_other_up():
+    @shoal.remote(concurrency_groups={"io": 2, "slow": 1})
+    class Grouped:
+        @shoal.method(concurrency_group="slow")
+        def sleep(self):
+            time.sleep(1)
+
+        @shoal.method(concurrency_group="io")
+        def quick(self):
+            return threading.current_thread().name
+
+        def default(self):
+            return threading.current_thread().name
+
+    grouped = Grouped.remote()
+    slow = grouped.sleep.remote()
+    assert "io" in shoal.get(grouped.quick.remote(), timeout=DEADLINE_S)
+    assert "call" in shoal.get(grouped.default.remote(), timeout=DEADLINE_S)
+    assert "io" in shoal.get(grouped.default.options(concurrency_group="io").remote(), timeout=DEADLINE_S)
+    assert shoal.wait([slow], timeout=0) == ([], [slow])
+    with pytest.raises(ValueError, match="no concurrency group 'nowhere'"):
+        shoal.get(grouped.quick.options(concurrency_group="nowhere").remote(), timeout=DEADLINE_S)
+    shoal.get(slow, timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("make", [lambda: Gate.remote(), lambda: Workers.options(max_concurrency=2).remote()])
+def test_leaving_from_a_call_ends_the_actor_with_its_code(make):
+    actor = make()
+    with pytest.raises(exceptions.ActorDiedError, match=r"exit code [45]"):
+        shoal.get(actor.leave.remote(), timeout=DEADLINE_S)
+
+
+def test_calls_under_way_in_several_threads_fail_with_the_death_of_the_actor():
+    workers = Workers.options(max_concurrency=4).remote()
+    refs = [workers.work.remote(30) for _ in range(3)]
+    shoal.wait(refs, timeout=0.3)
+    workers.die.remote()
+    for ref in refs:
+        with pytest.raises(exceptions.ActorDiedError, match="SIGKILL"):
+            shoal.get(ref, timeout=DEADLINE_S)
+
+
+def test_an_actor_out_of_scope_finishes_the_calls_under_way_first(tmp_path):
+    @shoal.remote(max_concurrency=2)
+    class Writer:
+        def write(self, name):
+            time.sleep(0.3)
+            (tmp_path / name).touch()
+
+    writer = Writer.remote()
+    refs = [writer.write.remote(name) for name in ("a", "b", "c")]
+    del writer
+    shoal.get(refs, timeout=DEADLINE_S)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_groups_belong_to_the_class_and_have_sound_bounds():
+    with pytest.raises(ValueError, match="@remote"):
+        Workers.options(concurrency_groups={"io": 1})
+    with pytest.raises(ValueError, match="io"):
+        shoal.remote(concurrency_groups={"io": 0})(type("Empty", (), {}))
+    with pytest.raises(ValueError, match="max_concurrency"):
+        Workers.options(max_concurrency=0)
