@@ -19,18 +19,24 @@ from .core import errors as exceptions
 from .core.api import get, get_actor, init, is_initialized, kill, put, shutdown, wait
 from .core.refs import ObjectRef
 from .core.remote import method, remote
+from .core.runtime_context import get_runtime_context
+from .core.state import available_resources, cluster_resources, nodes
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ObjectRef",
+    "available_resources",
+    "cluster_resources",
     "exceptions",
     "get",
     "get_actor",
+    "get_runtime_context",
     "init",
     "is_initialized",
     "kill",
     "method",
+    "nodes",
     "put",
     "remote",
     "shutdown",

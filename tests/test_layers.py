@@ -22,12 +22,12 @@ CORE_ROWS = """
     store
     control | node | runtime
     cluster engines head
-    api remote placement state
+    api remote placement state runtime_context
     patterns
     boot
 """
 #: Modules of the core that everything above it may import.
-PUBLIC_LINE = {f"core.{name}" for name in ("api", "remote", "placement", "state", "patterns", "errors", "refs")}
+PUBLIC_LINE = {f"core.{name}" for name in ("api", "remote", "placement", "runtime_context", "state", "patterns", "errors", "refs")}
 #: The rest of the tree: what each part may import beside itself.
 MAY_IMPORT = {
     "envs": set(),

@@ -24,6 +24,29 @@ class ActorIdentity:
     ref: ObjectRef | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where code runs; ids of what does not apply are empty."""
+
+    job_id: bytes
+    node_id: bytes
+    worker_id: bytes
+    task_id: bytes
+    task_name: str
+    actor_id: bytes
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """A machine and what of it is free, in 1/10_000."""
+
+    node_id: bytes
+    hostname: str
+    total: Mapping[str, int]
+    available: Mapping[str, int]
+
+
 class Engine(Protocol):
     """One running session, as one process sees it."""
 
@@ -72,6 +95,14 @@ class Engine(Protocol):
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None: ...
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None: ...
+
+    def place(self) -> Place:
+        """Where the caller runs."""
+        ...
+
+    def describe(self) -> NodeDescription:
+        """The node, as it is now."""
+        ...
 
     def shutdown(self) -> None:
         """End the session (a driver), or leave it."""

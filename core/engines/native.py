@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,11 @@ from ..options import ActorOptions, TaskOptions
 from ..protocol import messages as m
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
+from ..runtime import context
 from ..runtime.arguments import NO_ARGUMENTS, pack
 from ..runtime.process import Process
 from ..transport.endpoint import HEAD
-from .base import ActorIdentity
+from .base import ActorIdentity, NodeDescription, Place
 
 #: Namespace of actors that were given none.
 _DEFAULT_NAMESPACE = "default"
@@ -126,6 +128,22 @@ class NativeEngine:
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))
         return None if found is None else _weak(found)
+
+    def place(self) -> Place:
+        process, task = self._process, context.current()
+        return Place(
+            job_id=process.session.job_id,
+            node_id=process.node_id,
+            worker_id=process.worker_id,
+            task_id=task.task_id if task else b"",
+            task_name=task.name if task else "",
+            actor_id=task.actor_id if task else b"",
+            namespace=self._namespace,
+        )
+
+    def describe(self) -> NodeDescription:
+        node_id, total, available = self._process.ask(m.DescribeNode)
+        return NodeDescription(node_id, socket.gethostname(), total, available)
 
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster

@@ -69,6 +69,7 @@ class NodeServer:
         loop.on(m.ReturnLease, self._return_lease)
         loop.on(m.Blocked, self._blocked)
         loop.on(m.Stay, self._stay)
+        loop.on(m.DescribeNode, self._describe)
         loop.on(m.RequestRegion, self._request_region)
         loop.on(m.ReleaseRegion, self._release_region)
         loop.watch(channel.fileno(), self._hear_zygote)
@@ -126,6 +127,9 @@ class NodeServer:
         self.leases.block(peer, blocked=message.blocked)
         if message.blocked:
             self._schedule()
+
+    def _describe(self, peer: bytes, message: m.DescribeNode) -> None:
+        self._loop.send(peer, m.Answer(message.request, (self.node_id, self.leases.total, self.leases.available)))
 
     def _stay(self, peer: bytes, message: m.Stay) -> None:
         self.pool.stays(peer, self._clock())

@@ -179,6 +179,13 @@ class Answer(Message):
     value: Any
 
 
+@message(16, path="any -> head", reply="Answer", resend=True)
+class DescribeNode(Message):
+    """Ask for (node id, total, available resources)."""
+
+    request: int
+
+
 # ---- leases
 
 

@@ -1,0 +1,47 @@
+"""Where the calling code runs: ``get_runtime_context()``."""
+
+from __future__ import annotations
+
+from .engines.base import Place
+from .engines.current import engine
+
+
+class RuntimeContext:
+    """The job, node, worker, task and actor that the caller belongs to; ids in hexadecimal. A snapshot."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def get_job_id(self) -> str:
+        return self._place.job_id.hex()
+
+    def get_node_id(self) -> str:
+        return self._place.node_id.hex()
+
+    def get_worker_id(self) -> str:
+        return self._place.worker_id.hex()
+
+    def get_task_id(self) -> str | None:
+        """None in a driver, and in threads that user code has started."""
+        return self._place.task_id.hex() or None
+
+    def get_task_name(self) -> str | None:
+        return self._place.task_name or None
+
+    def get_actor_id(self) -> str | None:
+        """None outside actors."""
+        return self._place.actor_id.hex() or None
+
+    @property
+    def namespace(self) -> str:
+        """Where names of actors are looked up that come without a namespace."""
+        return self._place.namespace
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where the caller runs.
+
+    Example:
+      >>> shoal.get_runtime_context().get_node_id()
+    """
+    return RuntimeContext(engine().place())

@@ -1,0 +1,50 @@
+"""What there is: nodes and their resources. Answered by the head, without any web server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .engines.base import Engine
+from .engines.current import running
+from .errors import SessionError
+from .resources import SCALE
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The machines of the session, as Ray describes them: NodeID, Alive, Resources, NodeManagerHostname.
+
+    Raises:
+      SessionError: there is no session.
+    """
+    node = _engine().describe()
+    return [
+        {
+            "NodeID": node.node_id.hex(),
+            "Alive": True,
+            "alive": True,
+            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerHostname": node.hostname,
+            "Resources": _units(node.total),
+        }
+    ]
+
+
+def cluster_resources() -> dict[str, float]:
+    """All resources of the session, in units: ``{"CPU": 2.0, "memory": ...}``. Raises as `nodes`."""
+    return _units(_engine().describe().total)
+
+
+def available_resources() -> dict[str, float]:
+    """What nobody has taken at this moment; names of which nothing is left are missing. Raises as `nodes`."""
+    return {name: amount for name, amount in _units(_engine().describe().available).items() if amount > 0}
+
+
+def _engine() -> Engine:
+    engine = running()
+    if engine is None:
+        raise SessionError("shoal has not been started yet: call shoal.init() first")
+    return engine
+
+
+def _units(parts: Any) -> dict[str, float]:
+    return {name: amount / SCALE for name, amount in parts.items()}
