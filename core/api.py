@@ -16,6 +16,7 @@ from .cluster import start
 from .config import from_environment
 from .engines import current
 from .engines.base import Engine
+from .engines.inline import InlineEngine
 from .engines.native import NativeEngine
 from .refs import ObjectRef
 from .remote import ActorHandle, identity_of, remote, weak_handle
@@ -60,7 +61,7 @@ def init(
       object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
       ignore_reinit_error: do nothing when there is a session already.
       namespace: where the names of this driver's actors live.
-      engine: "native".
+      engine: "native", or "inline": no processes; work runs in this one, at the call that submits it, for debugging.
       preload: modules that workers shall have imported when they start.
 
     Raises:
@@ -72,8 +73,8 @@ def init(
         if ignore_reinit_error:
             return
         raise RuntimeError("shoal.init was called twice: call shoal.shutdown() first, or pass ignore_reinit_error=True")
-    if engine != "native":
-        raise ValueError(f"unknown engine {engine!r}; this version has 'native'")
+    if engine not in ("native", "inline"):
+        raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
     memory = _machine_bytes()
     overrides = {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
     config = from_environment(overrides)
@@ -84,6 +85,17 @@ def init(
         num_cpus=_cpus() if num_cpus is None else num_cpus, num_gpus=num_gpus or 0, memory=memory, resources=resources
     ).parts()
     job_id = b"\1\0\0\0"
+    if engine == "inline":
+        current.set_engine(
+            InlineEngine(
+                total,
+                namespace=namespace or "default",
+                job_id=job_id,
+                store_bytes=config.object_store_bytes,
+                inline_bytes=config.inline_bytes,
+            )
+        )
+        return
     cluster = start(resources=total, config=config, job_id=job_id, preload=list(preload))
     process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
     driver = NativeEngine(process, cluster, namespace=namespace or "default")

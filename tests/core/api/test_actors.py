@@ -11,6 +11,8 @@ import pytest
 
 import shoal
 from shoal import exceptions
+from shoal.core.engines import current
+from shoal.core.engines.inline import InlineEngine
 
 DEADLINE_S = 30
 
@@ -123,6 +125,7 @@ def test_a_failed_argument_of_a_call_fails_that_call_only():
     assert shoal.get(good, timeout=DEADLINE_S) == 1
 
 
+@pytest.mark.native_only("kills its process")
 def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
     counter = Counter.remote()
     shoal.get(counter.add.remote(), timeout=DEADLINE_S)
@@ -132,6 +135,7 @@ def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
         shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
+@pytest.mark.native_only("looks for the process, and needs a call that is still running")
 def test_kill_ends_the_process_and_is_told_to_calls_under_way():
     @shoal.remote
     class Sleeper:
@@ -160,6 +164,7 @@ def test_no_call_after_kill_slips_through():
             shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
+@pytest.mark.native_only("looks for the process")
 def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
     @shoal.remote
     class Holder:
@@ -183,11 +188,38 @@ def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
     eventually(lambda: gone(pid), "the last handle has gone")
 
 
+def test_a_named_actor_can_be_found_until_its_last_handle_goes():
+    @shoal.remote
+    class Holder:
+        def hold(self, handle):
+            self.handle = handle
+
+        def drop(self):
+            self.handle = None
+
+    holder, counter = Holder.remote(), Counter.options(name="held").remote()
+    shoal.get(holder.hold.remote(counter), timeout=DEADLINE_S)
+    del counter
+    found = shoal.get_actor("held")
+    assert shoal.get(found.add.remote(), timeout=DEADLINE_S) == 1
+    shoal.get(holder.drop.remote(), timeout=DEADLINE_S)
+    eventually(lambda: _name_is_free("held"), "the last handle has gone")
+    with pytest.raises(exceptions.ActorDiedError, match="last handle"):
+        shoal.get(found.add.remote(), timeout=DEADLINE_S)
+
+
 def test_calls_under_way_keep_an_actor_alive():
     counter = Counter.remote()
     refs = [counter.add.remote() for _ in range(100)]
     del counter
     assert shoal.get(refs, timeout=DEADLINE_S) == list(range(1, 101))
+
+
+def perish():
+    """End the process that runs this; on the inline engine, what stands for it."""
+    if isinstance(current.engine(), InlineEngine):
+        raise SystemExit(9)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @shoal.remote
@@ -209,13 +241,13 @@ class Fragile:
         return self.count
 
     def die(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+        perish()
 
     def die_once(self, marker):
         self.write("die_once")
         if not marker.exists():
             marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            perish()
         return "survived"
 
     @shoal.method(num_returns=2, retry_exceptions=True, max_task_retries=3)
@@ -231,7 +263,7 @@ def test_an_actor_restarts_with_its_arguments_and_without_its_state(tmp_path):
     log = tmp_path / "log"
     fragile = Fragile.options(max_restarts=1).remote(log)
     assert shoal.get(fragile.add.remote("a"), timeout=DEADLINE_S) == 1
-    with pytest.raises(exceptions.ActorUnavailableError, match="SIGKILL"):
+    with pytest.raises(exceptions.ActorUnavailableError, match=r"SIGKILL|exit code 9"):
         shoal.get(fragile.die.remote(), timeout=DEADLINE_S)
     assert shoal.get(fragile.add.remote("b"), timeout=DEADLINE_S) == 1
     with pytest.raises(exceptions.ActorDiedError, match="after 1 restarts"):
@@ -340,6 +372,31 @@ def test_an_actor_with_cpus_holds_them_and_gives_them_back():
     assert shoal.get(blocked, timeout=DEADLINE_S) == 1
 
 
+def test_the_actors_of_a_killed_actor_die_with_it():
+    @shoal.remote
+    class Parent:
+        def child(self):
+            self.kept = Counter.remote()
+            return self.kept
+
+    parent = Parent.remote()
+    child = shoal.get(parent.child.remote(), timeout=DEADLINE_S)
+    assert shoal.get(child.add.remote(), timeout=DEADLINE_S) == 1
+    shoal.kill(parent)
+    eventually(lambda: _is_dead(child), "the child has died with its creator")
+    with pytest.raises(exceptions.ActorDiedError, match="created it"):
+        shoal.get(child.add.remote(), timeout=DEADLINE_S)
+
+
+def _is_dead(counter: shoal.ActorHandle) -> bool:
+    try:
+        shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+    except exceptions.ActorDiedError:
+        return True
+    return False
+
+
+@pytest.mark.native_only("looks for the process")
 def test_an_actor_that_owns_actors_takes_them_along():
     @shoal.remote
     class Parent:
@@ -379,6 +436,7 @@ def test_mistakes_are_told_at_the_call_site(call, error, text):
         call()
 
 
+@pytest.mark.native_only("needs a task that is still running")
 def test_an_actor_killed_before_its_arguments_are_there_never_starts(tmp_path):
     @shoal.remote
     def late():

@@ -168,6 +168,7 @@ def test_leaving_from_a_call_ends_the_actor_with_its_code(make):
         shoal.get(actor.leave.remote(), timeout=DEADLINE_S)
 
 
+@pytest.mark.native_only("kills its process")
 def test_calls_under_way_in_several_threads_fail_with_the_death_of_the_actor():
     workers = Workers.options(max_concurrency=4).remote()
     refs = [workers.work.remote(30) for _ in range(3)]

@@ -67,11 +67,11 @@ def test_an_actor_knows_itself():
     assert job_id == shoal.get_runtime_context().get_job_id()
 
 
-def test_without_a_session_there_is_nothing_to_describe():
+def test_without_a_session_there_is_nothing_to_describe(session):
     shoal.shutdown()
     try:
         for ask in (shoal.nodes, shoal.cluster_resources, shoal.available_resources):
             with pytest.raises(exceptions.RaySystemError, match="not been started"):
                 ask()
     finally:
-        shoal.init(num_cpus=2)
+        shoal.init(num_cpus=2, engine=session)
