@@ -66,46 +66,57 @@ def init(
 
     Raises:
       RuntimeError: there is a session already.
-      ValueError: an argument is out of range.
+      TypeError, ValueError: an argument is of the wrong type or out of range.
       SessionError: the processes did not start.
     """
-    if current.running() is not None:
-        if ignore_reinit_error:
-            return
-        raise RuntimeError("shoal.init was called twice: call shoal.shutdown() first, or pass ignore_reinit_error=True")
-    if engine not in ("native", "inline"):
-        raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
-    memory = _machine_bytes()
-    overrides = {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
-    config = from_environment(overrides)
-    if not config.object_store_bytes:
-        size = int(memory * config.store_fraction) // _MEBIBYTE * _MEBIBYTE
-        config = from_environment({**overrides, "object_store_bytes": size})
-    total = ResourceSet.of(
-        num_cpus=_cpus() if num_cpus is None else num_cpus, num_gpus=num_gpus or 0, memory=memory, resources=resources
-    ).parts()
-    job_id = b"\1\0\0\0"
-    if engine == "inline":
-        current.set_engine(
-            InlineEngine(
-                total,
-                namespace=namespace or "default",
-                job_id=job_id,
-                store_bytes=config.object_store_bytes,
-                inline_bytes=config.inline_bytes,
+    with current.starting:
+        if current.running() is not None:
+            if ignore_reinit_error:
+                return
+            raise RuntimeError(
+                "shoal.init was called twice: call shoal.shutdown() first, or pass ignore_reinit_error=True"
             )
+        if engine not in ("native", "inline"):
+            raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
+        memory = _machine_bytes()
+        overrides = (
+            {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
         )
-        return
-    cluster = start(resources=total, config=config, job_id=job_id, preload=list(preload))
-    process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
-    driver = NativeEngine(process, cluster, namespace=namespace or "default")
-    try:
-        driver.watch_cluster()
-        process.start()
-    except BaseException:
-        driver.shutdown()
-        raise
-    current.set_engine(driver)
+        config = from_environment(overrides)
+        size = config.object_store_bytes or int(memory * config.store_fraction)
+        config = from_environment({**overrides, "object_store_bytes": _check_store_bytes(size)})
+        total = ResourceSet.of(
+            num_cpus=_cpus() if num_cpus is None else num_cpus,
+            num_gpus=num_gpus or 0,
+            memory=memory,
+            resources=resources,
+        ).parts()
+        job_id = b"\1\0\0\0"
+        if engine == "inline":
+            current.set_engine(
+                InlineEngine(
+                    total,
+                    namespace=namespace or "default",
+                    job_id=job_id,
+                    store_bytes=config.object_store_bytes,
+                    inline_bytes=config.inline_bytes,
+                )
+            )
+            return
+        cluster = start(resources=total, config=config, job_id=job_id, preload=list(preload))
+        driver: NativeEngine | None = None
+        try:
+            process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
+            driver = NativeEngine(process, cluster, namespace=namespace or "default")
+            driver.watch_cluster()
+            process.start()
+        except BaseException:
+            if driver is None:
+                cluster.stop()
+            else:
+                driver.shutdown()
+            raise
+        current.set_engine(driver)
 
 
 def shutdown() -> None:
@@ -239,6 +250,8 @@ def _check_timeout(timeout: float | None) -> None:
 
 
 def _check_store_bytes(size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"object_store_memory is a whole number of bytes, not {type(size).__name__} {size!r}")
     if size < 8 * _MEBIBYTE:
         raise ValueError(f"object_store_memory must be at least {8 * _MEBIBYTE} bytes (8 MiB), not {size}")
     return size // _MEBIBYTE * _MEBIBYTE

@@ -42,7 +42,11 @@ def main() -> int:
         run_head(session, channel, Arena.attach(session.arena_fd), ready_fd)
 
     def worker(worker_id: bytes) -> None:
-        np.random.seed()  # noqa: NPY002  the stream of users who use the global one: a fork repeats its parent's global stream; Python's own `random` sees to that by itself
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ours is not that of programs that tasks start
+        # A fork repeats its parent's global streams; Python's own `random` reseeds itself.
+        np.random.seed()  # noqa: NPY002  the one that users of the old functions share
+        if "torch" in sys.modules:
+            sys.modules["torch"].seed()
         run_worker(session, worker_id, Arena.attach(session.arena_fd), _connect)
 
     zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)

@@ -42,10 +42,14 @@ class Cluster:
         """Wait until everything has ended, by force after `stop_timeout_s`; leave no file. The head has been told."""
         try:
             self.zygote.wait(self.session.config.stop_timeout_s)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # also Ctrl-C: nothing may be left running
             self.zygote.kill()  # the kernel kills its children
-            self.zygote.wait()
-        shutil.rmtree(self.session.directory, ignore_errors=True)  # the zygote has been here, unless it was killed
+            self.zygote.wait()  # it cannot refuse
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+        finally:
+            # The zygote has done this, unless it was killed.
+            shutil.rmtree(self.session.directory, ignore_errors=True)
 
 
 def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, preload: list[str]) -> Cluster:
@@ -54,48 +58,55 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
     Raises:
       SessionError: its processes did not come up; says why.
     """
-    parent = _parent_directory()
-    remove_stale(parent)
-    directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)  # mode 0700
     arena = Arena.create(config.object_store_bytes)
-    session = Session(
-        directory=directory,
-        token=new_token(),
-        arena_fd=arena.fd,
-        arena_bytes=config.object_store_bytes,
-        job_id=job_id,
-        driver_pid=os.getpid(),
-        resources=resources,
-        path=[os.path.abspath(entry) for entry in sys.path],
-        preload=preload,
-        config=config,
-    )
     ready_read, ready_write = os.pipe()
+    directory = ""
     zygote: subprocess.Popen[bytes] | None = None
     try:
+        parent = _parent_directory()
+        remove_stale(parent)
+        directory = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)  # mode 0700
+        owners = Path(directory, _OWNERS_FILE)
+        owners.write_text(f"{os.getpid()}")  # at once: a directory without it belongs to nobody, and nobody removes it
+        session = Session(
+            directory=directory,
+            token=new_token(),
+            arena_fd=arena.fd,
+            arena_bytes=config.object_store_bytes,
+            job_id=job_id,
+            driver_pid=os.getpid(),
+            resources=resources,
+            path=[os.path.abspath(entry) for entry in sys.path],
+            preload=preload,
+            config=config,
+        )
         zygote = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(path=session.path), "shoal-zygote"],
             stdin=subprocess.PIPE,
             pass_fds=[arena.fd, ready_write],
             start_new_session=True,  # the terminal's signals are for the driver
         )
-        os.close(ready_write)
-        Path(directory, _OWNERS_FILE).write_text(f"{os.getpid()} {zygote.pid}")
+        owners.write_text(f"{os.getpid()} {zygote.pid}")
         assert zygote.stdin is not None
         with zygote.stdin as pipe:
             pipe.write(msgpack.packb({"session": session.to_dict(), "ready_fd": ready_write}))
+        os.close(ready_write)
+        ready_write = -1  # only the head's copy is left: if it dies, we read the end
         cluster = Cluster(session, arena, zygote)
         _await_ready(ready_read, cluster)
         return cluster
     except BaseException:
         if zygote is not None:
             zygote.kill()  # the kernel kills its children
-            zygote.wait()
-        shutil.rmtree(directory, ignore_errors=True)
+            zygote.wait()  # it cannot refuse
+        if directory:
+            shutil.rmtree(directory, ignore_errors=True)
         arena.close()
         raise
     finally:
         os.close(ready_read)
+        if ready_write >= 0:
+            os.close(ready_write)
 
 
 def _await_ready(ready_fd: int, cluster: Cluster) -> None:
@@ -105,7 +116,7 @@ def _await_ready(ready_fd: int, cluster: Cluster) -> None:
     if not poll.poll(int(timeout_s * 1000)):
         raise SessionError(f"the session's processes did not start within {timeout_s:g} s")
     if not os.read(ready_fd, 1):
-        code = cluster.zygote.wait()
+        code = cluster.zygote.wait(timeout_s)
         raise SessionError(
             f"the session's processes ended while they started (exit code {code}); what they printed stands above"
         )
@@ -128,8 +139,7 @@ def remove_stale(parent: str) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # One that was killed but never reaped, as under a container's idle first process, is a zombie: "pid (name) Z
-        # ...".
+        # One killed but never reaped, as under a container's idle first process, is a zombie: "pid (name) Z ...".
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False

@@ -126,6 +126,7 @@ class ActorTable:
             return None
         record.life.on(event)
         record.failure = failure
+        record.spec.slots, record.spec.buffers = [], []  # what it was made of is not needed for a death notice
         if record.spec.name:
             del self._names[record.spec.namespace, record.spec.name]
         return record

@@ -4,12 +4,15 @@ cleared by ``shutdown``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from .base import Engine
 
 _engine: Engine | None = None
 _parents: list[Engine] = []
+#: Held while a session is started: the first calls of several threads must not start one each.
+starting = threading.RLock()
 _start: Callable[[], object] | None = None
 
 
@@ -22,7 +25,9 @@ def on_demand(start: Callable[[], object]) -> None:
 def engine() -> Engine:
     """The current engine; starts a session with default settings if there is none, as Ray does."""
     if _engine is None and _start is not None:
-        _start()
+        with starting:
+            if _engine is None:
+                _start()
     assert _engine is not None, "init sets it or raises"
     return _engine
 

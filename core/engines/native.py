@@ -147,13 +147,18 @@ class NativeEngine:
 
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster
-        if cluster is not None:
-            process.ending = True
-            process.loop.post(lambda _: process.loop.send(HEAD, m.Shutdown()), None)
-            process.loop.drive_until(lambda: process.lost, cluster.session.config.stop_timeout_s)
-        process.close()
-        if cluster is not None:
-            cluster.stop()
+        try:
+            if cluster is not None:
+                process.ending = True
+                process.loop.post(lambda _: process.loop.send(HEAD, m.Shutdown()), None)
+                process.loop.flush()
+                process.loop.drive_until(lambda: process.lost, cluster.session.config.stop_timeout_s)
+        finally:
+            try:
+                process.close()
+            finally:
+                if cluster is not None:
+                    cluster.stop()
 
     def watch_cluster(self) -> None:
         """Notice when the session's processes end without having been asked to. Called once, by the driver."""
@@ -167,7 +172,9 @@ class NativeEngine:
 
         descriptor = lifeline.watch_process(zygote.pid)
         if descriptor is None:
-            lifeline.wait_in_thread(zygote.pid, lambda: process.loop.submit(lambda _: ended(), None))
+            lifeline.wait_in_thread(
+                lambda: zygote.poll() is not None, lambda: process.loop.submit(lambda _: ended(), None)
+            )
             return
 
         def readable() -> None:

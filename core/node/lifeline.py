@@ -48,21 +48,22 @@ def watch_process(pid: int) -> int | None:
       ProcessLookupError: it has ended already.
     """
     if hasattr(os, "pidfd_open"):
-        return os.pidfd_open(pid)
+        try:
+            return os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise
+        except OSError:
+            return None  # an old kernel, or a container that forbids it
     return None
 
 
-def wait_in_thread(pid: int, ended: Callable[[], None]) -> None:
-    """Call `ended` from a thread when process `pid` is gone: for systems where `watch_process` has nothing."""
+def wait_in_thread(has_ended: Callable[[], bool], ended: Callable[[], None]) -> None:
+    """Call `ended` from a thread when `has_ended()`: for systems where `watch_process` has nothing."""
 
     def look() -> None:
-        while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                ended()
-                return
+        while not has_ended():
             time.sleep(_LOOK_S)
+        ended()
 
     threading.Thread(target=look, name="shoal-lifeline", daemon=True).start()
 

@@ -182,18 +182,25 @@ class Zygote:
         """Collect ended children; returns the head's wait status once it has ended."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return None
-            if pid == 0:
+            if ended is None:
                 return None
+            pid = ended.si_pid
+            ours = pid in self._workers or pid == self._head_pid
+            if ours:
+                _kill_group(
+                    pid
+                )  # what user code has forked there ends with it; before we reap it, while the pid is ours
+            _, status = os.waitpid(pid, 0)
             if pid == self._head_pid:
                 self._head_pid = 0
                 return status
-            _kill_group(pid)  # what user code has forked there ends with it
-            worker_id = self._workers.pop(pid)
-            del self._pids[worker_id]
-            self._tell(Reaped(worker_id, status))
+            worker_id = self._workers.pop(pid, None)
+            if worker_id is not None:  # else a preloaded module has started a process of its own
+                del self._pids[worker_id]
+                self._tell(Reaped(worker_id, status))
 
     def _tell(self, message: Message) -> None:
         try:
@@ -205,11 +212,7 @@ class Zygote:
         """Leave nothing behind."""
         for pid in [*self._workers, *([self._head_pid] if self._head_pid else [])]:
             _kill_group(pid)
-        while True:
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                break
+            os.waitpid(pid, 0)  # it cannot refuse
         shutil.rmtree(self._directory, ignore_errors=True)  # the driver may be removing it at this moment
         return code
 

@@ -15,10 +15,8 @@ handlers, runs in the driver of the loop.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import Any
 
 from .. import ids
@@ -31,6 +29,7 @@ from ..serialization.failures import serialize_error
 from ..serialization.values import FAILURE, Serialized
 from ..store.client import Location, StoreClient
 from ..transport.loop import Loop
+from .futures import FutureDesk
 from .objects import ObjectTable, Wait
 from .references import ReferenceTable
 
@@ -61,8 +60,9 @@ class Holdings:
         #: What waits until (object, borrower) is known to the object's owner.
         self._unconfirmed: dict[tuple[bytes, bytes], list[Callable[[], None]]] = {}
         self._fetching: dict[bytes, bytes] = {}
-        self._deliveries: SimpleQueue[tuple[Future[Any], ObjectRef]] = SimpleQueue()
-        self._delivery: threading.Thread | None = None
+        self._futures = FutureDesk(
+            lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None), self.load
+        )
         self._dead: set[bytes] = set()
         append, count_down = loop.posts.append, self.references.released
         # A closure and not a method: this runs for every ref that dies, at 0.1 us instead of 0.2.
@@ -86,30 +86,11 @@ class Holdings:
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         """A future of the ref's value; its callbacks run in a thread of their own, and may use the API."""
-        future: Future[Any] = Future()
-        deliver = self._deliveries.put
-        self._loop.submit(
-            lambda _: self.watch(ref.binary(), ref.owner, lambda _object_id: deliver((future, ref))),
-            None,
-        )
-        if self._delivery is None:
-            self._delivery = threading.Thread(target=self._deliver, name="shoal-futures", daemon=True)
-            self._delivery.start()
-        return future
+        return self._futures.add(ref)
 
-    def _deliver(self) -> None:
-        """Fulfil futures: loading a value and its callbacks are user code, which must not run in the loop's driver."""
-        while True:
-            future, ref = self._deliveries.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                value = self.load(ref)
-            except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-            del future, ref
+    def fail_futures(self, error: ShoalError) -> None:
+        """Nothing will come any more."""
+        self._futures.fail(error)
 
     # ---- in any thread: put, load
 

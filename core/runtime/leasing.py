@@ -148,8 +148,7 @@ class Leasing:
         if not worker.inflight:
             worker.load_s = 0.0  # measurements have changed since the tasks were added up
             worker.idle_since_s = now_s
-            if not queue.waiting:
-                self._watch_idleness(worker, now_s)
+            self._watch_idleness(worker, now_s)
         return submission
 
     def returned(self, worker_id: bytes, task_ids: list[bytes]) -> None:
@@ -179,8 +178,10 @@ class Leasing:
             return
         worker = queue.workers[worker_id]
         worker.watched = False
-        if worker.inflight or queue.waiting:
+        if worker.inflight:
             return  # `done` will look again
+        if queue.waiting:
+            worker.idle_since_s = now_s  # it is about to get one of them
         if now_s - worker.idle_since_s >= self._lease_idle_s:
             del queue.workers[worker_id], self._home[worker_id]
             self._give_back(worker_id)
@@ -200,21 +201,28 @@ class Leasing:
         """Fill workers up to `pipeline_s`, each at most its share of the queue, so that one does not take what another
         could.
         """
-        free = [worker for worker in queue.workers.values() if not worker.stalled and worker.load_s < self._pipeline_s]
+        free = [worker for worker in queue.workers.values() if self._has_room(worker, queue.waiting)]
         while queue.waiting and free:
             share = -(-len(queue.waiting) // len(free))
             for worker in free:
                 self._fill(worker, queue.waiting, share)
-            free = [
-                worker
-                for worker in free
-                if worker.load_s < self._pipeline_s and len(worker.inflight) < self._pipeline_tasks
-            ]
+            free = [worker for worker in free if self._has_room(worker, queue.waiting)]
+
+    def _has_room(self, worker: LeasedWorker, waiting: deque[Submission]) -> bool:
+        """Whether the next waiting task may go to `worker` now.
+
+        A task that must not run twice has a worker to itself while it is in flight: then a death of the worker is its
+        own and nobody else's, and whether it had begun is no question.
+        """
+        if worker.stalled or worker.load_s >= self._pipeline_s or len(worker.inflight) >= self._pipeline_tasks:
+            return False
+        if not worker.inflight or not waiting:
+            return True
+        return waiting[0].retries != 0 and next(reversed(worker.inflight.values())).retries != 0
 
     def _fill(self, worker: LeasedWorker, waiting: deque[Submission], share: int) -> None:
-        room = min(share, self._pipeline_tasks - len(worker.inflight), len(waiting))
-        for _ in range(room):
-            if worker.load_s >= self._pipeline_s:
+        for _ in range(min(share, len(waiting))):
+            if not self._has_room(worker, waiting):
                 return
             submission = waiting.popleft()
             worker.inflight[submission.task_id] = submission

@@ -110,7 +110,7 @@ class Process:
     def close(self) -> None:
         """Leave: no ref of this process counts any more, nothing can be waited for."""
         refs.connect(None)
-        self.lost = self.lost or SessionError("shoal has been shut down")
+        self._give_up(SessionError("shoal has been shut down"))
         self.loop.close()
         self._endpoint.close(linger_s=0.2)
         self._store.close()
@@ -278,11 +278,6 @@ class Process:
     def _on_process_died(self, peer: bytes, message: m.ProcessDied) -> None:
         self._bury((message.worker_id, message.cause))
 
-    def _on_fault(self, error: BaseException) -> None:
-        self.lost = self.lost or SessionError(
-            f"shoal has failed in its background thread: {type(error).__name__}: {error}"
-        )
-
     def _on_unreachable(self, peer: bytes) -> None:
         # Posted: we are in the middle of sending.
         self.loop.post(self._bury, (peer, "no trace left"))
@@ -295,7 +290,15 @@ class Process:
 
     def head_died(self, why: str) -> None:
         """The session's processes have ended; everything that waits fails with this."""
-        self.lost = self.lost or (SessionError("shoal has been shut down") if self.ending else HeadDiedError(why))
+        self._give_up(SessionError("shoal has been shut down") if self.ending else HeadDiedError(why))
+
+    def _on_fault(self, error: BaseException) -> None:
+        self._give_up(SessionError(f"shoal has failed in its background thread: {type(error).__name__}: {error}"))
+
+    def _give_up(self, error: ShoalError) -> None:
+        if self.lost is None:
+            self.lost = error
+            self.holdings.fail_futures(error)
 
     def _on_background(self) -> None:
         """User code has run for `background_s` without touching the loop."""

@@ -275,14 +275,20 @@ class Submitter:
             self._holdings.references.borrowed(object_id, peer)
         if submission is None:
             # Nobody waits for it any more: it was given up when its worker was thought dead.
-            for value in results:
-                self._holdings.free_place(value)
+            self._drop(results)
             return
         if message.failed and submission.retry_on and submission.retries and self._may_retry(submission, results[0]):
             submission.retries -= 1 if submission.retries > 0 else 0  # -1: for ever
+            self._drop(results)
             self._run_again(submission)
             return
         self._finish(submission, results, failed=message.failed)
+
+    def _drop(self, results: list[Value]) -> None:
+        """Results that nobody will see: their memory, and the borrows that were made for us of the refs inside."""
+        for value in results:
+            self._holdings.free_place(value)
+            self._holdings.references.contain(b"", value.contained, credit=True)
 
     def _may_retry(self, submission: Submission, failure: Value) -> bool:
         error = values.deserialize(failure.kind, failure.payload, failure.buffers)  # type: ignore[arg-type]
@@ -350,18 +356,20 @@ class Submitter:
         line = self._lines.get(message.actor_id)
         if line is None:
             return
+        if line.state == "DEAD":
+            return  # killed by us, or heard of before: what was under way then does not matter
         if message.state == "ALIVE":
             line.state, line.worker_id = "ALIVE", message.worker_id
             self._lived_in[message.worker_id] = message.actor_id
             if not self._restartable(message.actor_id):
                 self._creation_over(message.actor_id)
             self._send_calls(message.actor_id)
-        elif message.state == "RESTARTING" and line.state != "DEAD":
+        elif message.state == "RESTARTING":
             self._lived_in.pop(line.worker_id, None)
             failure = take_value(message.failure, message.buffers)
             for call in line.lost():
                 self._fail(call, failure)
-        elif message.state == "DEAD" and line.state != "DEAD":
+        elif message.state == "DEAD":
             self._actor_failed(message.actor_id, take_value(message.failure, message.buffers))
 
     def _kill(self, entry: tuple[bytes, Value | None]) -> None:

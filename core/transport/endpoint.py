@@ -167,7 +167,9 @@ class Endpoint:
 
     def _admit(self, link: bytes, batch: list[Message]) -> bool:
         hello = batch[0] if batch else None
-        if not isinstance(hello, Hello) or not hmac.compare_digest(hello.token, self._token):
+        if not (isinstance(hello, Hello) and isinstance(hello.token, bytes)) or not hmac.compare_digest(
+            hello.token, self._token
+        ):
             self.on_drop(link, "it did not begin with the session's token")
             return False
         self._authenticated.add(link)

@@ -127,8 +127,8 @@ class Loop:
         """Stop the background thread and close the wake pipe; the endpoint is its owner's. Twice is harmless."""
         if self._closed:
             return
-        self._wake()
         self._closed = True
+        _write_byte(self._wake_write)
         with self._background_wake:
             self._background_wake.notify_all()
         with self._progress:
@@ -157,7 +157,7 @@ class Loop:
             self._wake()
         elif len(self.posts) >= _POSTS_PER_FLUSH or time.monotonic() - self._flushed_at > 0.001:
             # The first post after a pause goes out at once, those that follow gather: the caller may be about to wait,
-            # and will # flush them itself, or post a thousand more.
+            # and will flush them itself, or post a thousand more.
             self.flush()
 
     def flush(self) -> None:
@@ -211,8 +211,10 @@ class Loop:
         """Wait within a wait of the same thread: a signal handler has interrupted poll and uses the API itself."""
         if not self._in_poll:
             raise RuntimeError("shoal cannot wait inside one of its own callbacks; start a thread or a task for that")
-        self._drive_here(done, deadline)
-        self._in_poll = True  # we return into the outer one
+        try:
+            self._drive_here(done, deadline)
+        finally:
+            self._in_poll = True  # we return into the outer one
 
     # ---- for the driver (handlers, posted calls)
 
@@ -314,10 +316,7 @@ class Loop:
         if self._woken or self._closed:
             return
         self._woken = True
-        try:
-            os.write(self._wake_write, b"\0")
-        except (BlockingIOError, OSError):
-            pass  # the pipe is full, so the poll will wake; or it is closed, so nobody polls
+        _write_byte(self._wake_write)
 
     # ---- one tick
 
@@ -401,3 +400,10 @@ class Loop:
             os.read(self._wake_read, 4096)
         except BlockingIOError:
             pass  # another wake's bytes were read together with ours
+
+
+def _write_byte(descriptor: int) -> None:
+    try:
+        os.write(descriptor, b"\0")
+    except OSError:
+        pass  # the pipe is full, so the poll will end; or it has been closed, so nobody polls

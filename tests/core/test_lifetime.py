@@ -313,6 +313,82 @@ def test_threads_that_wait_are_told_of_a_shutdown_and_refs_do_not_outlive_their_
     assert out.split("\n") == ["SessionError shoal has been shut down", "OwnerDiedError", ""]
 
 
+def test_futures_end_with_the_session():
+    out = run("""
+        import asyncio, threading, time, shoal
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        def slow():
+            time.sleep(60)
+        ref = slow.remote()
+        future = ref.future()
+        threading.Timer(0.3, shoal.shutdown).start()
+        print(type(future.exception(10)).__name__)
+        for thread in threading.enumerate():
+            if thread.name == "shoal-futures":
+                thread.join(5)
+        print(any(t.name == "shoal-futures" for t in threading.enumerate()))
+    """)
+    assert out.split() == ["SessionError", "False"]
+
+
+def test_threads_that_come_first_together_start_one_session():
+    out = run("""
+        import threading, psutil, shoal
+        threads = [threading.Thread(target=shoal.put, args=(1,)) for _ in range(4)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        print([p.name() for p in psutil.Process().children()])
+        shoal.shutdown()
+        print(psutil.Process().children())
+    """)
+    assert out.split("\n")[:2] == ["['shoal-zygote']", "[]"]
+
+
+def test_a_start_that_fails_leaves_no_directory(tmp_path):
+    script = """
+        import shoal
+        for wrong, error in ((1e9, TypeError), (2**62, OSError), (1, ValueError)):
+            try:
+                shoal.init(num_cpus=1, object_store_memory=wrong)
+            except error:
+                print(type(wrong).__name__)
+    """
+    runtime = tmp_path / "r"
+    runtime.mkdir()
+    assert run(script, XDG_RUNTIME_DIR=str(runtime)).split() == ["float", "int", "int"]
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_preloaded_module_may_start_processes_of_its_own(tmp_path):
+    (tmp_path / "starts_one.py").write_text("import subprocess\nsubprocess.Popen(['sleep', '0.2'])\n")
+    out = run(
+        """
+        import time, shoal
+        shoal.init(num_cpus=1, preload=["starts_one"])
+        f = shoal.remote(lambda: 1)
+        shoal.get(f.remote())
+        time.sleep(0.5)
+        print(shoal.get(f.remote(), timeout=10))
+        """,
+        PYTHONPATH=str(tmp_path),
+    )
+    assert out.strip() == "1"
+
+
+def test_ctrl_c_during_shutdown_leaves_nothing():
+    driver, _, directory, family = start("""
+        import signal
+        for p in __import__("psutil").Process().children(recursive=True):
+            if p.name() in ("shoal-head", "shoal-zygote"):
+                p.suspend()
+        __import__("threading").Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        shoal.shutdown()
+    """)
+    assert driver.wait(20) != 0
+    assert_all_gone(family, directory, time.monotonic())
+
+
 def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium():
     script = """
         import sys, time

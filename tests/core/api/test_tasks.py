@@ -157,6 +157,7 @@ def test_tasks_without_cpu_run_though_all_cpus_are_taken():
 
     held = [hold.remote() for _ in range(2)]
     assert shoal.get(add.options(num_cpus=0).remote(1, 1), timeout=DEADLINE_S) == 2
+    assert shoal.wait(held, timeout=0)[0] == [], "it did not wait for them"
     shoal.get(held, timeout=DEADLINE_S)
 
 
@@ -185,6 +186,28 @@ def test_a_task_that_always_dies_fails_with_the_signal_after_its_retries(tmp_pat
     with pytest.raises(exceptions.WorkerCrashedError, match="SIGKILL"):
         shoal.get(die.remote(), timeout=DEADLINE_S)
     assert (tmp_path / "runs").read_text() == "xxx"
+
+
+@pytest.mark.native_only("kills its process")
+@pytest.mark.native_only("kills its process")
+def test_a_task_without_retries_runs_once_and_takes_no_other_with_it(tmp_path):
+    @shoal.remote(max_retries=0)
+    def f(i):
+        with (tmp_path / str(i)).open("a") as file:
+            file.write("x")
+        if i == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+    shoal.get([f.remote(10 + i) for i in range(50)], timeout=DEADLINE_S)  # measured as short
+    refs = [f.remote(i) for i in range(8)]
+    for i, ref in enumerate(refs):
+        if i == 3:
+            with pytest.raises(exceptions.WorkerCrashedError, match="SIGKILL"):
+                shoal.get(ref, timeout=DEADLINE_S)
+        else:
+            assert shoal.get(ref, timeout=DEADLINE_S) == i
+        assert (tmp_path / str(i)).read_text() == "x"
 
 
 def test_exceptions_are_retried_only_when_asked_and_only_those(tmp_path):
@@ -268,6 +291,7 @@ def test_workers_do_not_share_numpys_random_stream():
         return os.getpid(), np.random.random()  # noqa: NPY002  the global stream is what forks share
 
     drawn = dict(shoal.get([draw.remote() for _ in range(4)], timeout=DEADLINE_S))
+    assert len(drawn) > 1
     assert len(set(drawn.values())) == len(drawn)
 
 

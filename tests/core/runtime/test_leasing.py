@@ -34,13 +34,13 @@ class Bench:
         self.key = self.leasing.key({"CPU": 10_000})
         self.serial = 0
 
-    def submit(self, count: int, function: bytes = SHORT) -> list[bytes]:
+    def submit(self, count: int, function: bytes = SHORT, *, retries: int = 3) -> list[bytes]:
         ids = []
         for _ in range(count):
             self.serial += 1
             task_id = self.serial.to_bytes(24, "big")
             message = RunTask(task_id, function, "f", (-1, b"", 0), b"", [], 1, [])
-            self.leasing.enqueue(Submission(message, "f", [], [], [], shape=self.key))
+            self.leasing.enqueue(Submission(message, "f", [], [], [], retries=retries, shape=self.key))
             ids.append(task_id)
         self.leasing.settle()
         return ids
@@ -124,6 +124,39 @@ def test_an_idle_worker_is_kept_for_a_while_and_then_returned():
     assert bench.given_back == [b"w"]
     bench.leasing.idle_check(b"w", 9.0)
     assert bench.given_back == [b"w"]
+
+
+def test_a_task_that_must_not_run_twice_is_alone_with_its_worker():
+    bench = Bench()
+    bench.learn(SHORT, 10e-6)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    before = bench.submit(3)
+    (once,) = bench.submit(1, retries=0)
+    bench.submit(3)
+    assert [task for _, task in bench.pushed] == before
+    for task_id in before:
+        bench.leasing.done(b"w", task_id, 1e-5, 0.0)
+    bench.leasing.settle()
+    assert [task for _, task in bench.pushed] == [*before, once], "and nothing goes behind it"
+    bench.leasing.done(b"w", once, 1e-5, 0.0)
+    bench.leasing.settle()
+    assert len(bench.pushed) == 7
+
+
+def test_a_worker_that_falls_idle_while_others_work_is_returned():
+    bench = Bench()
+    bench.leasing.granted(bench.key, b"a", 0.0)
+    bench.leasing.granted(bench.key, b"b", 0.0)
+    first, second, third = bench.submit(3, LONG)
+    at = {task: worker for worker, task in bench.pushed}
+    bench.leasing.done(at[first], first, 1.0, 1.0)
+    bench.leasing.done(at[second], second, 1.0, 1.0)
+    bench.leasing.settle()  # one of them gets the third
+    (busy,) = [worker for worker, task in bench.pushed if task == third]
+    (idle,) = {b"a", b"b"} - {busy}
+    assert idle in [worker for worker, _ in bench.looks]
+    bench.leasing.idle_check(idle, 1.06)
+    assert bench.given_back == [idle]
 
 
 def test_a_dead_worker_gives_its_tasks_back_oldest_first():
