@@ -13,9 +13,7 @@ Tasks, actors and shared memory with Ray's programming model; rollout workers, l
 
 from __future__ import annotations
 
-import sys
-
-from .core import errors as exceptions
+from .core import errors as exceptions, ray_names
 from .core.api import get, get_actor, init, is_initialized, kill, put, shutdown, wait
 from .core.refs import ObjectRef
 from .core.remote import method, remote
@@ -43,8 +41,8 @@ __all__ = [
     "wait",
 ]
 
-# So that `import shoal.exceptions` and `from shoal.exceptions import GetTimeoutError` work, as in Ray.
-sys.modules[f"{__name__}.exceptions"] = exceptions
+# `from shoal.util.queue import Queue`, `import shoal.exceptions`: Ray's paths.
+ray_names.install(__name__)
 
 # Tracebacks, reprs and documentation name what users import, not the file that it happens to be kept in.
 for _name in __all__:

@@ -24,7 +24,7 @@ CORE_ROWS = """
     cluster engines head
     api remote placement state runtime_context
     patterns
-    boot
+    boot ray_names
 """
 #: Modules of the core that everything above it may import.
 PUBLIC_LINE = {f"core.{name}" for name in ("api", "remote", "placement", "runtime_context", "state", "patterns", "errors", "refs")}
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "rllib": PUBLIC_LINE | {"envs"},
     "algorithms": PUBLIC_LINE | {"envs", "rllib"},
     "scripts": PUBLIC_LINE | {"", "core", "envs", "rllib", "algorithms"},
-    "": PUBLIC_LINE | {"core"},
+    "": PUBLIC_LINE | {"core", "core.ray_names"},
 }
 #: Libraries that cost so much to import that a function may do it when it needs them.
 LATE_LIBRARIES = {"torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio"}
