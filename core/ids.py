@@ -29,11 +29,8 @@ ObjectID = NewType("ObjectID", bytes)
 JOB_BYTES = 4
 NODE_BYTES = 12
 WORKER_BYTES = 12
-ACTOR_BYTES = 16
 TASK_BYTES = 24
 OBJECT_BYTES = 28
-
-FIRST_RETURN = b"\0\0\0\0"
 
 
 def new_node_id() -> NodeID:

@@ -6,7 +6,7 @@ nothing more, because a ref may die in any thread, at any point where Python col
 process's loop works them off.
 
 Invariant: for each id the birth is appended before the death, so counts worked off in order never drop to zero too
-  early.
+early.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class ActorHandle:
             what = "an actor handle" if identity is None else f"actor class {identity.class_name}"
             raise AttributeError(f"{what} has no method {name!r}")
         # Kept, so that the next look-up is a plain attribute. It holds the identity and not the handle: a cycle would
-        # keep the actor # alive until the garbage collector runs.
+        # keep the actor alive until the garbage collector runs.
         method = ActorMethod(identity, name, (self._arities or {}).get(name), identity.methods[name])
         self.__dict__[name] = method
         return method

@@ -1,5 +1,4 @@
-"""The control's shell: actors' lives, names, exported functions; speaks with every process, and with the node beside
-it.
+"""The control's shell: actors' lives, names, exported functions. Speaks with every process, and with the node.
 
 Whoever changes an actor's state ends in `_publish`, which tells its watchers.
 """
@@ -12,13 +11,10 @@ from typing import Protocol
 from .. import ids
 from ..errors import ActorDiedError, ActorUnavailableError, ActorUnschedulableError, ShoalError
 from ..protocol import messages as m
-from ..protocol.specs import Value, WireMethod
+from ..protocol.specs import NO_VALUE, Value, WireMethod
 from ..serialization.failures import serialize_error
 from ..transport.loop import Loop
 from .actors import ActorRecord, ActorTable
-
-#: In place of a value where there is none.
-NOTHING = (-1, b"", 0)
 
 
 class Node(Protocol):
@@ -49,8 +45,7 @@ class ControlServer:
         self._functions: dict[bytes, bytes] = {}
         #: Actor whose process a worker is; also from placement to the end of ``__init__``.
         self._hosts: dict[bytes, bytes] = {}
-        #: Who watches actors that have not been announced: a handle can overtake its CreateActor, or that waits for an
-        #: argument.
+        #: Who watches actors that have not been announced: a handle can overtake its CreateActor.
         self._early: dict[bytes, set[bytes]] = {}
         loop.on(m.ExportFunction, self._export_function)
         loop.on(m.FetchFunction, self._fetch_function)
@@ -123,7 +118,7 @@ class ControlServer:
         record = self.actors.get(message.actor_id)
         if record is None or record.state == "DEAD":
             return  # killed meanwhile
-        if message.failure == NOTHING:
+        if message.failure == NO_VALUE:
             self.actors.created(message.actor_id, peer)
             self._publish(record)
         else:
@@ -217,7 +212,7 @@ class ControlServer:
 
     def _send_update(self, peer: bytes, actor_id: bytes, state: str, worker_id: bytes, failure: Value | None) -> None:
         buffers: list[object] = []
-        wire = NOTHING if failure is None else failure.wire(buffers)
+        wire = NO_VALUE if failure is None else failure.wire(buffers)
         self._loop.send(peer, m.ActorUpdate(actor_id, state, worker_id if state == "ALIVE" else b"", wire, buffers))
 
 

@@ -12,10 +12,10 @@ from ..errors import ActorAlreadyExistsError
 from ..node import lifeline
 from ..options import ActorOptions, TaskOptions
 from ..protocol import messages as m
-from ..protocol.specs import WireMethod
+from ..protocol.specs import NO_VALUE, WireMethod
 from ..refs import ObjectRef
 from ..runtime import context
-from ..runtime.arguments import NO_ARGUMENTS, pack
+from ..runtime.arguments import pack
 from ..runtime.process import Process
 from ..transport.endpoint import HEAD
 from .base import ActorIdentity, NodeDescription, Place
@@ -77,7 +77,7 @@ class NativeEngine:
             max_restarts=options.max_restarts,
             max_concurrency=options.max_concurrency,
             groups=dict(options.concurrency_groups),
-            arguments=NO_ARGUMENTS,
+            arguments=NO_VALUE,
             arguments_object=b"",
             slots=[],
             buffers=[],

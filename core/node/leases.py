@@ -1,7 +1,6 @@
 """Who may use which worker: demands, reservations, leases, and the resources behind them. Pure.
 
-    demand(owner, key, shape, wanted)      an owner could use `wanted` more workers of this shape     (the last word
-    counts)
+    demand(owner, key, shape, wanted)      an owner could use `wanted` more workers of this shape; the last word counts
         | admit(): its resources are free
     reservation                            resources taken, no process yet
         | assign(worker): an idle worker takes the oldest reservation

@@ -1,5 +1,4 @@
-"""How processes of a session die together: signals from the kernel when a parent goes, descriptors that become
-readable.
+"""How processes of a session die together: by signals from the kernel, by descriptors that become readable.
 
     driver --- pidfd ---> zygote --- PR_SET_PDEATHSIG ---> head, workers
 

@@ -82,7 +82,7 @@ class Hello(Message):
     token: bytes
 
 
-@message(2, path="driver, worker -> head", reply="Registered", resend=True)
+@message(2, path="driver, worker -> head", reply="Registered", resend=False)
 class Register(Message):
     """A process joins the session; its socket is bound and takes messages."""
 
@@ -284,7 +284,7 @@ class TasksReturned(Message):
 # ---- actors
 
 
-@message(40, path="creator -> head", reply="ActorUpdate", resend=True)
+@message(40, path="creator -> head", reply="ActorUpdate", resend=False)
 class CreateActor(Message):
     """Bring an actor to life. With a `request` number it only reserves the name; the Answer is None, or the handle
     parts of who has it.
@@ -325,7 +325,7 @@ class StartActor(Message):
     buffers: list[Any] = field(default_factory=list)
 
 
-@message(42, path="worker -> head", resend=True)
+@message(42, path="worker -> head", resend=False)
 class ActorStarted(Message):
     """``__init__`` has returned (failure is kind -1), or raised; borrowed refs are registered by then."""
 

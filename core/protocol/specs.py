@@ -1,4 +1,4 @@
-"""The parts that messages are made of: values on the wire, arguments, actor specifications.
+"""The parts that messages are made of: values, refs and methods on the wire.
 
 A value travels as `(kind, payload, number of buffers)`; its payload is bytes when it is small and a place in shared
 memory when it is not. Buffers of all the values of a message ride behind it as frames of their own, in order.
@@ -15,6 +15,9 @@ Location: TypeAlias = tuple[Any, ...]
 #: (kind, payload, number of buffers) as `Value` packs itself.
 WireValue: TypeAlias = tuple[int, "bytes | Location", int]
 
+#: In place of a value where there is none.
+NO_VALUE: WireValue = (-1, b"", 0)
+
 #: (number of returns, retries, retry after exceptions too, concurrency group): how a method of an actor is called
 #: unless told otherwise.
 WireMethod: TypeAlias = tuple[int, int, bool, str]
@@ -27,7 +30,7 @@ WireRef: TypeAlias = tuple[bytes, bytes]
 class Value:
     """A serialised value: inline (`payload` is bytes) or in shared memory (`payload` is a Location).
 
-    kind: one of `serialization.values` RAW, PICKLE, FAILURE.
+    kind: one of `serialization.values`: RAW, PICKLE, ARRAY, FAILURE.
     buffers: out-of-band buffers of an inline value; empty for a stored one.
     contained: the refs that stand inside the value.
     """

@@ -14,13 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..protocol.specs import Slot, WireRef, WireValue
+from ..protocol.specs import Slot, WireRef
 from ..refs import ObjectRef
 from ..serialization import values
 from ..serialization.values import Serialized
-
-#: In place of a value: there are no arguments.
-NO_ARGUMENTS: WireValue = (-1, b"", 0)
 
 
 @dataclass(slots=True)

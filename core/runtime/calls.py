@@ -1,9 +1,11 @@
 """One caller's line to one actor: calls in the order of submission, whatever their arguments are waiting for. Pure.
 
-    UNKNOWN --asked--> PENDING --ActorUpdate--> ALIVE --ActorUpdate--> DEAD
+    UNKNOWN --asked--> PENDING --ActorUpdate--> ALIVE --ActorUpdate--> RESTARTING --ActorUpdate--> ALIVE
+       any of them --ActorUpdate, kill--> DEAD
 
 Calls wait while the actor is not ALIVE, and behind a call whose arguments are not there yet. Those that were sent wait
-for their answers; when the actor dies, all of them fail with its death.
+for their answers. When the actor restarts, they are sent again, in their order and before all others, if they have
+retries left (at least once), else they fail: they may have run (at most once). When it dies, all of them fail.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Actors that run several calls at once: in threads, or as coroutines on one event loop.
 
-    serial     one call at a time in the main thread, in order (execution.py; no lanes)
-    threads    max_concurrency > 1: a pool of threads; no order
-    coroutines any method is ``async def``: an event loop in a thread of its own, at most max_concurrency (1000) calls
-    at once; plain
-               methods run on the loop too and hold it up while they do
+    serial       one call at a time in the main thread, in order (execution.py; no lanes)
+    threads      max_concurrency > 1: a pool of threads; no order
+    coroutines   any method is ``async def``: an event loop in a thread of its own, at most max_concurrency (1000)
+                 calls at once; plain methods run on the loop too and hold it up while they do
 
 A concurrency group is a lane of its own, with its own bound; calls that name no group take the default lane.
 

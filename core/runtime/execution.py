@@ -2,11 +2,11 @@
 
     RunTask, CallMethod, StartActor --> queue --> main thread --> TaskDone / ActorStarted
                                           |
-                                          +-- the running task blocks or takes long: tasks behind it go back to their
-                                          owners
+                                          +-- the running task blocks or takes long: those behind it go back
 
 The main thread runs user code; between two tasks, and while it has none, it drives the process's loop. One at a time
-and in order of arrival, which for the calls of one caller to an actor is the order of submission.
+and in order of arrival, which for the calls of one caller to an actor is the order of submission. The calls of an actor
+that runs several at once go to its lanes instead (concurrency.py).
 
 Not here: where refs are counted (holdings.py), how user code submits more work (submitting.py).
 """
@@ -25,14 +25,14 @@ from typing import Any, NoReturn, TypeAlias
 
 from ..errors import ActorDiedError, TaskError
 from ..protocol import messages as m
-from ..protocol.specs import Value, WireRef, WireValue, take_value
+from ..protocol.specs import NO_VALUE, Value, WireRef, WireValue, take_value
 from ..refs import ObjectRef
 from ..serialization import values
 from ..serialization.failures import serialize_failure
 from ..serialization.values import FAILURE, Serialized
 from ..transport.loop import Loop
 from . import context
-from .arguments import NO_ARGUMENTS, unpack
+from .arguments import unpack
 from .concurrency import Lanes, lanes_for
 from .context import TaskContext
 from .holdings import Holdings, failure_value
@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Executor:
-    """Runs what arrives, in the main thread."""
+    """Runs what arrives: in the main thread, or in the actor's lanes."""
 
     def __init__(
         self, loop: Loop, holdings: Holdings, *, fetch_function: Callable[[bytes], Callable[..., Any]], head: bytes
@@ -210,7 +210,7 @@ class Executor:
         return [values.serialize(part) for part in parts]
 
     def _arguments(self, owner: bytes, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if request.arguments == NO_ARGUMENTS:
+        if request.arguments == NO_VALUE:
             return (), {}
         frames = request.buffers
         load = self._holdings.load_value
@@ -312,7 +312,7 @@ class Executor:
 
     def _send_started(self, request: m.StartActor, outcome: Outcome) -> None:
         if not outcome.failed:
-            self._loop.send(self._head, m.ActorStarted(request.actor_id, NO_ARGUMENTS, []))
+            self._loop.send(self._head, m.ActorStarted(request.actor_id, NO_VALUE, []))
             return
         actor_id = request.actor_id.hex()
         failure = outcome.results[0]

@@ -1,5 +1,4 @@
-"""What a process holds: the objects that it owns and those that it borrows, their memory, and the talk about them with
-other processes.
+"""What a process holds: objects that it owns or borrows, their memory, and what processes say to each other about them.
 
     put, task results ---> own object ----- FetchObject / ObjectValue ----> borrower's copy of value or place
                              |  ^---------- AddBorrow / BorrowAdded, RemoveBorrow ---- borrower
@@ -8,9 +7,8 @@ other processes.
 
 A view into shared memory counts as a ref to its object, so memory is never reused under an array, whoever holds it.
 
-Threads: `put`, `load`, `refs_wanted` may be called from any thread and post what changes the tables; `on_*`, and what
-  is called from
-handlers, runs in the driver of the loop.
+Threads: `put`, `load`, `released`, `received` may be called from any thread and post what changes the tables; `on_*`,
+and what is called from handlers, runs in the driver of the loop.
 """
 
 from __future__ import annotations
@@ -327,7 +325,7 @@ class Holdings:
             self._fetching.pop(object_id, None)
             if object_id in self.objects:
                 self.objects.resolve(object_id, failure_value(_owner_died(object_id, process)))
-        # Confirmations by the dead are not needed any more, nor are those about the dead.
+        # The dead confirm nothing more. What was asked about a dead borrower is answered by its owner as usual.
         for object_id, borrower in list(self._unconfirmed):
             if object_id[: ids.WORKER_BYTES] == process:
                 for confirmed in self._unconfirmed.pop((object_id, borrower)):

@@ -1,5 +1,4 @@
-"""The owner's side of leases: which task goes to which leased worker, how many workers to ask for, when to return one.
-Pure.
+"""The owner's side of leases: which task goes to which worker, how many to ask for, when to return one. Pure.
 
 Tasks of one resource shape share a queue and the workers leased for that shape. Several tasks may wait at a worker, as
 many as fit into `pipeline_s` of measured run time: then no round trip stands between two short tasks, and no long task

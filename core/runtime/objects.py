@@ -83,9 +83,6 @@ class ObjectTable:
         entry = self._entries.pop(object_id, None)
         return None if entry is None else entry.value
 
-    def pending(self) -> list[bytes]:
-        return [object_id for object_id, entry in self._entries.items() if entry.value is None]
-
 
 class Wait:
     """Somebody waits until `count` of some objects are READY, or, if `failure_ends`, until one has failed.

@@ -1,5 +1,4 @@
-"""A process of a session, put together: one endpoint, one loop, what it holds, what it has submitted; a worker also
-runs work.
+"""A process of a session, put together: one endpoint, one loop, what it holds and has submitted, what it runs.
 
     Process (driver or worker)
       Endpoint - Loop          messages, timers, who drives

@@ -84,10 +84,6 @@ class ReferenceTable:
         """A Python ref was made from bytes."""
         self._known(object_id, owner).local += 1
 
-    def viewed(self, object_id: bytes) -> None:
-        """A view into the object's memory was made; `released` when it is gone."""
-        self._references[object_id].local += 1
-
     def contain(self, outer: bytes, inner: Iterable[tuple[bytes, bytes]], *, credit: bool) -> None:
         """`outer`, which this process keeps, holds these (id, owner) inside.
 

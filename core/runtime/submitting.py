@@ -1,13 +1,16 @@
-"""The owner's side of tasks and actors: from ``.remote()`` to the result, including everything that can go wrong on the
-way.
+"""The owner's side of tasks and actors: from ``.remote()`` to the result, and all that can go wrong in between.
 
-    .remote() (any thread)   pack arguments, make refs                             --post-->
-    driver                   count refs, wait for arguments  -> queue by shape (leasing.py) or line to the actor
-    (calls.py)
-                             -> RunTask / CallMethod / CreateActor -> TaskDone -> objects resolved, arguments let go
-    failures                 an argument failed: the task fails without running, with that failure as its reason
-                             the worker died: run again while retries last, else WorkerCrashedError; calls fail with
-                             ActorDiedError no machine could ever run it: TaskUnschedulableError
+    .remote(), in any thread   pack arguments, make refs, post
+    driver                     count refs, wait for arguments
+                               -> queue by shape (leasing.py), or line to the actor (calls.py)
+                               -> RunTask / CallMethod / CreateActor
+                               -> TaskDone: objects resolved, arguments let go
+    failures                   an argument failed: the task fails without running, with that failure as its reason
+                               the worker died: run again while retries last, else WorkerCrashedError
+                               the actor died: its calls fail with ActorDiedError, or are sent again when it restarts
+                               no machine could ever run it: TaskUnschedulableError
+
+Not here: who runs what where (leasing.py, node), which refs live (holdings.py).
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ from .. import ids
 from ..config import CoreConfig
 from ..errors import ActorDiedError, TaskError, TaskUnschedulableError, WorkerCrashedError
 from ..protocol import messages as m
-from ..protocol.specs import Value, WireRef, take_value
+from ..protocol.specs import NO_VALUE, Value, WireRef, take_value
 from ..refs import ObjectRef
 from ..serialization import values
 from ..serialization.failures import serialize_failure
 from ..serialization.values import FAILURE
 from ..transport.loop import Loop
-from .arguments import NO_ARGUMENTS, Packed
+from .arguments import Packed
 from .calls import ActorLine
 from .holdings import Holdings, failure_value
 from .leasing import Leasing
@@ -167,7 +170,7 @@ class Submitter:
         """
         uses = [(ref.binary(), ref.owner) for ref in packed.refs]
         if packed.serialized is None:
-            return NO_ARGUMENTS, b"", [], uses
+            return NO_VALUE, b"", [], uses
         value = self._holdings.keep(packed.serialized, self._me)
         holder = b""
         if value.stored:

@@ -1,7 +1,7 @@
 """The node's shared memory: one sparse anonymous file, mapped by every process of the node.
 
-The head creates it and passes the descriptor; there is no name in any file system, so nothing is left when the last
-process is gone, however it went. What lies where is not known here (regions.py, allocator.py).
+The driver creates it and the zygote's children inherit the descriptor; there is no name in any file system, so nothing
+is left when the last process is gone, however it went. What lies where is not known here (regions.py, allocator.py).
 
 Touching a page of a sparse mapping when the machine has no memory left kills the process with SIGBUS. So a region is
 backed with memory before its first use (`Arena.back`), where a lack of it is an error that can be caught. Measured:
@@ -24,7 +24,7 @@ _RESERVE_BYTES = 128 << 20
 
 
 class Arena:
-    """A shared mapping. Made by `create` in the head and by `attach` everywhere else."""
+    """A shared mapping. Made by `create` in the driver and by `attach` everywhere else."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd

@@ -5,11 +5,11 @@ it back by its offset. Space that was used before goes out before space that was
 its pages exist. Pure; the head's server calls it.
 
 When a holder dies its regions are orphans: objects in them live on, owned by others. The head takes each orphan for
-itself and opens it (`allocator.Slab.open`): empty, it is released; otherwise it waits until its objects are freed, or
-is handed to another process to go on with. Who frees a large object gives its region back by the ordinary way.
+itself and opens it (`allocator.Slab.open`): empty, it is released; otherwise it waits until its objects are freed. Who
+frees a large object gives its region back by the ordinary way.
 
 Invariant: the regions given out, the free extents and the space never used make up the arena and do not overlap; no
-  two free extents touch.
+two free extents touch.
 """
 
 from __future__ import annotations

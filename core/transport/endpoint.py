@@ -13,8 +13,8 @@ queues have no bound of their own; what bounds them are the windows of the layer
 actor).
 
 Security: addresses are Unix sockets in a directory that only the user can enter, and each link that a peer opens must
-  begin with
-the session's token. A message from a link that has not shown it is dropped before anything in it is looked at.
+begin with the session's token. What comes over a link that has not shown it is dropped before any of it is acted on;
+only its msgpack header is parsed, which runs no code.
 
 Not here: threads (the `Loop` owns the endpoint), what messages mean, who is alive.
 """

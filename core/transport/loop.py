@@ -8,16 +8,15 @@ no hand-over between threads on the synchronous path, which costs 140 us of a 26
     it posts, and another thread drives                      that thread is woken out of poll
     nobody has driven for `background_s`                     the background thread drives, blocked in poll
     a thread wants to wait meanwhile                         interrupts the background thread and takes the lock
-    two threads wait                                         one drives, the other sleeps on a condition and is told
-    after each tick
+    two threads wait                                         one drives, the other sleeps on a condition and is
+                                                             told after each tick
 
-What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on.
-Posting wakes the background thread only when asked to (`urgent`): counts of references can wait for the next tick,
-submissions cannot.
+What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on. What
+is posted waits for the next tick, as counts of references can; `submit` also wakes whoever drives, or ticks itself when
+nobody does, for submissions.
 
 Signals: a KeyboardInterrupt may strike the main thread between any two instructions. While handlers run, SIGINT is held
-  back (see
-interrupts.py) and delivered in poll or when the driver leaves.
+back (interrupts.py) and delivered in poll or when the driver leaves.
 """
 
 from __future__ import annotations
