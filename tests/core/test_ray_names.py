@@ -74,7 +74,7 @@ def test_a_namespace_needs_no_import_of_its_own():
 
 
 def test_import_shoal_imports_none_of_it():
-    code = "import sys, shoal; print([name for name in sys.modules if 'patterns' in name or 'multiprocessing.pool' in name])"
+    code = "import sys, shoal; print([n for n in sys.modules if 'patterns' in n or 'multiprocessing.pool' in n])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout.strip() == "[]"
 
@@ -85,7 +85,7 @@ def test_names_that_do_not_exist_are_told():
     with pytest.raises(ModuleNotFoundError, match=r"shoal\.util\.nonsense"):
         importlib.import_module("shoal.util.nonsense")
     with pytest.raises(ImportError, match="nonsense"):
-        exec("from shoal.util import nonsense", {})
+        from shoal.util import nonsense  # noqa: F401
 
 
 def test_exceptions_are_the_errors_of_the_core():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import pickle
 import queue as standard
 import time
@@ -97,8 +98,8 @@ def test_get_waits_for_put_and_put_for_get(one):
 def test_more_waiting_tasks_than_cpus_do_not_block_each_other(one):
     consumers = [consume.remote(one, 3) for _ in range(6)]
     producers = [produce.remote(one, range(3 * i, 3 * i + 3)) for i in range(6)]
-    taken = sum(shoal.get(consumers, timeout=DEADLINE_S), [])
-    assert sorted(taken) == list(range(18))
+    taken = shoal.get(consumers, timeout=DEADLINE_S)
+    assert sorted(itertools.chain(*taken)) == list(range(18))
     shoal.get(producers, timeout=DEADLINE_S)
 
 
