@@ -28,8 +28,12 @@ def main() -> int:
     """Become the zygote of the session that stdin describes; returns when the session is over."""
     # The terminal's Ctrl-C is the driver's affair: it decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     lifeline.name_process("shoal-zygote")
-    boot = msgpack.unpackb(sys.stdin.buffer.read())
+    told = sys.stdin.buffer.read()
+    if not told:
+        return 1  # the driver has gone before it could say a word
+    boot = msgpack.unpackb(told)
     session = Session.from_dict(boot["session"])
     ready_fd = boot["ready_fd"]
     null = os.open(os.devnull, os.O_RDONLY)

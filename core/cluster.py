@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,8 @@ from .store.arena import Arena
 _PREFIX = "shoal-"
 #: In a session's directory: pids of the driver and the zygote.
 _OWNERS_FILE = "owners"
+#: A directory without that file and of this age belongs to a driver that was killed within microseconds of making it.
+_ORPHAN_AGE_S = 60.0
 #: The module path comes first: the zygote must find the same shoal as the driver.
 _BOOT = "import sys; sys.path[:] = {path!r}; from shoal.core.boot import main; sys.exit(main())"
 
@@ -80,12 +86,13 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
             preload=preload,
             config=config,
         )
-        zygote = subprocess.Popen(
-            [sys.executable, "-c", _BOOT.format(path=session.path), "shoal-zygote"],
-            stdin=subprocess.PIPE,
-            pass_fds=[arena.fd, ready_write],
-            start_new_session=True,  # the terminal's signals are for the driver
-        )
+        with _without_interrupts():  # one in the middle would leave a process that nobody knows
+            zygote = subprocess.Popen(
+                [sys.executable, "-c", _BOOT.format(path=session.path), "shoal-zygote"],
+                stdin=subprocess.PIPE,
+                pass_fds=[arena.fd, ready_write],
+                start_new_session=True,  # the terminal's signals are for the driver
+            )
         owners.write_text(f"{os.getpid()} {zygote.pid}")
         assert zygote.stdin is not None
         with zygote.stdin as pipe:
@@ -109,6 +116,16 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
             os.close(ready_write)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold SIGINT back. A process started within inherits that; the zygote lets it in again."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _await_ready(ready_fd: int, cluster: Cluster) -> None:
     timeout_s = cluster.session.config.start_timeout_s
     poll = select.poll()
@@ -125,13 +142,19 @@ def _await_ready(ready_fd: int, cluster: Cluster) -> None:
 def remove_stale(parent: str) -> None:
     """Remove directories of sessions whose driver and zygote were killed together, so that neither could clean up."""
     for directory in Path(parent).glob(f"{_PREFIX}*"):
+        age_s = 0.0
         try:
             if directory.stat().st_uid != os.getuid():
                 continue
+            age_s = time.time() - directory.stat().st_mtime
             owners = [int(pid) for pid in (directory / _OWNERS_FILE).read_text().split()]
+        except FileNotFoundError:
+            # Being made or removed by its own session at this moment, unless that was long ago.
+            owners = []
+            if not directory.exists() or age_s < _ORPHAN_AGE_S:
+                continue
         except (OSError, ValueError):
-            # Just being made or removed by its own session, or not one of ours.
-            continue
+            continue  # not one of ours
         if not any(_is_alive(pid) for pid in owners):
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -150,8 +173,12 @@ def _is_alive(pid: int) -> bool:
 def _parent_directory() -> str:
     """The user's runtime directory if there is one (memory, mode 0700), else the temporary directory."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    # A Unix socket's path has at most 107 bytes, ours take 50 beyond the parent.
-    if runtime and len(runtime) <= 50 and os.access(runtime, os.W_OK):
+    if runtime and _is_short(runtime) and os.access(runtime, os.W_OK):
         return runtime
     temporary = tempfile.gettempdir()
-    return temporary if len(temporary) <= 50 else "/tmp"
+    return temporary if _is_short(temporary) else "/tmp"
+
+
+def _is_short(parent: str) -> bool:
+    """Whether the path of a socket below fits: it has at most 107 bytes (103 on macOS), of which ours take 45."""
+    return len(os.fsencode(parent)) <= 55

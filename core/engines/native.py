@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -166,9 +167,7 @@ class NativeEngine:
         process, zygote = self._process, self._cluster.zygote
 
         def ended() -> None:
-            process.head_died(
-                f"the session's processes have ended (exit code {zygote.poll()}): the head was killed or has crashed"
-            )
+            process.head_died(_how_it_ended(zygote.wait()))
 
         descriptor = lifeline.watch_process(zygote.pid)
         if descriptor is None:
@@ -189,3 +188,14 @@ def _weak(parts: tuple[bytes, str, Mapping[str, WireMethod]]) -> ActorIdentity:
     """An actor as the head describes it; nothing here keeps it alive."""
     actor_id, class_name, methods = parts
     return ActorIdentity(actor_id, class_name, methods, None)
+
+
+def _how_it_ended(code: int) -> str:
+    """Words for a session that has ended unasked, by the zygote's exit code."""
+    if code < 0:
+        who, number = "the zygote", -code
+    elif code > 128:
+        who, number = "the head", code - 128
+    else:
+        return f"the session's processes have ended: the head has crashed (exit code {code})"
+    return f"the session's processes have ended: {who} was killed by {signal.Signals(number).name}"

@@ -96,7 +96,7 @@ class Zygote:
         self._pid = os.getpid()
 
     def serve(self, *, after_head: Callable[[], None]) -> int:
-        """Run until the session ends; returns the head's exit status (0: it was asked to leave).
+        """Run until the session ends; returns the head's exit code (0: it was asked to leave; 128 + signal).
 
         Args:
           after_head: called once the head has been forked: what only the head needed can be let go.
@@ -104,7 +104,8 @@ class Zygote:
         try:
             driver_ended = lifeline.watch_process(self._driver)
         except ProcessLookupError:
-            return self._end(1)
+            shutil.rmtree(self._directory, ignore_errors=True)
+            return 1
         # Objects made so far live in pages shared with every child; a collection in a child would copy them.
         gc.collect()
         gc.freeze()
@@ -135,7 +136,8 @@ class Zygote:
                 return self._end(1)
             status = self._reap()
             if status is not None:
-                return self._end(os.waitstatus_to_exitcode(status))
+                code = os.waitstatus_to_exitcode(status)
+                return self._end(code if code >= 0 else 128 - code)  # as shells tell of signals
 
     def _obey(self) -> bool:
         """Do what the head says; False when it has hung up."""
@@ -213,6 +215,7 @@ class Zygote:
         for pid in [*self._workers, *([self._head_pid] if self._head_pid else [])]:
             _kill_group(pid)
             os.waitpid(pid, 0)  # it cannot refuse
+        self._channel.close()
         shutil.rmtree(self._directory, ignore_errors=True)  # the driver may be removing it at this moment
         return code
 
