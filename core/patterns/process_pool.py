@@ -15,7 +15,6 @@ Who does what: this file cuts work into chunks; pool_workers.py runs them; pool_
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 import weakref
@@ -24,7 +23,8 @@ from multiprocessing import TimeoutError  # noqa: A004  Ray's module and the sta
 from types import TracebackType
 from typing import Any
 
-from ..api import ActorHandle, put, remote
+from ..api import ActorHandle, init, is_initialized, put, remote
+from ..state import cluster_resources
 from .pool_results import AsyncResult, Callback, ImapIterator
 from .pool_workers import Chunk, PoolWorker, Workers, terminated
 
@@ -58,7 +58,7 @@ class Pool:
     ) -> None:
         """
         Args:
-          processes: number of workers; one for each CPU of the machine by default.
+          processes: number of workers; one for each CPU of the session by default.
           initializer, initargs: called in each worker when it starts. If it raises, all work fails with that.
           maxtasksperchild: calls of `apply`, or chunks, after which a worker is replaced by a new process.
           context: ignored with a warning: workers are started by shoal.
@@ -320,4 +320,7 @@ def _chunk_size(chunksize: int | None) -> int | None:
 
 
 def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs of the session, which is started if there is none."""
+    if not is_initialized():
+        init()
+    return max(1, int(cluster_resources().get("CPU", 1)))
