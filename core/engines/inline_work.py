@@ -87,7 +87,7 @@ class Work:
     slots: list[ObjectRef]
     refs: list[ObjectRef]
     returns: list[bytes]
-    demand: ResourceSet
+    demand: ResourceSet = field(default_factory=ResourceSet)
     retries: int = 0
     retry_on: tuple[type[BaseException], ...] = ()
     actor: Actor | None = None
@@ -201,14 +201,11 @@ class Schedule:
                 return work
         return None
 
-    def ended(self, work: Work, attempt: int) -> bool:
-        """It has run. False: that run had been given up, and its results are nobody's."""
-        if work.life.is_over or work.attempt != attempt:
-            return False
+    def ended(self, work: Work) -> None:
+        """It has run."""
         work.life.on("ended")
         del self._unfinished[work.task_id]
         self._leaves(work)
-        return True
 
     def again(self, work: Work) -> None:
         """It is to be run once more: before everything else that waits for its actor."""
@@ -300,6 +297,10 @@ class Schedule:
         for work in short:
             self._consider(work)
         return doomed
+
+    def living(self) -> list[Actor]:
+        """The actors that are not dead, in order of creation."""
+        return list(self._living.values())
 
     def created_by(self, creator: bytes) -> list[Actor]:
         """The actors that die when `creator` does."""

@@ -1,0 +1,176 @@
+"""One run of a piece of work in an inline session: arguments out of their bytes, the user's code, results into bytes.
+
+    Work --perform--> Outcome: results | a new actor and its lanes | an error
+
+Everything that the user's code sees has been through the serialiser, as if it came from another process. Not here: what
+follows from an outcome (inline_session.py); in which thread it runs, and when (inline.py). Holds no lock.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from ..errors import ObjectLostError
+from ..refs import ObjectRef
+from ..runtime import context
+from ..runtime.arguments import unpack
+from ..runtime.concurrency import Lanes, lanes_for
+from ..runtime.context import TaskContext
+from ..serialization import values
+from ..serialization.functions import FunctionTable
+from ..serialization.values import FAILURE, Serialized
+from .inline_objects import InlineObjects
+from .inline_work import Work
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run has come to: results, a new actor, or an error. `ran`: it had its arguments and was begun."""
+
+    results: list[Serialized] = field(default_factory=list)
+    instance: Any = None
+    lanes: Lanes | None = None
+    error: BaseException | None = None
+    ran: bool = False
+
+    @property
+    def ending(self) -> str:
+        """How native's process would have ended, in its words; empty if it would live."""
+        return f"exit code {_exit_code(self.error) & 0xFF}" if isinstance(self.error, SystemExit) else ""
+
+
+class Runs:
+    """Runs work, in whatever thread asks for it."""
+
+    def __init__(self, objects: InlineObjects) -> None:
+        self._objects = objects
+        self._functions = FunctionTable()
+        self._pid = os.getpid()
+
+    def carry_out(self, work: Work) -> Outcome:
+        """`perform` without an event loop."""
+        try:
+            self.perform(work, on_event_loop=False).send(None)
+        except StopIteration as over:
+            outcome: Outcome = over.value
+            return outcome
+        raise RuntimeError(f"{work.name}() runs outside an event loop and has awaited something")
+
+    async def perform(self, work: Work, *, on_event_loop: bool) -> Outcome:
+        """What becomes of work; a coroutine only so that calls on an event loop can be awaited."""
+        actor, before = work.actor, context.current()
+        actor_id = b"" if actor is None else actor.actor_id
+        context.enter(TaskContext(work.task_id, work.name, actor_id, releases_cpu=actor is None))
+        outcome = Outcome()
+        try:
+            args, kwargs = self._arguments(work)
+            function = self._function(work, outcome)
+            outcome.ran = True
+            result = function(*args, **kwargs)
+            if on_event_loop and inspect.isawaitable(result):
+                result = await result
+            if work.actor is None or work.is_call:
+                outcome.results = [self._objects.owned(part) for part in _parts(result, len(work.returns))]
+            else:
+                outcome.instance = result
+        except BaseException as error:  # noqa: BLE001  whatever user code raises is the work's result
+            outcome.error = error
+        finally:
+            context.enter(before)
+        if os.getpid() != self._pid:
+            _end_fork(outcome.error)
+        return outcome
+
+    def _function(self, work: Work, outcome: Outcome) -> Callable[..., Any]:
+        """What the work wants called."""
+        actor = work.actor
+        if work.is_call:
+            assert actor is not None, "a call has an actor"
+            method: Callable[..., Any] = getattr(actor.instance, work.method)
+            return method
+        assert work.function is not None, "only calls have no function"
+        function = self._functions.load(work.function.key, work.function.blob)
+        if actor is None:
+            return function
+        cls: Any = function
+        lanes = outcome.lanes = lanes_for(cls, actor.options.max_concurrency, actor.options.concurrency_groups)
+        if lanes is None:
+            return function
+        return lambda *args, **kwargs: lanes.construct(lambda: cls(*args, **kwargs))
+
+    def _arguments(self, work: Work) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if work.arguments is None:
+            return (), {}
+        packed = values.deserialize(work.arguments.kind, work.arguments.data, work.arguments.buffers)
+        return unpack(packed, [self.load(ref) for ref in work.slots])
+
+    def load(self, ref: ObjectRef) -> Any:
+        """The Python value of a ref that is not pending; raises the error that it is instead."""
+        value = self._objects.value(ref.binary())
+        if value is None:
+            raise ObjectLostError(
+                f"{ref!r} was freed: every ref to it that this process knew of had gone"
+                if ref.owner
+                else f"{ref!r} was made by hand from an id: nobody knows its owner",
+                object_ref_hex=ref.hex(),
+            )
+        result = self._objects.load(ref.binary(), value)
+        if value.kind == FAILURE:
+            assert isinstance(result, BaseException), "a FAILURE holds an exception"
+            raise result
+        return result
+
+
+class LastCall:
+    """Ends the event loop of a dead actor. (Threads end by themselves when nobody can give them work any more.)"""
+
+    def run(self) -> None: ...
+
+    async def run_async(self) -> None:
+        import asyncio  # only actors with coroutines come here
+
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.stop)
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+
+
+def _parts(result: Any, count: int) -> list[Serialized]:
+    """What a piece of work returned, as `count` values."""
+    if count == 1:
+        return [values.serialize(result)]
+    if count == 0:
+        return []
+    try:
+        parts = list(result)
+    except TypeError:
+        raise ValueError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
+    if len(parts) != count:
+        raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
+    return [values.serialize(part) for part in parts]
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that user code has forked and that has come back here: what follows is its parent's program.
+
+    Its exit code is what it would have been in a script of its own.
+    """
+    code = 0
+    if isinstance(error, SystemExit):
+        code = _exit_code(error)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

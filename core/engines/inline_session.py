@@ -1,0 +1,348 @@
+"""The tables of an inline session, and how they change when work is submitted, when a run ends, when an actor dies.
+
+    submit, create, call --enter--> Schedule
+    a run ends           --over---> objects resolved, work retried, the actor idle, restarted or buried
+    last ref to a handle --freed--> the actor leaves when it has nothing left to do
+
+An actor stands for the process that native would give it: it owns what it makes, so its objects are lost, its tasks
+dropped and its actors buried with it. Tasks count as the driver in this, for native keeps the worker of a task as long
+as something is needed that it owns.
+
+Invariants: called by one thread at a time, with SIGINT held back (inline.py sees to it). No user code runs here: dead
+actors' instances and threads go to `graveyard`, for others to drop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .. import ids
+from ..errors import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    OwnerDiedError,
+    ShoalError,
+    TaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+from ..options import ActorOptions
+from ..protocol.specs import WireMethod
+from ..refs import ObjectRef
+from ..resources import ResourceSet
+from ..runtime import context
+from ..runtime.arguments import Packed
+from ..runtime.concurrency import Lanes
+from ..serialization import values
+from ..serialization.failures import serialize_error, serialize_failure
+from ..serialization.functions import ExportedFunction
+from ..serialization.values import FAILURE, Serialized
+from .inline_objects import InlineObjects
+from .inline_runs import Outcome
+from .inline_work import WORK, Actor, Schedule, Work
+
+
+class InlineSession:
+    """Work, actors and objects."""
+
+    def __init__(self, total: Mapping[str, int], *, job_id: bytes, store_bytes: int, inline_bytes: int) -> None:
+        """
+        Args:
+          total: resources, in 1/10_000.
+          store_bytes: room for values above `inline_bytes`, together.
+        """
+        self.me = ids.new_worker_id()
+        self.job_id = ids.JobID(job_id)
+        self.schedule = Schedule(ResourceSet(total))
+        self.objects = InlineObjects(self.me, store_bytes=store_bytes, inline_bytes=inline_bytes, on_free=self._freed)
+        self.graveyard: list[tuple[Any, Lanes | None]] = []
+        self._ids = ids.IdSource(self.me, self.job_id)
+        self._pid = os.getpid()
+        #: The actor that lives as long as refs to an object do.
+        self._guarded: dict[bytes, Actor] = {}
+
+    # ---- objects
+
+    def put(self, value: Serialized) -> ObjectRef:
+        """Raises ObjectStoreFullError."""
+        source = self._id_source()
+        value = self.objects.owned(value)
+        object_id = ids.object_id(source.task(), 0)
+        self.objects.expect(object_id)
+        self.objects.resolve(object_id, value)
+        return _owned_ref(object_id)
+
+    # ---- submitting; each returns at once, with new work in the schedule
+
+    def submit(
+        self,
+        name: str,
+        function: ExportedFunction,
+        packed: Packed,
+        *,
+        num_returns: int,
+        demand: ResourceSet,
+        retries: int,
+        retry_on: tuple[type[BaseException], ...],
+    ) -> list[ObjectRef]:
+        """A task; one that no resources will ever suffice for has failed already."""
+        work = self._work(name, function, packed)
+        work.demand, work.retries, work.retry_on = demand, retries, retry_on
+        made = self._make_returns(work, num_returns)
+        if demand.fits(self.schedule.total):
+            self._enter(work)
+        else:
+            why = f"{name}() can never run: it {demand.shortage(self.schedule.total)} in all"
+            self._resolve(work, [serialize_error(TaskUnschedulableError(why))])
+        return made
+
+    def create_actor(
+        self,
+        function: ExportedFunction,
+        methods: Mapping[str, WireMethod],
+        packed: Packed,
+        namespace: str,
+        options: ActorOptions,
+    ) -> tuple[Actor, ObjectRef]:
+        """An actor, and the ref that stands for its life; its name, if any, is free."""
+        creator = self._id_source()
+        actor_id, worker_id = creator.actor(), ids.new_worker_id()
+        actor = Actor(
+            actor_id,
+            worker_id,
+            ids.creator_of(actor_id),
+            function.name,
+            dict(methods),
+            options.name or "",
+            namespace,
+            options,
+            ids.IdSource(worker_id, self.job_id),
+        )
+        work = self._work(f"{actor.class_name}.__init__", function, packed)
+        work.actor, work.demand = actor, ResourceSet(options.required)
+        if options.max_restarts:
+            actor.creation = work
+        self.schedule.add(actor)
+        handle_id = ids.object_id(creator.task(), 0)
+        self.objects.expect(handle_id)
+        self._guarded[handle_id] = actor
+        total = self.schedule.total
+        lacking = next((d for d in (ResourceSet(options.placement), work.demand) if not d.fits(total)), None)
+        if lacking is None:
+            self._enter(work)
+        else:
+            why = f"{actor.description} can never be placed: it {lacking.shortage(total)} in all"
+            self._bury(actor, serialize_error(ActorUnschedulableError(why)))
+        return actor, _owned_ref(handle_id)
+
+    def call(
+        self, actor_id: bytes, class_name: str, method: str, packed: Packed, how: WireMethod, handle: ObjectRef | None
+    ) -> list[ObjectRef]:
+        """A call; one to a dead or unknown actor has failed already. `handle` lives until the answer."""
+        num_returns, retries, retry_exceptions, group = how
+        work = self._work(f"{class_name}.{method}", None, packed)
+        work.method, work.group = method, group
+        work.retries, work.retry_on = retries, (Exception,) if retry_exceptions else ()
+        if handle is not None:
+            work.refs.append(handle)
+        made = self._make_returns(work, num_returns)
+        actor = work.actor = self.schedule.actors.get(actor_id)
+        if actor is None:
+            why = f"actor {actor_id.hex()} is not known to this session"
+            self._resolve(work, [serialize_error(ActorDiedError(why, actor_id=actor_id.hex()))])
+        elif actor.failure is not None:
+            self._resolve(work, [actor.failure])
+        else:
+            self._enter(work)
+        return made
+
+    def _id_source(self) -> ids.IdSource:
+        """Of what makes things now: an actor, or the driver."""
+        task = context.current()
+        actor = self.schedule.actors.get(task.actor_id) if task is not None else None
+        return self._ids if actor is None else actor.id_source
+
+    def _work(self, name: str, function: ExportedFunction | None, packed: Packed) -> Work:
+        task_id = self._id_source().task()
+        arguments = None if packed.serialized is None else self.objects.owned(packed.serialized)
+        slots = packed.refs[: len(packed.dependencies)]
+        return Work(task_id, name, ids.creator_of(task_id), function, arguments, slots, list(packed.refs), [])
+
+    def _make_returns(self, work: Work, count: int) -> list[ObjectRef]:
+        work.returns = [ids.object_id(work.task_id, index) for index in range(count)]
+        for object_id in work.returns:
+            self.objects.expect(object_id)
+        return [_owned_ref(object_id) for object_id in work.returns]
+
+    def _enter(self, work: Work) -> None:
+        def arrived() -> None:
+            self.schedule.argument_ready(work)
+
+        work.missing = sum(self.objects.watch(ref.binary(), arrived) for ref in work.slots)
+        self.schedule.enter(work)
+
+    # ---- ends of runs
+
+    def over(self, work: Work, attempt: int, outcome: Outcome, failure: Serialized | None) -> None:
+        """A run has ended, `failure` is its error as bytes. What a run that was given up has come to is dropped."""
+        if work.attempt != attempt or work.life.is_over:
+            self._bury_remains(outcome.instance, outcome.lanes)
+        elif failure is None:
+            self._succeeded(work, outcome)
+        else:
+            self._failed(work, outcome, failure)
+        if work.life.is_over and (work.actor is None or work is not work.actor.creation):
+            work.refs.clear()
+            work.slots.clear()
+
+    def failure_of(self, work: Work, outcome: Outcome) -> Serialized | None:
+        """The error of a run as bytes. Runs code of its class; changes nothing."""
+        if outcome.error is None:
+            return None
+        actor = work.actor.class_name if work.actor is not None and outcome.ran else None
+        return serialize_failure(outcome.error, name=work.name, pid=self._pid, actor=actor, ran=outcome.ran)
+
+    def _succeeded(self, work: Work, outcome: Outcome) -> None:
+        actor = work.actor
+        self._resolve(work, outcome.results)
+        self.schedule.ended(work)
+        if actor is not None:
+            if not work.is_call:
+                actor.instance, actor.lanes = outcome.instance, outcome.lanes
+                self.schedule.created(actor)
+            self._leave_if_done(actor)
+
+    def _failed(self, work: Work, outcome: Outcome, failure: Serialized) -> None:
+        """Its code raised, or its arguments could not be had, or it left by SystemExit, which ends a process."""
+        actor, error, left = work.actor, outcome.error, bool(outcome.ending)
+        if left and actor is not None:
+            self._bury_remains(None, outcome.lanes)
+            self.lose(actor, outcome.ending)
+            return
+        cause = error.cause if isinstance(error, TaskError) else error
+        if (left or (outcome.ran and isinstance(cause, work.retry_on))) and work.use_retry():
+            self.schedule.again(work)
+            return
+        if left:
+            why = f"{work.name}() did not finish: its worker ended with {outcome.ending}, and no retries are left"
+            failure = serialize_error(WorkerCrashedError(why))
+        if actor is None or work.is_call:
+            self._resolve(work, [failure])
+            self.schedule.ended(work)
+            if actor is not None:
+                self._leave_if_done(actor)
+        else:
+            # An argument's failure is told as it is, an error of ``__init__`` as the death that it is.
+            self._bury_remains(None, outcome.lanes)
+            self._bury(actor, _init_failed(actor, failure) if outcome.ran else failure)
+
+    def _resolve(self, work: Work, results: list[Serialized]) -> None:
+        """What it makes is there: each its own value, or one failure for all."""
+        failed = len(results) == 1 and results[0].kind == FAILURE
+        for index, object_id in enumerate(work.returns):
+            self.objects.resolve(object_id, results[0] if failed else results[index])
+
+    # ---- ends of actors
+
+    def kill(self, actor: Actor, *, no_restart: bool) -> None:
+        """End an actor at once, unless it is dead; to be restarted, it must be there."""
+        if actor.is_dead:
+            return
+        if no_restart:
+            self._bury_because(actor, "it was killed by kill()")
+        elif actor.life.state != "PENDING":
+            self.lose(actor, "kill(no_restart=False)")
+
+    def lose(self, actor: Actor, cause: str) -> None:
+        """What stands for its process has ended: restart it, or let it end."""
+        creation = actor.creation
+        if creation is None or not actor.may_restart:
+            self._bury_because(actor, f"its process ended with {cause}")
+            return
+        why = f"{actor.description} is being restarted: its process ended with {cause}. This call may have run or not."
+        failure = serialize_error(ActorUnavailableError(why, actor_id=actor.actor_id.hex()))
+        creation = actor.creation = replace(creation, life=WORK.begin(), attempt=creation.attempt + 1)
+        self._drop(actor)
+        for work in self.schedule.restarted(actor, creation):
+            self._resolve(work, [failure])
+        actor.worker_id = ids.new_worker_id()
+        actor.id_source = ids.IdSource(actor.worker_id, self.job_id)
+
+    def close(self, error: ShoalError) -> None:
+        """The session ends: everything that waits fails with `error`, every actor is dropped."""
+        for object_id in self.objects.pending():
+            self.objects.resolve(object_id, serialize_error(error))
+        for actor in self.schedule.living():
+            self._bury_remains(actor.instance, actor.lanes)
+            actor.instance = actor.lanes = None
+
+    def _freed(self, object_id: bytes) -> None:
+        """No ref is left: to an actor's handle, perhaps."""
+        actor = self._guarded.pop(object_id, None)
+        if actor is not None and not actor.detached:
+            actor.leaving = True
+            self._leave_if_done(actor)
+
+    def _leave_if_done(self, actor: Actor) -> None:
+        waits = actor.life.state == "PENDING" or not actor.under_way
+        if actor.leaving and waits and not (actor.is_dead or actor.line):
+            self._bury_because(actor, "its last handle went out of scope")
+
+    def _bury_because(self, actor: Actor, why: str) -> None:
+        if actor.restarts:
+            why += f", after {actor.restarts} restarts"
+        hexed = actor.actor_id.hex()
+        self._bury(actor, serialize_error(ActorDiedError(f"{actor.description} is dead: {why}", actor_id=hexed)))
+
+    def _bury(self, actor: Actor, failure: Serialized) -> None:
+        """It is dead, and so are all calls to it."""
+        actor.failure = failure
+        for work in self.schedule.died(actor):
+            self._resolve(work, [failure])
+        self._drop(actor)
+
+    def _drop(self, actor: Actor) -> None:
+        """What goes with a process: its state, the objects that it owns, the tasks that it waits for, its actors."""
+        self._bury_remains(actor.instance, actor.lanes)
+        actor.instance = actor.lanes = None
+        for work in self.schedule.submitted_by(actor.worker_id):
+            if work.life.state == "WAITING" and work.actor is None:
+                self.schedule.failed(work)
+        self.objects.lose(actor.worker_id, _owner_died)
+        for child in self.schedule.created_by(actor.worker_id):
+            if not child.is_dead:
+                self._bury_because(child, "the process that created it has died")
+
+    def _bury_remains(self, instance: Any, lanes: Lanes | None) -> None:
+        if instance is not None or lanes is not None:
+            self.graveyard.append((instance, lanes))
+
+
+def _owned_ref(object_id: bytes) -> ObjectRef:
+    return ObjectRef(object_id, ids.creator_of(object_id))
+
+
+def _init_failed(actor: Actor, failure: Serialized) -> Serialized:
+    error = values.deserialize(failure.kind, failure.data, failure.buffers)
+    assert isinstance(error, TaskError), "serialize_failure makes nothing else"
+    died = ActorDiedError(
+        f"{actor.description} is dead: its __init__ raised\n{error.traceback_str}",
+        actor_id=actor.actor_id.hex(),
+        actor_init_failed=True,
+    )
+    died.__cause__ = error.cause
+    return serialize_error(died)
+
+
+def _owner_died(object_id: bytes) -> Serialized:
+    return serialize_error(
+        OwnerDiedError(
+            f"ObjectRef({object_id.hex()}) is lost: the actor that owned it "
+            f"(worker {ids.creator_of(object_id).hex()}) has died",
+            object_ref_hex=object_id.hex(),
+        )
+    )
