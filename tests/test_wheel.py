@@ -112,6 +112,14 @@ def test_the_tested_versions_cover_every_dependency_and_lie_in_its_range(setup_c
     assert pinned["torch"] == ["2.13.0"]
 
 
+def test_no_torch_is_accepted_that_lacks_what_ppo_asks_of_it(setup_cfg):
+    # Adam(fused=True) on a CPU came with 2.4.0; before, it raised.
+    requirements = map(Requirement, filter(None, setup_cfg["options"]["install_requires"].split("\n")))
+    (torch,) = (requirement for requirement in requirements if requirement.name == "torch")
+    assert not torch.specifier.contains("2.3.1")
+    assert torch.specifier.contains("2.4.0")
+
+
 def test_the_wheel_brings_the_shoal_command(wheel):
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
