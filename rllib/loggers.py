@@ -6,10 +6,10 @@
     curve.png        return over environment steps, drawn from progress.csv when the log is closed
 
 A row is a flat mapping of names to numbers with at least `steps`. Every row is on its way to disk when `write`
-returns, so a killed run keeps all but its last. A run that is resumed from a checkpoint forgets the rows after it: they
-will be made again. Not for settings or results of a run (config.json, evaluation.json: scripts write these), and not
-for the terminal (`progress`). tensorboardX and matplotlib are imported at the first use: a rollout worker that reads a
-type from here must not pay for them.
+returns, so a killed run keeps all but its last; a table that must be written anew is written beside the old one, which
+it then replaces. A run that is resumed from a checkpoint forgets the rows after it: they will be made again. Not for
+settings or results of a run (config.json, evaluation.json: scripts write these), and not for the terminal (`progress`).
+tensorboardX and matplotlib are imported at the first use: `shoal train --help` must not wait for them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     import tensorboardX
@@ -107,12 +109,11 @@ class CsvLog:
         self._file.close()
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        self._file = self._path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, self._columns, restval="", lineterminator="\n")
-        if self._columns:
-            self._writer.writeheader()
-        self._writer.writerows(rows)
-        self._file.flush()
+        with _replacing(self._path) as self._file:
+            self._writer = csv.DictWriter(self._file, self._columns, restval="", lineterminator="\n")
+            if self._columns:
+                self._writer.writeheader()
+            self._writer.writerows(rows)
 
 
 class JsonLinesLog:
@@ -129,9 +130,8 @@ class JsonLinesLog:
                     continue
                 if _steps(steps) <= keep_until:
                     kept.append(f"{line}\n")
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(kept)
-        self._file.flush()
+        with _replacing(path) as self._file:
+            self._file.writelines(kept)
 
     def write(self, row: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -143,9 +143,10 @@ class JsonLinesLog:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a `progress.csv`, as text; a missing number is ""."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(file)]
+    """The rows of a `progress.csv`, as text; a missing number is "". Without a line that a kill has cut short."""
+    whole_lines = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    rows = csv.DictReader(whole_lines.splitlines())
+    return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 
 def draw_curve(progress: Path, target: Path, *, title: str) -> None:
@@ -176,13 +177,27 @@ def draw_curve(progress: Path, target: Path, *, title: str) -> None:
     figure.savefig(target, format="png")
 
 
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A file to fill, which then takes the place of `path` at once and stays open. A kill leaves the old or the new."""
+    beside = path.with_suffix(".tmp")
+    file = beside.open("w", newline="", encoding="utf-8")
+    try:
+        yield file
+        file.flush()
+        os.replace(beside, path)
+    except BaseException:
+        file.close()
+        raise
+
+
 def _points(rows: list[dict[str, str]], name: str) -> list[tuple[float, float]]:
     points = [(float(row["steps"]), float(row[name])) for row in rows if row.get("steps") and row.get(name)]
     return [(steps, value) for steps, value in points if math.isfinite(value)]
 
 
 def _steps(told: object) -> float:
-    """Steps of a row read back; a row that was cut short counts as beyond every checkpoint."""
+    """Steps of a row read back; a row that tells none counts as beyond every checkpoint."""
     try:
         return float(str(told))
     except ValueError:

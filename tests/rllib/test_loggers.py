@@ -1,5 +1,6 @@
 """The four logs hold the same rows, survive a kill and a resume, and the curve is a picture."""
 
+import csv
 import json
 import math
 import struct
@@ -94,7 +95,45 @@ def test_a_line_cut_by_a_kill_is_dropped_on_resume(tmp_path):
     JsonLinesLog(tmp_path / "a.jsonl", keep_until=1000).close()
     CsvLog(tmp_path / "a.csv", keep_until=1000).close()
     assert (tmp_path / "a.jsonl").read_text() == '{"steps": 100}\n'
-    assert read_csv(tmp_path / "a.csv")[0] == {"steps": "100", "return_mean": "1.0"}
+    assert (tmp_path / "a.csv").read_text() == "steps,return_mean\n100,1.0\n"
+
+
+@pytest.mark.parametrize("name", ["progress.csv", "metrics.jsonl"])
+def test_a_kill_while_a_log_is_written_anew_loses_no_row(tmp_path, monkeypatch, name):
+    with RunLog(tmp_path, title="") as log:
+        log.write(row(100))
+        log.write(row(200))
+    before = (tmp_path / name).read_text()
+    kinds = {"progress.csv": CsvLog, "metrics.jsonl": JsonLinesLog}
+
+    def killed(source, target):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(SystemExit):
+            kinds[name](tmp_path / name, keep_until=1000)
+    assert (tmp_path / name).read_text() == before
+    kinds[name](tmp_path / name, keep_until=1000).close()
+    assert (tmp_path / name).read_text() == before
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_a_kill_while_the_table_widens_loses_no_row(tmp_path, monkeypatch):
+    log = CsvLog(tmp_path / "it.csv")
+    log.write(row(100))
+    before, on_disk = (tmp_path / "it.csv").read_text(), []
+    rewrite = csv.DictWriter.writerows
+
+    def watched(self, rows):
+        on_disk.append((tmp_path / "it.csv").read_text())
+        return rewrite(self, rows)
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", watched)
+    log.write(row(200, extra=1.5))
+    log.close()
+    assert on_disk == [before]
+    assert [each["extra"] for each in read_csv(tmp_path / "it.csv")] == ["", "1.5"]
 
 
 def test_no_picture_is_drawn_of_nothing(tmp_path):
