@@ -1,8 +1,8 @@
-"""Checkpoints: what an algorithm must remember to go on exactly, as a directory of plain files. Never pickle.
+"""Checkpoints: what an algorithm must remember to go on learning, as a directory of plain files. Never pickle.
 
     step_000150000/
-      manifest.json           schema version, shoal's version, algorithm, config, counters, random states, extra; every
-                              other file with its size and sha256; and the sha256 of all that
+      manifest.json           schema version, shoal's version, algorithm, config, counters, extra; every other file
+                              with its size and sha256; and the sha256 of all that
       policy.safetensors      one file per group of tensors: policy, optimizer, normalization, ...
       optimizer.safetensors
 
@@ -23,7 +23,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +55,9 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that an algorithm needs to go on as if it had never stopped."""
+    """What an algorithm needs to go on learning. Not where its environments stood: they start new episodes, so a run
+    that was stopped and resumed learns from other samples than one that was not.
+    """
 
     algorithm: str
     """Its name, as in `--algo`."""
@@ -66,8 +67,6 @@ class Checkpoint:
     """`steps`, `iteration` and what else it counts."""
     tensors: dict[str, dict[str, np.ndarray]]
     """Group (`policy`, `optimizer`, ...) -> name -> array of any shape, numeric or bool. One file per group."""
-    random_states: dict[str, Any] = field(default_factory=dict)
-    """Where each random stream stands; plain JSON values."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Anything else of the algorithm's own; plain JSON values."""
 
@@ -91,11 +90,11 @@ def save(checkpoint: Checkpoint, directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     for left_over in directory.parent.glob(f"{ASIDE}*"):
         shutil.rmtree(left_over)
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=directory.parent))
+    aside = directory.parent / f"{ASIDE}{directory.name}"
     try:
+        aside.mkdir()  # not by tempfile, which makes private folders: who may read results is the umask's to say
         for name, content in {**contents, MANIFEST: manifest}.items():
             _write_through(aside / name, content)
-        aside.chmod(0o755)  # mkdtemp makes it private, but results are for colleagues too
         _sync_folder(aside)
         _replace(aside, directory)
         _sync_folder(directory.parent)
@@ -146,8 +145,8 @@ def place_for(run_dir: Path, steps: int) -> Path:
     return run_dir / FOLDER / f"step_{steps:09d}"
 
 
-_PLAIN_FIELDS = ("algorithm", "config", "counters", "random_states", "extra")
-_FIELD_TYPES = {"algorithm": str, "config": dict, "counters": dict, "random_states": dict, "extra": dict, "files": dict}
+_PLAIN_FIELDS = ("algorithm", "config", "counters", "extra")
+_FIELD_TYPES = {"algorithm": str, "config": dict, "counters": dict, "extra": dict, "files": dict}
 
 
 def _encoded(group: str, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -212,15 +211,15 @@ def _replace(aside: Path, directory: Path) -> None:
     if not directory.exists():
         aside.rename(directory)
         return
-    older = Path(tempfile.mkdtemp(prefix=ASIDE, dir=directory.parent))
-    directory.rename(older / "replaced")
+    older = directory.parent / f"{ASIDE}{directory.name}.replaced"
+    directory.rename(older)
     try:
         aside.rename(directory)
-    except OSError:
-        (older / "replaced").rename(directory)
+    except BaseException:  # Ctrl-C too
+        if not directory.exists():
+            older.rename(directory)
         raise
-    finally:
-        shutil.rmtree(older, ignore_errors=True)
+    shutil.rmtree(older, ignore_errors=True)  # what cannot be removed now, the next save removes
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
