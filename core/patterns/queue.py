@@ -161,7 +161,7 @@ class Queue:
         if self.actor is None:
             return
         if not force:
-            wait([self.actor.qsize.remote()], timeout=grace_period_s)
+            wait([self.actor.settle.remote()], timeout=grace_period_s)
         kill(self.actor)
         self.actor = None
 
@@ -177,6 +177,7 @@ class _QueueActor:
     def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
         self._queue: asyncio.Queue[Any] = asyncio.Queue(maxsize)
+        self._putting = self._getting = 0  # calls that wait
 
     def qsize(self) -> int:
         return self._queue.qsize()
@@ -189,10 +190,13 @@ class _QueueActor:
         except asyncio.QueueFull:
             if patience_s == 0:
                 return False
+            self._putting += 1
             try:
                 await asyncio.wait_for(self._queue.put(item), patience_s)
             except asyncio.TimeoutError:
                 return False
+            finally:
+                self._putting -= 1
         return True
 
     async def get(self, patience_s: float | None) -> tuple[bool, Any]:
@@ -202,10 +206,20 @@ class _QueueActor:
         except asyncio.QueueEmpty:
             if patience_s == 0:
                 return False, None
+        self._getting += 1
         try:
             return True, await asyncio.wait_for(self._queue.get(), patience_s)
         except asyncio.TimeoutError:
             return False, None
+        finally:
+            self._getting -= 1
+
+    async def settle(self) -> None:
+        """Return when no call waits that need not: those that were woken have gone on to their end."""
+        while (self._getting and not self._queue.empty()) or (  # noqa: ASYNC110  a few turns, not a wait for an event
+            self._putting and not self._queue.full()
+        ):
+            await asyncio.sleep(0)
 
     def put_batch(self, items: list[Any]) -> tuple[bool, int]:
         """(whether there was room for all, items in the queue)."""
