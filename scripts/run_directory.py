@@ -6,16 +6,20 @@
       checkpoints/step_000150000/     see rllib/checkpoints.py
       evaluation.json                 the last evaluation: every return, mean, deviation, interval
 
-A run owns its folder: training never writes into one that holds another run. Used by `train` and `evaluate`.
+A run owns its folder: training never writes into one that holds another run, and while it is at work it holds a lock
+on `config.json`, which the operating system frees with the process, however that ends. Used by `train` and `evaluate`.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import re
 import time
 from pathlib import Path
+from typing import TextIO
 
 import shoal
 from shoal.rllib import checkpoints, config as configs, loggers
@@ -28,6 +32,7 @@ EVALUATION = "evaluation.json"
 RUNS = Path("runs")
 #: Any of these makes a folder a run's.
 _SIGNS_OF_A_RUN = (CONFIG, EVALUATION, checkpoints.FOLDER, loggers.CSV_NAME, loggers.JSON_LINES_NAME)
+_NO_LOCKS_HERE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
 
 def choose(given: Path | None, algorithm: str, config: configs.AlgorithmConfig) -> Path:
@@ -51,9 +56,68 @@ def choose(given: Path | None, algorithm: str, config: configs.AlgorithmConfig) 
             given = RUNS / f"{name}-{taken}"
     if given.exists() and not given.is_dir():
         raise UsageError(f"--run-dir {given} is a file: name a folder, or leave the flag away")
-    if any((given / sign).exists() for sign in _SIGNS_OF_A_RUN):
+    if _holds_a_run(given):
+        find_run(given)
         raise UsageError(f"--run-dir {given} already holds a run: go on with --resume {given}, or name another")
     return given
+
+
+def find_run(run_dir: Path) -> Path:
+    """The newest checkpoint of a run that nobody is at work on.
+
+    Raises:
+      UsageError: it is being worked on, or it saved no checkpoint.
+      CheckpointError: the folder holds no run at all.
+    """
+    if (run_dir / CONFIG).is_file():
+        lock(run_dir).close()
+    try:
+        return checkpoints.latest(run_dir)
+    except checkpoints.CheckpointError:
+        if not _holds_a_run(run_dir):
+            raise
+        raise UsageError(
+            f"the run in {run_dir} saved no checkpoint, so it cannot go on: "
+            f"delete the folder, or start anew with another --run-dir"
+        ) from None
+
+
+def lock(run_dir: Path) -> TextIO:
+    """Keep other runs out of the folder until the file that is returned is closed, or the process has ended.
+
+    Raises:
+      UsageError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        held = (run_dir / CONFIG).open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write to the run directory {run_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise UsageError(
+            f"another shoal train is at work in {run_dir}: wait for its end, or name another folder"
+        ) from None
+    except OSError as error:
+        # Some network file systems have no locks. Training there is worth more than the protection.
+        if error.errno not in _NO_LOCKS_HERE:
+            held.close()
+            raise UsageError(f"cannot lock the run directory {run_dir}: {error.strerror}") from error
+    return held
+
+
+def is_evaluated(run_dir: Path, steps: int) -> bool:
+    """Whether the evaluation that the folder holds is of the policy after so many steps, and whole."""
+    try:
+        told = json.loads((run_dir / EVALUATION).read_bytes())
+    except (OSError, ValueError):  # none yet, or one that was cut while it was written: it is made again
+        return False
+    return isinstance(told, dict) and told.get("steps") == steps
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return any((folder / sign).exists() for sign in _SIGNS_OF_A_RUN)
 
 
 def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig, *, is_resumed: bool) -> None:

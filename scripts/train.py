@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -118,7 +118,7 @@ def plan(arguments: Sequence[str]) -> Plan:
       UsageError, ConfigError, UnknownEnvironment, CheckpointError: what is wrong, in one line.
     """
     resume = value_of("--resume", arguments)
-    checkpoint = checkpoints.load(run_directory.find_checkpoint(Path(resume))) if resume else None
+    checkpoint = checkpoints.load(_newest(Path(resume))) if resume else None
     name = value_of("--algo", arguments) or (checkpoint.algorithm if checkpoint else DEFAULT_ALGORITHM)
     algorithm = algorithms.load(name)
     config_class = algorithms.config_class(name)
@@ -134,26 +134,30 @@ def plan(arguments: Sequence[str]) -> Plan:
     if checkpoint is None:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
-        run_dir = _resumed(options, checkpoint)
+        run_dir = _resumed(options, checkpoint, config.env)
     return Plan(algorithm, options.config, run_dir, checkpoint)
 
 
-def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint) -> Path:
+def _newest(resume: Path) -> Path:
+    """The checkpoint that a run goes on from."""
+    if (resume / checkpoints.MANIFEST).is_file():
+        raise UsageError(f"--resume {resume} is a checkpoint: give the run directory that it is in")
+    return run_directory.find_run(resume)
+
+
+def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learns: str) -> Path:
     """The directory of the run that goes on, after a look at whether it can."""
     run_dir = options.resume
     if run_dir is None:  # `--resume` stood where tyro read it as another flag's value
         raise UsageError("--resume needs the run directory behind it")
     if options.run_dir is not None:
         raise UsageError("--resume goes on in the run's own directory: leave --run-dir away")
-    if not (run_dir / checkpoints.FOLDER).is_dir():
-        raise UsageError(f"--resume {run_dir} is a checkpoint: give the run directory that it is in")
     if options.algo != checkpoint.algorithm:
         raise UsageError(f"the run in {run_dir} is one of {checkpoint.algorithm}, not of {options.algo}: drop --algo")
-    learns = checkpoint.config["env"]
     if options.config.env != learns:
         raise UsageError(f"the run in {run_dir} learns {learns}, not {options.config.env}: drop --env")
-    steps = int(checkpoint.counters["steps"])
-    if steps >= options.config.total_steps and (run_dir / run_directory.EVALUATION).exists():
+    steps = checkpoint.counter("steps")
+    if steps >= options.config.total_steps and run_directory.is_evaluated(run_dir, steps):
         raise UsageError(f"the run in {run_dir} has done its {steps:,} steps: to go on, give a larger --total-steps")
     return run_dir
 
@@ -165,13 +169,15 @@ def train(planned: Plan) -> int:
       The exit code: 0, or 128 + signal if the run was interrupted.
     """
     interruption = Interruption()
-    with interruption.handled():
+    with interruption.handled(), ExitStack() as held:
+        if planned.resume_from is not None:
+            held.enter_context(run_directory.lock(planned.run_dir))
         try:
             # Every rollout worker holds one CPU of the core's accounts, also where there are fewer cores than workers.
             shoal.init(num_cpus=max(os.cpu_count() or 1, planned.config.num_workers))
             algorithm = planned.algorithm(planned.config)
             try:
-                return Run(planned, algorithm, interruption).go()
+                return Run(planned, algorithm, interruption, held).go()
             finally:
                 algorithm.close()
         except KeyboardInterrupt as interrupt:
@@ -184,8 +190,13 @@ def train(planned: Plan) -> int:
 class Run:
     """One training run: the loop, and what it leaves in the run directory."""
 
-    def __init__(self, planned: Plan, algorithm: Algorithm[Any], interruption: Interruption) -> None:
+    def __init__(self, planned: Plan, algorithm: Algorithm[Any], interruption: Interruption, held: ExitStack) -> None:
+        """
+        Args:
+          held: what is let go when the run is over; takes the lock on the run directory.
+        """
         self._plan = planned
+        self._held = held
         self._config = planned.config
         self._algorithm = algorithm
         self._interruption = interruption
@@ -203,6 +214,8 @@ class Run:
             algorithm.restore(planned.resume_from)
             self._saved_at = algorithm.steps
         run_directory.prepare(planned.run_dir, algorithm.name, self._config, is_resumed=is_resumed)
+        if not is_resumed:  # as soon as there is something to lock
+            self._held.enter_context(run_directory.lock(planned.run_dir))
         _say(f"run directory: {planned.run_dir}")
         started_at = algorithm.steps
         title = f"{algorithm.name} on {self._config.env}, seed {self._config.seed}"

@@ -31,7 +31,11 @@ def test_a_folder_that_is_empty_or_not_there_may_be_used(tmp_path):
 
 @pytest.mark.parametrize("sign", ["config.json", "progress.csv", "metrics.jsonl", "evaluation.json", "checkpoints"])
 def test_a_folder_that_holds_a_run_is_refused_with_the_next_step(tmp_path, sign):
-    (tmp_path / sign).touch()
+    (tmp_path / sign).mkdir() if sign == "checkpoints" else (tmp_path / sign).touch()
+    with pytest.raises(UsageError, match=rf"^the run in {tmp_path} saved no checkpoint.*: delete the folder, or start"):
+        run_directory.choose(tmp_path, "ppo", CONFIG)
+    checkpoint = Checkpoint(algorithm="ppo", config={}, counters={"steps": 10}, tensors={})
+    checkpoints.save(checkpoint, checkpoints.place_for(tmp_path, 10))
     with pytest.raises(UsageError, match=rf"^--run-dir {tmp_path} already holds a run: go on with --resume {tmp_path}"):
         run_directory.choose(tmp_path, "ppo", CONFIG)
 

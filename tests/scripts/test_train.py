@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -146,6 +147,62 @@ def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, te
     assert story.events == []
 
 
+def test_a_run_without_a_checkpoint_has_one_way_out_whichever_flag_names_it(run_dir, story, capsys):
+    def fail(steps: int) -> None:
+        raise EnvFailure("worker 0, environment 1: its step raised")
+
+    story.on_step = fail
+    assert train(run_dir) == 2
+    story.events.clear()
+    capsys.readouterr()
+    told = []
+    for flag in ("--run-dir", "--resume"):
+        assert main(["--algo", "sample", flag, str(run_dir)]) == 2
+        told.append(capsys.readouterr().err)
+    assert told[0] == told[1]
+    assert told[0] == (
+        f"shoal train: the run in {run_dir} saved no checkpoint, so it cannot go on: "
+        f"delete the folder, or start anew with another --run-dir\n"
+    )
+    assert story.events == []
+
+
+def test_an_evaluation_of_earlier_steps_does_not_stand_for_the_last_one(run_dir, story):
+    at: list[int] = []
+    story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT) if at[-1] == 50 else None
+    story.on_step = lambda steps: at.append(steps)
+    assert train(run_dir, "--eval-interval-steps", "20") == 130
+    assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 40
+    story.on_evaluate = lambda: None
+    assert main(["--resume", str(run_dir)]) == 0
+    assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 50
+    assert main(["--resume", str(run_dir)]) == 2
+
+
+def test_an_evaluation_that_was_cut_while_it_was_written_is_made_again(run_dir):
+    train(run_dir)
+    (run_dir / "evaluation.json").write_text('{"steps": 5')
+    assert main(["--resume", str(run_dir)]) == 0
+    assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 50
+
+
+def test_a_run_directory_in_use_is_refused_to_a_second_run_in_one_line(run_dir, story, capsys):
+    refused = []
+
+    def try_again(steps: int) -> None:
+        if steps == 30 and not refused:
+            refused.append(train(run_dir))
+            refused.append(main(["--resume", str(run_dir)]))
+
+    story.on_step = try_again
+    assert train(run_dir, "--checkpoint-interval-steps", "10") == 0
+    assert refused == [2, 2]
+    in_use = f"shoal train: another shoal train is at work in {run_dir}: wait for its end, or name another folder\n"
+    assert capsys.readouterr().err == in_use * 2
+    assert story.events.count("init") == 1
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
+
+
 def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, capsys):
     train(run_dir)
     story.events.clear()
@@ -154,6 +211,23 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, ca
     path.write_bytes(path.read_bytes()[:-1])
     assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
     assert f"{path} is damaged" in capsys.readouterr().err
+    assert story.events == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [({"counters": {}}, "has no counter 'steps'; it counts nothing"), ({"config": {}}, "learns")],
+)
+def test_a_checkpoint_that_lacks_something_is_told_and_nothing_is_started(run_dir, story, capsys, change, text):
+    train(run_dir, "--env", "Acrobot-v1")
+    story.events.clear()
+    capsys.readouterr()
+    place = checkpoints.latest(run_dir)
+    checkpoints.save(replace(checkpoints.load(place), **change), place)
+    assert main(["--resume", str(run_dir), "--env", "Acrobot-v1", "--total-steps", "70"]) == 2
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
     assert story.events == []
 
 
