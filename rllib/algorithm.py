@@ -170,7 +170,8 @@ class Algorithm(abc.ABC, Generic[C]):
         """Go on from a checkpoint of the same algorithm, environment and network.
 
         Raises:
-          CheckpointError: it is of another algorithm, or of a network of another shape.
+          CheckpointError: it is of another algorithm, or of a network of another shape, or something is missing from
+            it; nothing was changed.
         """
         if checkpoint.algorithm != self.name:
             raise CheckpointError(f"a checkpoint of {checkpoint.algorithm!r} cannot go on as {self.name!r}")
@@ -183,14 +184,22 @@ class Algorithm(abc.ABC, Generic[C]):
                 f"the checkpoint normalises {' and '.join(sorted(saved)) or 'nothing'}, "
                 f"this run {' and '.join(sorted(self.normalizers)) or 'nothing'}"
             )
+        # All is looked at before anything is taken over.
+        statistics = {
+            name: checkpoint.group(_group(name), _shapes(normalizer)) for name, normalizer in self.normalizers.items()
+        }
+        counters = {name: checkpoint.counter(name) for name in ("steps", "iteration", "episodes")}
+        optimizer = checkpoint.group("optimizer", self.learner.optimizer_shapes() if counters["iteration"] else {})
+        episodes = checkpoint.group("episodes", {"returns": (None,), "lengths": (None,)})
+
         for name, normalizer in self.normalizers.items():
-            normalizer.load(checkpoint.tensors[_group(name)])
-        self.learner.load(weights.arrays, checkpoint.tensors["optimizer"])
-        self.steps = int(checkpoint.counters["steps"])
-        self.iteration = self._resumed_at = int(checkpoint.counters["iteration"])
-        self.episodes = int(checkpoint.counters["episodes"])
-        self._returns = Window(EPISODE_WINDOW, checkpoint.tensors["episodes"]["returns"].tolist())
-        self._lengths = Window(EPISODE_WINDOW, checkpoint.tensors["episodes"]["lengths"].tolist())
+            normalizer.load(statistics[name])
+        self.learner.load(weights.arrays, optimizer)
+        self.steps = counters["steps"]
+        self.iteration = self._resumed_at = counters["iteration"]
+        self.episodes = counters["episodes"]
+        self._returns = Window(EPISODE_WINDOW, episodes["returns"].tolist())
+        self._lengths = Window(EPISODE_WINDOW, episodes["lengths"].tolist())
         self.workers.map("resume", [(self.iteration,)] * len(self.workers))
         self.broadcast()
 
@@ -199,7 +208,7 @@ class Algorithm(abc.ABC, Generic[C]):
         """The policy of a checkpoint, ready to act. Needs neither workers nor torch.
 
         Raises:
-          CheckpointError: the checkpoint holds no policy.
+          CheckpointError: the checkpoint holds no policy, or not all of one.
         """
         return Policy(_weights_from(checkpoint))
 
@@ -234,14 +243,21 @@ def _group(name: str) -> str:
     return f"normalization_{name}"
 
 
+def _shapes(normalizer: RunningMoments | RewardScaler) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in normalizer.arrays().items()}
+
+
 def _weights_from(checkpoint: Checkpoint) -> Weights:
     try:
         spec = PolicySpec.from_dict(checkpoint.extra["policy_spec"])
-        normalizer = None
-        if arrays := checkpoint.tensors.get(_group("observations")):
-            moments = RunningMoments((spec.observation_size,))
-            moments.load(arrays)
-            normalizer = ObservationNormalizer.of(moments)
-        return Weights(int(checkpoint.counters["iteration"]), spec, checkpoint.tensors["policy"], normalizer)
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint of {checkpoint.algorithm!r} holds no policy: {error!r}") from error
+        raise CheckpointError(
+            f"the checkpoint of {checkpoint.algorithm!r} holds no policy: its policy_spec is missing or lacks {error}"
+        ) from error
+    arrays = checkpoint.group("policy", spec.array_shapes())
+    normalizer = None
+    if _group("observations") in checkpoint.tensors:
+        moments = RunningMoments((spec.observation_size,))
+        moments.load(checkpoint.group(_group("observations"), _shapes(moments)))
+        normalizer = ObservationNormalizer.of(moments)
+    return Weights(checkpoint.counter("iteration"), spec, arrays, normalizer)

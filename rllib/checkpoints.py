@@ -41,15 +41,18 @@ FOLDER = "checkpoints"
 #: Unfinished folders start with this; what a crash left of them, the next `save` beside them removes.
 ASIDE = ".saving-"
 STEP_NAME = re.compile(r"step_(\d+)")
+#: The shape that an array must have; None where any length will do.
+Shape = tuple[int | None, ...]
 #: Group names become file names, so they are plain words.
 GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, of a newer schema, or none at all; or what was given cannot be saved.
+    """A checkpoint is missing, damaged, incomplete, of a newer schema, or none at all; or what was given cannot be
+    saved.
 
-    The text is one line: which path, what is wrong with it, what to do. Trying again cannot help; an older checkpoint
-    of the same run may.
+    The text is one line: which path or which part, what is wrong with it, what to do. Trying again cannot help; an
+    older checkpoint of the same run may.
     """
 
 
@@ -69,6 +72,45 @@ class Checkpoint:
     """Group (`policy`, `optimizer`, ...) -> name -> array of any shape, numeric or bool. One file per group."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Anything else of the algorithm's own; plain JSON values."""
+
+    def counter(self, name: str) -> int:
+        """A counter that there must be.
+
+        Raises:
+          CheckpointError: it is missing, or no whole number.
+        """
+        if name not in self.counters:
+            counted = ", ".join(self.counters) or "nothing"
+            raise CheckpointError(f"the checkpoint has no counter {name!r}; it counts {counted}")
+        value = self.counters[name]
+        if not isinstance(value, int):
+            raise CheckpointError(f"the checkpoint's counter {name!r} is {value!r}, not a whole number")
+        return value
+
+    def group(self, name: str, shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
+        """A group of tensors that there must be.
+
+        Args:
+          name: of the group.
+          shapes: the names and shapes of all arrays that it must have.
+
+        Raises:
+          CheckpointError: it is missing, lacks an array, has one too much, or one of another shape.
+        """
+        if name not in self.tensors:
+            there = ", ".join(self.tensors) or "none"
+            raise CheckpointError(f"the checkpoint has no tensors {name!r}; it has {there}")
+        arrays = self.tensors[name]
+        if lacking := sorted(shapes.keys() - arrays.keys()):
+            raise CheckpointError(f"the checkpoint's tensors {name!r} lack {', '.join(lacking)}")
+        if surplus := sorted(arrays.keys() - shapes.keys()):
+            raise CheckpointError(f"the checkpoint's tensors {name!r} have {', '.join(surplus)} too much")
+        for key, shape in shapes.items():
+            has = arrays[key].shape
+            if len(has) != len(shape) or any(want not in (None, size) for want, size in zip(shape, has, strict=True)):
+                wanted = str(tuple(shape)).replace("None", "any")
+                raise CheckpointError(f"the checkpoint's tensors {name!r}: {key} has shape {has}, not {wanted}")
+        return arrays
 
 
 def save(checkpoint: Checkpoint, directory: Path) -> Path:

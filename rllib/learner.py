@@ -56,6 +56,7 @@ class Learner:
         self.device = device
         self._nets = policy.nets.to(device)
         self._loss = loss
+        self._make_optimizer = make_optimizer
         self._optimizer = make_optimizer(list(self._nets.parameters()))
         self._max_grad_norm = max_grad_norm
 
@@ -105,12 +106,22 @@ class Learner:
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
         """The optimiser's memory, by ``parameter/quantity``; empty before the first step."""
-        states = self._optimizer.state
-        return {
-            f"{name}/{quantity}": _array(tensor)
-            for name, parameter in self._nets.named_parameters()
-            for quantity, tensor in states.get(parameter, {}).items()
-        }
+        memory = _memory(self._optimizer, dict(self._nets.named_parameters()))
+        return {name: _array(tensor) for name, tensor in memory.items()}
+
+    def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of what ``optimizer_arrays`` holds from the first step on, where the loss reaches every parameter.
+
+        Found by letting another optimiser of the same kind take a step, so that no kind need be known here.
+        """
+        import torch
+
+        doubles = {name: torch.nn.Parameter(torch.zeros_like(like)) for name, like in self._nets.named_parameters()}
+        for double in doubles.values():
+            double.grad = torch.zeros_like(double)
+        optimizer = self._make_optimizer(list(doubles.values()))
+        optimizer.step()
+        return {name: tuple(tensor.shape) for name, tensor in _memory(optimizer, doubles).items()}
 
     def load(self, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
         """Take over the arrays of ``weights`` and of ``optimizer_arrays``, bit for bit.
@@ -159,6 +170,15 @@ def use_threads(policy: ActorCritic, minibatch_size: int) -> int:
     threads = max(1, min(os.cpu_count() or 1, work // _WORK_PER_THREAD))
     torch.set_num_threads(threads)
     return threads
+
+
+def _memory(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """What an optimiser remembers of these parameters, by ``parameter/quantity``."""
+    return {
+        f"{name}/{quantity}": tensor
+        for name, parameter in parameters.items()
+        for quantity, tensor in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ from it, ``modules.py`` in torch.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,19 @@ class PolicySpec:
     observation_size: int  #: D
     distribution: Distribution
     hidden_sizes: tuple[int, ...]  #: widths of the tanh layers, of the policy's and the critic's net alike
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every array that ``Weights.arrays`` of this spec holds."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for net, num_outputs in (("policy", self.distribution.num_outputs), ("value", 1)):
+            widths = (self.observation_size, *self.hidden_sizes, num_outputs)
+            for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+                # The activations between the layers are counted too.
+                shapes[f"{net}.{2 * layer}.weight"] = (outputs, inputs)
+                shapes[f"{net}.{2 * layer}.bias"] = (outputs,)
+        if isinstance(self.distribution, DiagonalGaussian):
+            shapes["log_stds"] = (self.distribution.size,)
+        return shapes
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; an infinite bound becomes None."""

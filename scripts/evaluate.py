@@ -60,14 +60,14 @@ def evaluate(arguments: Sequence[str]) -> int:
     checkpoint = checkpoints.load(place)
     algorithm = algorithms.load(checkpoint.algorithm)
     config = from_dict(algorithms.config_class(checkpoint.algorithm), checkpoint.config)
-    policy = algorithm.policy_from(checkpoint)
+    policy, steps = algorithm.policy_from(checkpoint), checkpoint.counter("steps")
     played = evaluation.play(
         config.env,
         policy,
         config.eval_episodes if options.episodes is None else options.episodes,
         config.seed if options.seed is None else options.seed,
     )
-    print(f"{checkpoint.algorithm} on {config.env} after {checkpoint.counters['steps']:,} steps ({place})")
+    print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
     print(run_directory.describe(played))
     return DONE
 

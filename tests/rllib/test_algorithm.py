@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,17 @@ def make():
     yield make_algorithm
     for algorithm in made:
         algorithm.close()
+
+
+@pytest.fixture(scope="module")
+def trained(runtime):
+    """An algorithm with everything that one can have to remember, after a step, and its checkpoint."""
+    settings = {"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True}
+    few = {"num_workers": 1, "num_envs": 2, "rollout_steps": 16, "num_epochs": 1, "hidden_sizes": (8,)}
+    algorithm = PPO(PPOConfig(device="cpu", **few, **settings))
+    algorithm.step()
+    yield algorithm, algorithm.checkpoint()
+    algorithm.close()
 
 
 def arrays_of(algorithm):
@@ -151,6 +163,69 @@ def test_a_checkpoint_of_another_network_or_algorithm_is_refused(make):
         large.restore(other)
     with pytest.raises(CheckpointError, match="holds no policy"):
         PPO.policy_from(other)
+
+
+def without(checkpoint, part, name, key=None):
+    """The checkpoint less one entry: of `counters` or `extra`, or a whole group of tensors, or one array of it."""
+    left = dict(getattr(checkpoint, part))
+    gone = left.pop(name)
+    if key is not None:
+        left[name] = {other: array for other, array in gone.items() if other != key}
+    return replace(checkpoint, **{part: left})
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        (("counters", "steps"), "counter 'steps'"),
+        (("counters", "iteration"), "counter 'iteration'"),
+        (("counters", "episodes"), "counter 'episodes'"),
+        (("extra", "policy_spec"), "policy_spec"),
+        (("tensors", "policy"), "tensors 'policy'"),
+        (("tensors", "policy", "value.2.bias"), "'policy' lack value.2.bias"),
+        (("tensors", "optimizer"), "tensors 'optimizer'"),
+        (("tensors", "optimizer", "policy.0.weight/exp_avg"), "'optimizer' lack policy.0.weight/exp_avg"),
+        (("tensors", "episodes"), "tensors 'episodes'"),
+        (("tensors", "episodes", "lengths"), "'episodes' lack lengths"),
+        (("tensors", "normalization_observations", "mean"), "'normalization_observations' lack mean"),
+        (("tensors", "normalization_rewards", "count"), "'normalization_rewards' lack count"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_checkpoint_that_lacks_something_is_refused_by_its_name_and_changes_nothing(trained, gone, told):
+    algorithm, checkpoint = trained
+    with pytest.raises(CheckpointError, match=told) as caught:
+        algorithm.restore(without(checkpoint, *gone))
+    assert "\n" not in str(caught.value)
+    same(arrays_of(algorithm), checkpoint.tensors)
+
+
+@pytest.mark.parametrize("group", ["policy", "optimizer", "episodes", "normalization_observations"])
+def test_an_array_of_another_shape_is_refused_by_its_name_and_changes_nothing(trained, group):
+    algorithm, checkpoint = trained
+    name = max(checkpoint.tensors[group])
+    spoilt = {**checkpoint.tensors[group], name: np.zeros((2, 3, 4), np.float32)}
+    with pytest.raises(CheckpointError, match=rf"'{group}': {name} has shape \(2, 3, 4\), not "):
+        algorithm.restore(replace(checkpoint, tensors={**checkpoint.tensors, group: spoilt}))
+    same(arrays_of(algorithm), checkpoint.tensors)
+
+
+def test_an_optimiser_that_forgot_everything_is_refused_except_before_the_first_step(make, trained):
+    algorithm, checkpoint = trained
+    with pytest.raises(CheckpointError, match="'optimizer' lack"):
+        algorithm.restore(replace(checkpoint, tensors={**checkpoint.tensors, "optimizer": {}}))
+    first, heir = make(), make()
+    heir.step()
+    heir.restore(first.checkpoint())
+    same(arrays_of(heir), arrays_of(first))
+
+
+@pytest.mark.parametrize(
+    "gone", [("policy", "policy.0.weight"), ("policy",), ("normalization_observations", "squares")]
+)
+def test_a_policy_that_lacks_something_is_refused_by_its_name_where_it_would_act(trained, gone):
+    with pytest.raises(CheckpointError, match=gone[-1]):
+        PPO.policy_from(without(trained[1], "tensors", *gone))
 
 
 def test_a_killed_worker_is_replaced_and_no_sample_is_lost(make):

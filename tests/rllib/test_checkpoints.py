@@ -205,3 +205,23 @@ def test_latest_says_what_it_looked_for(tmp_path):
     shutil.copytree(tmp_path, tmp_path / "checkpoints" / "step_x")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         latest(tmp_path)
+
+
+def test_what_a_reader_expects_in_a_checkpoint_and_does_not_find_is_named(checkpoint):
+    assert checkpoint.counter("steps") == 4096
+    with pytest.raises(CheckpointError, match="has no counter 'episodes'; it counts steps, iteration, best"):
+        checkpoint.counter("episodes")
+    with pytest.raises(CheckpointError, match="counter 'steps' is 'many', not a whole number"):
+        replace(checkpoint, counters={"steps": "many"}).counter("steps")
+    shapes = {"steps": (2,), "mask": (None,), "pixels": (4,)}
+    assert checkpoint.group("optimizer", shapes) is checkpoint.tensors["optimizer"]
+    with pytest.raises(CheckpointError, match="has no tensors 'critic'; it has policy, optimizer, nothing"):
+        checkpoint.group("critic", {})
+    with pytest.raises(CheckpointError, match="tensors 'optimizer' lack momentum, rate"):
+        checkpoint.group("optimizer", {**shapes, "rate": (), "momentum": ()})
+    with pytest.raises(CheckpointError, match="tensors 'optimizer' have pixels too much"):
+        checkpoint.group("optimizer", {"steps": (2,), "mask": (1,)})
+    with pytest.raises(CheckpointError, match=r"tensors 'optimizer': steps has shape \(2,\), not \(3,\)"):
+        checkpoint.group("optimizer", {**shapes, "steps": (3,)})
+    with pytest.raises(CheckpointError, match=r"tensors 'optimizer': steps has shape \(2,\), not \(any, any\)"):
+        checkpoint.group("optimizer", {**shapes, "steps": (None, None)})

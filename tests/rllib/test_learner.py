@@ -16,10 +16,15 @@ def squared_error(policy, minibatch, settings):
     return loss, {"loss": loss.detach()}
 
 
-def learner_of(seed=0, max_grad_norm=1e9, lr=0.01, optimizer=torch.optim.Adam):
+def of_both_nets(policy, minibatch, settings):
+    log_probs, _, values = policy.evaluate_actions(minibatch["observations"], minibatch["actions"])
+    return (values - log_probs).square().mean(), {}
+
+
+def learner_of(seed=0, max_grad_norm=1e9, lr=0.01, optimizer=torch.optim.Adam, loss=squared_error):
     return Learner(
         ActorCritic(SPEC, seed),
-        squared_error,
+        loss,
         lambda parameters: optimizer(parameters, lr=lr),
         device=torch.device("cpu"),
         max_grad_norm=max_grad_norm,
@@ -83,6 +88,17 @@ def test_a_learner_that_never_stepped_has_an_optimiser_without_memory_and_can_be
     heir.update(heir.to_device(columns()), {"scale": 1.0})
     heir.load(learner_of().weights(0).arrays, {})
     assert heir.optimizer_arrays() == {}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop])
+def test_what_an_optimiser_will_remember_is_known_before_its_first_step(optimizer):
+    learner = learner_of(optimizer=optimizer, loss=of_both_nets)
+    before = learner.weights(0).arrays
+    expected = learner.optimizer_shapes()
+    assert learner.optimizer_arrays() == {}
+    assert all(np.array_equal(before[name], array) for name, array in learner.weights(0).arrays.items())
+    learner.update(learner.to_device(columns()), {})
+    assert {name: array.shape for name, array in learner.optimizer_arrays().items()} == expected
 
 
 def test_weights_are_copies_that_later_updates_do_not_touch():

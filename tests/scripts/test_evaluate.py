@@ -1,5 +1,7 @@
 """`shoal evaluate`: plays a checkpoint in this process and prints what it earns."""
 
+from dataclasses import replace
+
 import pytest
 
 from shoal.rllib import checkpoints
@@ -59,6 +61,15 @@ def test_bad_input_is_one_line(run_dir, capsys, arguments, text):
     assert err.startswith("shoal evaluate: ")
     assert text in err
     assert err.count("\n") == 1
+
+
+def test_a_checkpoint_without_its_steps_is_told_before_anything_is_played(run_dir, capsys):
+    checkpoint = replace(checkpoints.load(checkpoints.latest(run_dir)), counters={})
+    checkpoints.save(checkpoint, checkpoints.place_for(run_dir, 200))
+    assert main([str(run_dir)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "shoal evaluate: the checkpoint has no counter 'steps'; it counts nothing\n"
 
 
 def test_a_damaged_checkpoint_is_told(run_dir, capsys):
