@@ -27,7 +27,10 @@ CORE_ROWS = """
     boot ray_names
 """
 #: Modules of the core that everything above it may import.
-PUBLIC_LINE = {f"core.{name}" for name in ("api", "remote", "placement", "runtime_context", "state", "patterns", "errors", "refs")}
+PUBLIC_LINE = {
+    f"core.{name}"
+    for name in ("api", "remote", "placement", "runtime_context", "state", "patterns", "errors", "refs")
+}
 #: The rest of the tree: what each part may import beside itself.
 MAY_IMPORT = {
     "envs": set(),

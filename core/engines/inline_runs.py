@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import ObjectLostError
 from ..refs import ObjectRef
@@ -22,6 +20,7 @@ from ..runtime import context
 from ..runtime.arguments import unpack
 from ..runtime.concurrency import Lanes, lanes_for
 from ..runtime.context import TaskContext
+from ..runtime.outcomes import end_fork, exit_code, parts_of
 from ..serialization import values
 from ..serialization.functions import FunctionTable
 from ..serialization.values import FAILURE, Serialized
@@ -42,7 +41,7 @@ class Outcome:
     @property
     def ending(self) -> str:
         """How native's process would have ended, in its words; empty if it would live."""
-        return f"exit code {_exit_code(self.error) & 0xFF}" if isinstance(self.error, SystemExit) else ""
+        return f"exit code {exit_code(self.error) & 0xFF}" if isinstance(self.error, SystemExit) else ""
 
 
 class Runs:
@@ -76,7 +75,7 @@ class Runs:
             if on_event_loop and inspect.isawaitable(result):
                 result = await result
             if work.actor is None or work.is_call:
-                outcome.results = [self._objects.owned(part) for part in _parts(result, len(work.returns))]
+                outcome.results = [self._objects.owned(part) for part in parts_of(result, len(work.returns))]
             else:
                 outcome.instance = result
         except BaseException as error:  # noqa: BLE001  whatever user code raises is the work's result
@@ -84,7 +83,7 @@ class Runs:
         finally:
             context.enter(before)
         if os.getpid() != self._pid:
-            _end_fork(outcome.error)
+            end_fork(outcome.error)
         return outcome
 
     def _function(self, work: Work, outcome: Outcome) -> Callable[..., Any]:
@@ -139,38 +138,3 @@ class LastCall:
             task.cancel()
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.stop)
-
-
-def _exit_code(leaving: SystemExit) -> int:
-    return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
-
-
-def _parts(result: Any, count: int) -> list[Serialized]:
-    """What a piece of work returned, as `count` values."""
-    if count == 1:
-        return [values.serialize(result)]
-    if count == 0:
-        return []
-    try:
-        parts = list(result)
-    except TypeError:
-        raise ValueError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
-    if len(parts) != count:
-        raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
-    return [values.serialize(part) for part in parts]
-
-
-def _end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that user code has forked and that has come back here: what follows is its parent's program.
-
-    Its exit code is what it would have been in a script of its own.
-    """
-    code = 0
-    if isinstance(error, SystemExit):
-        code = _exit_code(error)
-    elif error is not None:
-        traceback.print_exception(error)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from ..errors import ActorDiedError, TaskError
 from ..protocol import messages as m
@@ -29,13 +27,14 @@ from ..protocol.specs import NO_VALUE, Value, WireRef, WireValue, take_value
 from ..refs import ObjectRef
 from ..serialization import values
 from ..serialization.failures import serialize_failure
-from ..serialization.values import FAILURE, Serialized
+from ..serialization.values import FAILURE
 from ..transport.loop import Loop
 from . import context
 from .arguments import unpack
 from .concurrency import Lanes, lanes_for
 from .context import TaskContext
 from .holdings import Holdings, failure_value
+from .outcomes import end_fork, parts_of
 
 Request: TypeAlias = "m.RunTask | m.CallMethod | m.StartActor"
 
@@ -152,7 +151,7 @@ class Executor:
             results = self._keep(result, request, owner, refs)
         except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
             if os.getpid() != self._pid:
-                _end_fork(error)
+                end_fork(error)
             if isinstance(error, SystemExit):
                 raise
             failed = True
@@ -161,7 +160,7 @@ class Executor:
             args = kwargs = result = None  # type: ignore[assignment]  # their refs go before the answer is put together
             context.enter(None)
         if os.getpid() != self._pid:
-            _end_fork(None)
+            end_fork(None)
         return Outcome(request, peer, failed, results, refs, time.perf_counter() - started)
 
     def _function(self, request: Request) -> Callable[..., Any]:
@@ -191,23 +190,10 @@ class Executor:
         """Results as values that last; the refs inside go to `refs`."""
         if isinstance(request, m.StartActor):
             return []
-        parts = self._serialize(result, request.num_returns)
+        parts = parts_of(result, request.num_returns)
         for part in parts:
             refs += part.refs
         return [self._holdings.keep(part, owner) for part in parts]
-
-    def _serialize(self, result: Any, count: int) -> list[Serialized]:
-        if count == 1:
-            return [values.serialize(result)]
-        if count == 0:
-            return []
-        try:
-            parts = list(result)
-        except TypeError:
-            raise ValueError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
-        if len(parts) != count:
-            raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
-        return [values.serialize(part) for part in parts]
 
     def _arguments(self, owner: bytes, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if request.arguments == NO_VALUE:
@@ -362,19 +348,3 @@ def _without_waiting(coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
         outcome: Outcome = over.value
         return outcome
     raise RuntimeError("a call outside an event loop has awaited something")
-
-
-def _end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that user code has forked and that has come back into the runtime: its sockets are its parent's.
-
-    Its exit code is what it would have been in a script of its own.
-    """
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    elif error is not None:
-        traceback.print_exception(error)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -1,0 +1,55 @@
+"""What user code has left behind: its return value as so many objects, or the end of a process that it forked.
+
+Used by every engine that runs user code (execution.py in workers, engines/inline_runs.py here and now).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from ..serialization import values
+from ..serialization.values import Serialized
+
+
+def parts_of(result: Any, count: int) -> list[Serialized]:
+    """What a piece of work returned, as `count` values.
+
+    Raises:
+      ValueError: it returned another number of them.
+      TypeError: one cannot be pickled.
+    """
+    if count == 1:
+        return [values.serialize(result)]
+    if count == 0:
+        return []
+    try:
+        parts = list(result)
+    except TypeError:
+        raise ValueError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
+    if len(parts) != count:
+        raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
+    return [values.serialize(part) for part in parts]
+
+
+def exit_code(leaving: SystemExit) -> int:
+    """The code with which Python would end a script that raised this."""
+    return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+
+
+def end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that user code has forked and that has come back into the runtime: what follows is its parent's.
+
+    Its exit code is what it would have been in a script of its own.
+    """
+    code = 0
+    if isinstance(error, SystemExit):
+        code = exit_code(error)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
