@@ -110,7 +110,7 @@ class Learner:
         return {name: _array(tensor) for name, tensor in memory.items()}
 
     def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of what ``optimizer_arrays`` holds from the first step on, where the loss reaches every parameter.
+        """Name -> shape of what ``optimizer_arrays`` holds from the first step on, if the loss reaches every parameter.
 
         Found by letting another optimiser of the same kind take a step, so that no kind need be known here.
         """
