@@ -50,12 +50,15 @@ def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
     import gymnasium
 
     module_name, separator, attribute = env_id.partition(":")
+    if separator and not (module_name and attribute):
+        missing = "name a class or function behind the colon" if module_name else "name a module before the colon"
+        raise UnknownEnvironment(f"unknown environment {env_id!r}: {missing}, as in my_games:Maze")
     if separator:
         try:
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise UnknownEnvironment(f"unknown environment {env_id!r}: no module {module_name!r} ({error})") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module may ask to leave where it finds no licence or display
             told = f"importing {module_name!r} raised {type(error).__name__}: {' '.join(str(error).split())}"
             raise UnknownEnvironment(f"unknown environment {env_id!r}: {told}") from error
         if callable(made := getattr(module, attribute, None)):
@@ -63,9 +66,23 @@ def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
     try:
         spec = gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
-        raise UnknownEnvironment(_unknown(env_id, attribute if separator else "")) from error
+        raise UnknownEnvironment(_unknown(env_id, attribute)) from error
     # The passive checker only prints advice, and costs as much per step as CartPole itself.
     return lambda: gymnasium.make(spec, disable_env_checker=True)
+
+
+def _can_be_made(env_id: str) -> bool:
+    """Whether what a registered environment needs is installed: its module can be imported."""
+    import gymnasium
+
+    entry_point = gymnasium.registry[env_id].entry_point
+    if not isinstance(entry_point, str):  # gymnasium keeps the ids of environments that it has dropped
+        return entry_point is not None and not getattr(entry_point, "__name__", "").startswith("_raise")
+    try:
+        importlib.import_module(entry_point.partition(":")[0])
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever keeps it from being imported, it is no suggestion
+        return False
+    return True
 
 
 def _unknown(env_id: str, attribute: str) -> str:
@@ -80,7 +97,7 @@ def _unknown(env_id: str, attribute: str) -> str:
         by_name.setdefault(name.rpartition("-v")[0].lower(), []).append(name)
     bare = (env_id.rpartition("-v")[0] or env_id).lower()
     matches = difflib.get_close_matches(bare, by_name, MAX_SUGGESTIONS)
-    close = [name for match in matches for name in by_name[match]]
+    close = [name for match in matches for name in by_name[match] if _can_be_made(name)]
     if close:
         return f"unknown environment {env_id!r}: did you mean {', '.join(close[-MAX_SUGGESTIONS:])}?"
     return (

@@ -14,11 +14,13 @@ one such row per episode).
 
 The arrays belong to the VectorEnv and are overwritten by the next ``step``; readers copy. Each copy is reset with its
 own seed once and runs on from its own generator, so what it does depends on its seed and actions only, not on the
-other copies. An exception in environment code becomes ``EnvFailure``, which names the worker and the copy.
+other copies. An exception in environment code becomes ``EnvFailure``, which names the worker and the copy; so does an
+observation or reward that no learner can use (not finite, not a number, of another shape).
 """
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,10 @@ class EnvFailure(RuntimeError):  # noqa: N818 - reads as what it says
     The text holds the worker's index, the environment's index and the environment's traceback; the original
     exception is the ``__cause__`` in the process where it happened.
     """
+
+
+#: What becomes an `EnvFailure`. sys.exit in a game would otherwise end the worker, and a replacement would repeat it.
+_RAISED_BY_ENVIRONMENTS = (Exception, SystemExit, KeyboardInterrupt)
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,14 @@ class EnvCopy:
             self._env = make()
             self.observation_space = self._env.observation_space
             self.action_space = self._env.action_space
-        except Exception as error:
+        except _RAISED_BY_ENVIRONMENTS as error:
             raise self._failure("constructor", error) from error
 
     def reset(self, into: np.ndarray, seed: int | None = None) -> None:
         """Start an episode and write its first observation to ``into``."""
         try:
-            observation = self._env.reset(seed=seed)[0]
-            # Checked here only, where it costs nothing: assignment would spread a smaller array over the larger.
-            if np.shape(observation) != into.shape:
-                raise ValueError(f"observation of shape {np.shape(observation)}; the space says {into.shape}")
-            into[...] = observation
-        except Exception as error:
+            _store(self._env.reset(seed=seed)[0], into)
+        except _RAISED_BY_ENVIRONMENTS as error:
             raise self._failure("reset", error) from error
 
     def step(self, action: Any, into: np.ndarray) -> tuple[float, bool, bool]:
@@ -87,9 +89,11 @@ class EnvCopy:
         """
         try:
             observation, reward, terminated, truncated, _ = self._env.step(action)
-            into[...] = observation
+            _store(observation, into)
+            if isinstance(reward, str | bytes):  # float() would read it
+                raise TypeError(f"the reward {reward!r} is a {type(reward).__name__} and not a number")
             return float(reward), bool(terminated), bool(truncated) and not terminated
-        except Exception as error:
+        except _RAISED_BY_ENVIRONMENTS as error:
             raise self._failure("step", error) from error
 
     def close(self) -> None:
@@ -99,12 +103,41 @@ class EnvCopy:
         except Exception as error:
             raise self._failure("close", error) from error
 
-    def _failure(self, call: str, error: Exception) -> EnvFailure:
+    def check_outcome(self, step: int, observation: np.ndarray, reward: float) -> None:
+        """Refuse what is not finite.
+
+        Args:
+          step: steps of the episode that led to the observation; 0 for the first, which has no reward.
+          observation: of any shape, numeric.
+          reward: of that step.
+
+        Raises:
+          EnvFailure: names the step, and what it gave.
+        """
+        call = f"step {step}" if step else "reset"
+        if step and not math.isfinite(reward):
+            raise EnvFailure(f"{self._where}: its {call} gave the reward {reward:g}")
+        if not np.isfinite(observation).all():
+            shown = np.array2string(observation, threshold=8, separator=", ").replace("\n", "")
+            raise EnvFailure(f"{self._where}: its {call} gave an observation that is not finite: {shown}")
+
+    @property
+    def _where(self) -> str:
         where = "" if self._worker_index is None else f"worker {self._worker_index}, "
+        return f"{where}environment {self.env_index}"
+
+    def _failure(self, call: str, error: BaseException) -> EnvFailure:
+        if isinstance(error, KeyboardInterrupt) and self._worker_index is None:
+            raise error  # the user's own process: it is Ctrl-C; the terminal's signals do not reach workers
         own_traceback = "".join(traceback.format_exception(error)).rstrip()
-        return EnvFailure(
-            f"{where}environment {self.env_index}: its {call} raised {type(error).__name__}: {error}\n{own_traceback}"
-        )
+        return EnvFailure(f"{self._where}: its {call} raised {type(error).__name__}: {error}\n{own_traceback}")
+
+
+def _store(observation: Any, into: np.ndarray) -> None:
+    # Assignment would spread a smaller array over the larger.
+    if np.shape(observation) != into.shape:
+        raise ValueError(f"observation of shape {np.shape(observation)}; the space says {into.shape}")
+    into[...] = observation
 
 
 class VectorEnv:
@@ -155,6 +188,7 @@ class VectorEnv:
         self._lengths = [0] * self.num_envs
         for i, (copy, seed) in enumerate(zip(self._copies, seeds, strict=True)):
             copy.reset(self.observations[i], seed)
+        self._check(self.observations)
 
     def step(self, actions: Sequence[Any] | np.ndarray) -> None:
         """Step every copy; the attributes then hold the outcome.
@@ -173,3 +207,16 @@ class VectorEnv:
                 self._returns[i], self._lengths[i] = 0.0, 0
                 self.final_observations[i] = self.observations[i]
                 copy.reset(self.observations[i])
+        self._check(self.observations, self.rewards)
+        if self.finished:
+            self._check(self.final_observations[self.terminated | self.truncated])
+
+    def _check(self, *stacked: np.ndarray) -> None:
+        """Refuse numbers that are not finite. Looked for in whole arrays, 1 us each; only then in which copy."""
+        if all(np.isfinite(array).all() for array in stacked):
+            return
+        ended = {episode.env_index: episode.length for episode in self.finished}
+        for i, copy in enumerate(self._copies):
+            if copy.env_index in ended:
+                copy.check_outcome(ended[copy.env_index], self.final_observations[i], self.rewards[i])
+            copy.check_outcome(self._lengths[i], self.observations[i], self.rewards[i])

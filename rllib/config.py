@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -76,6 +77,9 @@ def validate(config: AlgorithmConfig) -> None:
     """
     if not config.env.strip():
         raise ConfigError("env is empty: name an environment, CartPole-v1 for instance")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        require(config, field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
     for name, least in _LEAST.items():
         require(config, name, getattr(config, name) >= least, f"at least {least}")
     require(config, "num_envs", config.num_envs >= config.num_workers, f"at least num_workers ({config.num_workers})")

@@ -107,6 +107,7 @@ def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence
     observations = np.zeros((len(copies), *(space.shape or ())), space.dtype)
     for row, (copy, seed) in enumerate(zip(copies, seeds, strict=True)):
         copy.reset(observations[row], seed)
+        copy.check_outcome(0, observations[row], 0.0)
     returns, lengths = [0.0] * len(copies), [0] * len(copies)
     playing = list(range(len(copies)))
     while playing:
@@ -116,6 +117,7 @@ def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence
             reward, terminated, truncated = copies[row].step(action, observations[row])
             returns[row] += reward
             lengths[row] += 1
+            copies[row].check_outcome(lengths[row], observations[row], reward)
             if not (terminated or truncated):
                 still_playing.append(row)
         playing = still_playing

@@ -1,4 +1,5 @@
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from shoal.envs import registry
 from shoal.envs.probes import Corridor
@@ -28,6 +29,28 @@ def test_a_module_that_cannot_be_imported_tells_why_in_one_line(tmp_path, monkey
         registry.check("broken_module:Env")
 
 
+def test_a_module_that_wants_to_leave_at_import_is_told_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "leaving_module.py").write_text("import sys\nsys.exit('needs a licence')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(registry.UnknownEnvironment, match="'leaving_module' raised SystemExit: needs a licence"):
+        registry.check("leaving_module:Env")
+
+
+def test_a_missing_attribute_is_told_as_that():
+    with pytest.raises(registry.UnknownEnvironment, match="'sys:': name a class or function behind the colon"):
+        registry.check("sys:")
+
+
+def test_only_environments_that_can_be_made_are_suggested(monkeypatch):
+    import gymnasium
+
+    absent = EnvSpec("needs_it/CartPole-v7", entry_point="no_such_package_of_this_test.games:Maze")
+    monkeypatch.setitem(gymnasium.registry, absent.id, absent)
+    with pytest.raises(registry.UnknownEnvironment, match=r"CartPole-v1\?$") as caught:
+        registry.check("needs_it/CartPole-v6")
+    assert "CartPole-v7" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -37,7 +60,8 @@ def test_a_module_that_cannot_be_imported_tells_why_in_one_line(tmp_path, monkey
         ("Nothing-like-it", "gymnasium.registry"),
         ("no_such_module:Thing", "no module 'no_such_module'"),
         ("shoal.envs.probes:Corridoor", "no callable 'Corridoor'"),
-        ("shoal.envs.probes:", "did you mean|gymnasium.registry|no callable"),
+        ("shoal.envs.probes:", "name a class or function behind the colon"),
+        (":Maze", "name a module before the colon"),
     ],
 )
 def test_an_unknown_name_gets_one_line_that_helps(name, told):

@@ -140,7 +140,7 @@ def test_an_observation_of_the_wrong_shape_is_a_failure_of_the_environment():
             return np.zeros(3, np.float32), 0.0, False, False, {}
 
     envs = opened(Wrong)
-    with pytest.raises(EnvFailure, match="environment 0: its step raised ValueError"):
+    with pytest.raises(EnvFailure, match=r"environment 0: its step raised ValueError: observation of shape \(3,\)"):
         envs.step([0])
 
 
@@ -160,3 +160,94 @@ def test_a_failing_close_is_told_like_any_other():
     copy = EnvCopy(Stuck, 3)
     with pytest.raises(EnvFailure, match="environment 3: its close raised OSError: device busy"):
         copy.close()
+
+
+class Spoilt(Corridor):
+    """Gives what it is told to at its third step, or at its second reset."""
+
+    def __init__(self, *, observation=None, reward=1.0, at_reset=None, length=5):
+        super().__init__(length)
+        self._spoilt, self._reward, self._at_reset, self._resets = observation, reward, at_reset, 0
+
+    def reset(self, *, seed=None, options=None):
+        self._resets += 1
+        observation, info = super().reset(seed=seed, options=options)
+        return (self._at_reset if self._at_reset is not None and self._resets == 2 else observation), info
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        if self._position == 3:
+            return observation if self._spoilt is None else self._spoilt, self._reward, *rest
+        return observation, reward, *rest
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "told"),
+    [
+        ({"observation": np.array([np.nan], np.float32)}, "its step 3 gave an observation that is not finite: [nan]"),
+        ({"observation": np.array([np.inf]), "length": 3}, "its step 3 gave an observation that is not finite: [inf]"),
+        ({"reward": float("nan")}, "its step 3 gave the reward nan"),
+        ({"reward": -np.inf, "length": 3}, "its step 3 gave the reward -inf"),
+        ({"at_reset": np.array([np.nan]), "length": 2}, "its reset gave an observation that is not finite: [nan]"),
+        ({"observation": np.float32(0)}, "its step raised ValueError: observation of shape (); the space says (1,)"),
+        ({"reward": "1.5"}, "its step raised TypeError: the reward '1.5' is a str and not a number"),
+        ({"reward": None}, "its step raised TypeError: "),
+    ],
+)
+@pytest.mark.parametrize("worker_index", [1, None])
+def test_what_no_learner_can_use_is_refused_with_worker_copy_and_step(spoilt, told, worker_index):
+    makes = iter((Corridor, lambda: Spoilt(**spoilt)))
+    envs = VectorEnv(lambda: next(makes)(), [6, 7], worker_index=worker_index)
+    envs.reset([0, 0])
+    with pytest.raises(EnvFailure) as caught:
+        step_until_it_fails(envs)
+    where = "" if worker_index is None else f"worker {worker_index}, "
+    assert str(caught.value).startswith(f"{where}environment 7: {told}")
+
+
+def step_until_it_fails(envs):
+    for _ in range(3):
+        envs.step([0, 0])
+
+
+def test_a_first_observation_that_is_not_finite_is_refused():
+    class Lost(Corridor):
+        def reset(self, *, seed=None, options=None):
+            return np.array([np.nan], np.float32), {}
+
+    with pytest.raises(EnvFailure, match="environment 0: its reset gave an observation that is not finite"):
+        opened(Lost)
+
+
+@pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("call", ["constructor", "reset", "step"])
+def test_environment_code_that_wants_to_leave_a_worker_is_a_failure_of_the_environment(leaving, call):
+    class Leaves(Corridor):
+        def __init__(self):
+            super().__init__()
+            self.leave("constructor")
+
+        def leave(self, now):
+            if now == call:
+                raise leaving(3)
+
+        def reset(self, *, seed=None, options=None):
+            self.leave("reset")
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            self.leave("step")
+            return super().step(action)
+
+    with pytest.raises(EnvFailure, match=f"worker 2, environment 0: its {call} raised {leaving.__name__}: 3") as caught:
+        opened(Leaves, worker_index=2).step([0])
+    assert "in leave" in str(caught.value)
+
+
+def test_ctrl_c_in_the_users_own_process_stays_ctrl_c():
+    class Interrupted(Corridor):
+        def step(self, action):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(Interrupted).step([0])

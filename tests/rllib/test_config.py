@@ -42,6 +42,8 @@ def test_the_defaults_are_valid():
         ({"device": "cpu:1"}, "device must be one of auto, cpu, cuda, mps, or cuda:INDEX, not 'cpu:1'"),
         ({"env": " "}, "env is empty: name an environment, CartPole-v1 for instance"),
         ({"gamma": 1.5}, "gamma must be from 0 to 1, not 1.5"),
+        ({"target_kl": float("inf")}, "target_kl must be a finite number, not inf"),
+        ({"target_kl": float("nan")}, "target_kl must be a finite number, not nan"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_it_may_be(change, text):

@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from shoal.envs import probes
+from shoal.envs.probes import Corridor
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.evaluation import Evaluation, play, play_episodes
 
@@ -58,3 +60,14 @@ def test_deviation_and_interval_of_known_returns():
 def test_a_single_episode_has_no_spread_and_no_interval():
     assert Evaluation((5.0,), (1,)).std == 0.0
     assert Evaluation((5.0,), (1,)).ci95 == math.inf
+
+
+def test_a_reward_that_is_not_finite_ends_the_evaluation_with_its_index_and_step(monkeypatch):
+    class Spoilt(Corridor):
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            return observation, float("nan") if self._position == 3 else reward, *rest
+
+    monkeypatch.setattr(probes, "Corridor", Spoilt)
+    with pytest.raises(EnvFailure, match="environment 0: its step 3 gave the reward nan"):
+        play("shoal.envs.probes:Corridor", Always(0), 2, seed=0)
