@@ -1,7 +1,8 @@
 """Toy environments whose values are known in closed form, and some that fail on purpose.
 
 They test the learning code: where a critic can be exact, whatever differs from the formula is a bug. All follow the
-gymnasium interface, need no seed to be reproducible, and are made by name: ``shoal.envs.probes:Corridor``.
+gymnasium interface and are made by name: ``shoal.envs.probes:Corridor``. Only ``Choice`` and ``Target`` use chance, and
+only that of their seed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Numbers that many values are folded into. Made and read on the driver; not thread-safe.
+"""The mean of the last values of a stream that is rarer than iterations: episodes.
 
-``Window`` keeps the last values of a stream that is rarer than iterations: episodes.
+Made and read on the driver; not thread-safe.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How a run looks in the terminal while it goes: one live line on a terminal, plain lines anywhere else.
 
-Shows steps done and left, steps per second, mean return and episode length, and the time left. It is the only thing
-that a training run prints; what must be said besides goes through `note`, which keeps the live line whole. Formatting
-is pure (`Snapshot`), the two displays only put it on the stream. Time comes from the caller's clock.
+Shows steps done and left, steps per second, mean return and episode length, and the time left. While it is open,
+whatever else the run has to say goes through `note`, which keeps the live line whole; before and after, `train` prints
+by itself. Formatting is pure (`Snapshot`), the two displays only put it on the stream. Time comes from the caller's
+clock.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Random streams, each a function of (seed, purpose, counters) and of nothing else.
 
-No generator lives longer than the call that uses it, so there is no random state to save, to send, or to lose with a
-worker: environment copy 5 draws the same action noise in iteration 70 whichever worker holds it, whether that worker
-was replaced, and whether the run was resumed in between. That is why results do not depend on the number of workers.
+No generator made here lives longer than the call that uses it, so there is no random state to save, to send, or to lose
+with a worker: environment copy 5 draws the same action noise in iteration 70 whichever worker holds it, whether that
+worker was replaced, and whether the run was resumed in between. That is why results do not depend on the number of
+workers. What an environment itself draws comes from a generator of its own, which is only seeded from here.
 
 Purposes are separated by a number of their own, so that two streams never share a key by accident.
 """

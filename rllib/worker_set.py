@@ -29,7 +29,7 @@ MAX_DEATHS_IN_A_ROW = 3
 
 
 class WorkerLostError(RuntimeError):
-    """A worker died, again and again. The cause says how: signal or exit code, and the end of its stderr."""
+    """A worker died, again and again. The cause says how: signal or exit code."""
 
 
 @dataclass(frozen=True)

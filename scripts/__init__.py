@@ -1,5 +1,6 @@
-"""The command line: `shoal train`, `shoal evaluate`; the same as `python -m shoal.scripts train` or `scripts/train.py`.
+"""The command line: `shoal train`, `shoal evaluate`, `shoal bench`; the same as `python -m shoal.scripts train` or
+`scripts/train.py`.
 
-Each module here is one command with a `main(arguments) -> exit code`; `__main__` dispatches. The only place in shoal
-that prints. Scripts use shoal as a user would, by `import shoal`.
+Each command is a module here with a `main(arguments) -> exit code`, and `__main__` dispatches; `command_line` and
+`run_directory` are what they share. Scripts import shoal as a user would, by its name, and they alone call `print`.
 """

@@ -5,7 +5,7 @@ boxes, into one line with the valid choices. `run_command` is the frame of every
 wrong into that line on stderr and exit code 2, an environment's own failure into the environment's own traceback, and
 Ctrl-C into a clean message. Everything else keeps its traceback: then the fault is ours.
 
-Used by the commands in this folder. Knows nothing of training.
+Used by the commands in this folder. Of training it knows only the errors.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ The flags are the fields of the algorithm's config. `--resume RUN_DIR` takes the
 goes on; flags given beside it override (a larger `--total-steps`, other intervals). Ctrl-C or SIGTERM lets the
 iteration in progress finish, saves a checkpoint and leaves; a second one leaves at once.
 
-What can be refused is refused before anything is started: flags, environment, run directory, checkpoint.
+What can be refused without a process is refused before one is started: flags, the environment's name, the run
+directory, a checkpoint that is damaged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Progress: a live line on a terminal, a few plain lines elsewhere, and nothing else."""
+"""Progress: a live line on a terminal, a few plain lines elsewhere."""
 
 import io
 import math
