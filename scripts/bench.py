@@ -1,8 +1,7 @@
 """`shoal bench core`: the speed of the runtime, case by case, under the names of Ray's own microbenchmark.
 
 Each case is run for several rounds; the median and the spread are printed, because one figure from a shared machine
-says little. A case is a function that is given the API it measures (here always shoal's), so that another
-implementation of it can be measured in turn.
+says little.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +25,6 @@ from shoal.scripts.command_line import DONE, UsageError, parse, run_command
 #: One step of a case, and how many of the counted things it does.
 Step = tuple[Callable[[], object], float]
 _CASES: dict[str, tuple[Callable[[Any], Step], str]] = {}
-
 
 PROG = "shoal bench"
 #: Name by which `--only` chooses the life cycle.
@@ -55,7 +52,7 @@ class Options:
 
 
 def case(name: str, unit: str = "/s") -> Callable[[Callable[[Any], Step]], Callable[[Any], Step]]:
-    """Register a case: a function of the API that prepares it and returns its step."""
+    """Register a case: a function that is given `shoal`, prepares the case and returns its step."""
 
     def register(prepare: Callable[[Any], Step]) -> Callable[[Any], Step]:
         _CASES[name] = (prepare, unit)
@@ -292,14 +289,14 @@ print(*[b - a for a, b in zip(t, t[1:])])
         yield name, [run[index] for run in runs]
 
 
-def run_core(options: Options, api: ModuleType = shoal) -> None:
+def run_core(options: Options) -> None:
     """Run the chosen cases and print a line for each."""
     print(f"{'case':<52}{'median':>14}  {'spread':>8}   ({options.rounds} rounds of {options.seconds:g} s)")
     chosen = {name: entry for name, entry in _CASES.items() if options.only in name}
     if chosen:
-        with _session(api, options.num_cpus or _cpus()):
+        with _session(options.num_cpus or _cpus()):
             for name, (prepare, unit) in chosen.items():
-                step, amount = prepare(api)
+                step, amount = prepare(shoal)
                 _print_row(name, measure(step, amount, rounds=options.rounds, seconds=options.seconds), unit)
                 del step  # its actors leave before the next case
     for name, seconds in life_cycle(options.rounds) if options.only in _LIFE_CYCLE else ():
@@ -307,12 +304,12 @@ def run_core(options: Options, api: ModuleType = shoal) -> None:
 
 
 @contextmanager
-def _session(api: ModuleType, num_cpus: int) -> Iterator[None]:
-    api.init(num_cpus=num_cpus)
+def _session(num_cpus: int) -> Iterator[None]:
+    shoal.init(num_cpus=num_cpus)
     try:
         yield
     finally:
-        api.shutdown()
+        shoal.shutdown()
 
 
 def _print_row(name: str, figures: Sequence[float], unit: str) -> None:
