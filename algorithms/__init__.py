@@ -26,8 +26,8 @@ def load(name: str) -> type[Algorithm[Any]]:
     """
     if name not in _BY_NAME:
         close = difflib.get_close_matches(name.lower(), NAMES, 1)
-        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(NAMES)}"
-        raise ConfigError(f"unknown algorithm {name!r}: {hint}")
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ConfigError(f"unknown algorithm {name!r}{hint}: choose from {', '.join(NAMES)}")
     return _BY_NAME[name]
 
 

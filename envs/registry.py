@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MAX_SUGGESTIONS = 5
 
 
 class UnknownEnvironment(ValueError):  # noqa: N818 - reads as what it says
-    """No environment has this name. The text is one line: the name, why, and what is close to it."""
+    """No environment has this name. The text is one line: the name, why, what is close to it, and where all are listed."""
 
 
 def check(env_id: str) -> None:
@@ -53,6 +53,7 @@ def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
     if separator and not (module_name and attribute):
         missing = "name a class or function behind the colon" if module_name else "name a module before the colon"
         raise UnknownEnvironment(f"unknown environment {env_id!r}: {missing}, as in my_games:Maze")
+    choices: list[str] = []
     if separator:
         try:
             module = importlib.import_module(module_name)
@@ -63,10 +64,11 @@ def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
             raise UnknownEnvironment(f"unknown environment {env_id!r}: {told}") from error
         if callable(made := getattr(module, attribute, None)):
             return made  # type: ignore[no-any-return]
+        choices = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     try:
         spec = gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
-        raise UnknownEnvironment(_unknown(env_id, attribute)) from error
+        raise UnknownEnvironment(_not_in_module(env_id, choices) if separator else _unknown(env_id)) from error
     # The passive checker only prints advice, and costs as much per step as CartPole itself.
     return lambda: gymnasium.make(spec, disable_env_checker=True)
 
@@ -85,11 +87,16 @@ def _can_be_made(env_id: str) -> bool:
     return True
 
 
-def _unknown(env_id: str, attribute: str) -> str:
+def _not_in_module(env_id: str, choices: Sequence[str]) -> str:
+    attribute = env_id.partition(":")[2]
+    close = difflib.get_close_matches(attribute, choices, MAX_SUGGESTIONS)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"unknown environment {env_id!r}: the module has no callable {attribute!r}{hint} and registers no such id"
+
+
+def _unknown(env_id: str) -> str:
     import gymnasium
 
-    if attribute:
-        return f"unknown environment {env_id!r}: the module has no callable {attribute!r} and registers no such id"
     known = sorted(gymnasium.registry)
     # Version and case are what people get wrong: compare by the bare lower-case name.
     by_name: dict[str, list[str]] = {}
@@ -98,9 +105,8 @@ def _unknown(env_id: str, attribute: str) -> str:
     bare = (env_id.rpartition("-v")[0] or env_id).lower()
     matches = difflib.get_close_matches(bare, by_name, MAX_SUGGESTIONS)
     close = [name for match in matches for name in by_name[match] if _can_be_made(name)]
-    if close:
-        return f"unknown environment {env_id!r}: did you mean {', '.join(close[-MAX_SUGGESTIONS:])}?"
+    hint = f" (did you mean {', '.join(close[-MAX_SUGGESTIONS:])}?)" if close else ""
     return (
-        f"unknown environment {env_id!r}: give one of the {len(known)} ids that gymnasium.registry lists "
+        f"unknown environment {env_id!r}{hint}: give one of the {len(known)} ids that gymnasium.registry lists "
         f"(CartPole-v1, Acrobot-v1, Pendulum-v1, ...) or module:attribute"
     )

@@ -133,8 +133,8 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any]) -> C:
     for key in mapping:
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=3)
-            choices = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(fields)}"
-            raise ConfigError(f"{cls.__name__} has no field {key!r}: {choices}")
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise ConfigError(f"{cls.__name__} has no field {key!r}{hint}: it has {', '.join(fields)}")
     return cls(**{key: _conform(key, value, fields[key]) for key, value in mapping.items()})
 
 

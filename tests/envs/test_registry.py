@@ -46,9 +46,15 @@ def test_only_environments_that_can_be_made_are_suggested(monkeypatch):
 
     absent = EnvSpec("needs_it/CartPole-v7", entry_point="no_such_package_of_this_test.games:Maze")
     monkeypatch.setitem(gymnasium.registry, absent.id, absent)
-    with pytest.raises(registry.UnknownEnvironment, match=r"CartPole-v1\?$") as caught:
+    with pytest.raises(registry.UnknownEnvironment, match=r"CartPole-v1\?\)") as caught:
         registry.check("needs_it/CartPole-v6")
     assert "CartPole-v7" not in str(caught.value)
+
+
+def test_where_the_valid_names_are_is_told_whether_one_is_close_or_not():
+    for name in ("CartPol-v1", "Nothing-like-it"):
+        with pytest.raises(registry.UnknownEnvironment, match=r"one of the \d+ ids that gymnasium.registry lists"):
+            registry.check(name)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,8 @@ def test_only_environments_that_can_be_made_are_suggested(monkeypatch):
         ("CartPole-v77", "CartPole-v1"),
         ("Nothing-like-it", "gymnasium.registry"),
         ("no_such_module:Thing", "no module 'no_such_module'"),
-        ("shoal.envs.probes:Corridoor", "no callable 'Corridoor'"),
+        ("shoal.envs.probes:Corridoor", r"no callable 'Corridoor' \(did you mean Corridor or EndlessCorridor\?\)"),
+        ("shoal.envs.probes:Zzz", "no callable 'Zzz' and registers no such id"),
         ("shoal.envs.probes:", "name a class or function behind the colon"),
         (":Maze", "name a module before the colon"),
     ],

@@ -72,7 +72,8 @@ def test_fields_left_out_take_their_defaults():
 
 
 def test_an_unknown_key_is_an_error_that_offers_the_nearest():
-    with pytest.raises(ConfigError, match=r"^Sample has no field 'num_worker': did you mean num_workers\?$"):
+    told = r"^Sample has no field 'num_worker' \(did you mean num_workers\?\): it has env, .*, anneal$"
+    with pytest.raises(ConfigError, match=told):
         from_dict(Sample, {"num_worker": 2})
     with pytest.raises(ConfigError, match=r"^Sample has no field 'zzz': it has env, num_workers, .*, anneal$"):
         from_dict(Sample, {"zzz": 2})
