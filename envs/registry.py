@@ -24,7 +24,7 @@ MAX_SUGGESTIONS = 5
 
 
 class UnknownEnvironment(ValueError):  # noqa: N818 - reads as what it says
-    """No environment has this name. The text is one line: the name, why, what is close to it, and where all are listed."""
+    """No environment has this name. The text is one line: the name, why, what is close to it, where all are listed."""
 
 
 def check(env_id: str) -> None:
