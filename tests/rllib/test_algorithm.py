@@ -1,6 +1,8 @@
 """Algorithm, WorkerSet and EnvRunner together, with real actors; PPO stands for any algorithm."""
 
 import math
+import os
+import signal
 import sys
 from dataclasses import replace
 
@@ -237,14 +239,19 @@ def test_a_killed_worker_is_replaced_and_no_sample_is_lost(make):
     assert metrics["steps"] == 2 * 5 * 16
 
 
-def test_a_worker_killed_in_the_middle_of_a_rollout_is_replaced_and_the_rollout_made_again(make):
+def test_a_worker_killed_in_the_middle_of_a_rollout_is_replaced_and_the_rollout_made_again(make, monkeypatch):
+    class DiesOnce(EnvRunner):
+        def collect(self, weights, num_steps, iteration):
+            if (self._worker_index, self._replacement) == (1, 0):
+                super().collect(weights, num_steps // 2, iteration)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().collect(weights, num_steps, iteration)
+
+    monkeypatch.setattr(shoal.rllib.algorithm, "EnvRunner", DiesOnce)
     algorithm = make()
-    weights = algorithm.learner.weights(0)
-    for worker in range(2):
-        algorithm.workers.submit(worker, "collect", weights, 3_000, 0)
-    shoal.kill(algorithm.workers._actors[1])
-    results = {result.worker: result.value for result in algorithm.workers.completed()}
-    assert [results[worker].rewards.shape for worker in range(2)] == [(3_000, 3), (3_000, 2)]
+    batch = algorithm.collect(16)
+    assert batch.rewards.shape == (16, 5)
+    assert algorithm.steps == 16 * 5
     assert algorithm.workers.replacements == 1
 
 
