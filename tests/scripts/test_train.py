@@ -51,6 +51,7 @@ def test_a_run_leaves_every_file_that_was_promised(run_dir, story, capsys):
 def test_rows_have_a_rate_and_the_time_since_the_start(run_dir):
     train(run_dir)
     rows = [row for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
+    assert len(rows) == 5
     assert all(float(row["steps_per_second"]) > 0 for row in rows)
     elapsed = [float(row["time/elapsed_s"]) for row in rows]
     assert elapsed == sorted(elapsed)
