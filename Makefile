@@ -2,7 +2,7 @@
 #
 #   make train    train PPO on CartPole-v1           make train ARGS="--seed 3 --total-steps 50000"
 #   make test     run the tests                      make test ARGS="tests/rllib -k checkpoint"
-#   make lint     ruff and mypy                      make bench ARGS=core
+#   make lint     ruff and mypy                      make bench ARGS=core        make results
 #   make clean    remove .venv and what tools left
 #
 # The first of them makes .venv and installs into it; later calls find the stamp and start at once. The stamp is older
@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint bench clean
+.PHONY: help install train test lint bench results clean
 
 help:
 	@sed -n '3,6s/^#//p' Makefile
@@ -57,6 +57,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	@mkdir -p .typing && ln -sfn .. .typing/shoal
 	$(BIN)/mypy
+
+# The table of docs/results.md: about a minute.
+results: $(STAMP)
+	for seed in 1 2 3; do $(BIN)/shoal train --algo ppo --env CartPole-v1 --num-workers 2 --total-steps 150000 --seed $$seed || exit 1; done
 
 bench: $(STAMP)
 	$(BIN)/shoal bench $(ARGS)
