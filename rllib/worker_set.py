@@ -62,6 +62,7 @@ class WorkerSet:
         self._max_in_flight = max_in_flight
         self._actors: list[Any] = []
         self._replacements = [0] * count
+        self.last_death = ""  #: why the worker that was replaced last died: signal or exit code, end of its stderr
         self._deaths_in_a_row = [0] * count
         self._silent = set(range(count))
         self._in_flight: dict[Any, _Request] = {}
@@ -175,5 +176,6 @@ class WorkerSet:
                     f"without finishing {request.method!r}: {error}"
                 ) from error
             self._replacements[worker] += 1
+            self.last_death = " ".join(str(error).split())
             self._actors[worker] = self._make(worker, self._replacements[worker])
         self._send(worker, request.method, request.arguments)

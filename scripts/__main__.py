@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import shoal
+from shoal.scripts.standard_streams import OutputError, leave, make_ready, printing, say
 
 #: Every command and its line in the help. The module of the same name has `main(arguments) -> exit code`.
 COMMANDS = {
@@ -29,24 +30,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
+    make_ready()
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if command in ("-h", "--help"):
-        print(_help())
-        return 0
+        return _print(_help())
     if command == "--version":
-        print(f"shoal {shoal.__version__}")
-        return 0
+        return _print(f"shoal {shoal.__version__}")
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        print(f"shoal: unknown command {command!r}{hint}; there are these: {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"shoal: unknown command {command!r}{hint}; there are these: {', '.join(COMMANDS)}")
         return 2
     try:
         code: int = importlib.import_module(f"shoal.scripts.{command}").main(rest)
     except KeyboardInterrupt:  # while importing; the commands themselves say more
-        print("shoal: interrupted", file=sys.stderr)
+        say("shoal: interrupted")
         return 130
     return code
+
+
+def _print(text: str) -> int:
+    try:
+        with printing():
+            print(text)
+    except OutputError as error:
+        if str(error):
+            say(f"shoal: {error}")
+        return 1
+    return 0
 
 
 def _help() -> str:
@@ -56,4 +67,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

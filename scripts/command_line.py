@@ -2,8 +2,9 @@
 
 `parse` lets tyro read a dataclass from the arguments and turns whatever tyro has to say against them, which it draws as
 boxes, into one line with the valid choices. `run_command` is the frame of every command: it turns what users can do
-wrong into that line on stderr and exit code 2, an environment's own failure into the environment's own traceback, and
-Ctrl-C into a clean message. Everything else keeps its traceback: then the fault is ours.
+wrong into that line on stderr and exit code 2, an environment's own failure into the environment's own traceback, what
+can go wrong with a run (a full disk, a dead process) into a line and exit code 1, and Ctrl-C into a clean message.
+Everything else keeps its traceback: then the fault is ours.
 
 Used by the commands in this folder. Of training it knows only the errors.
 """
@@ -14,7 +15,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import os
 import re
 import sys
 import typing
@@ -24,24 +24,35 @@ from typing import Any, TypeVar
 
 import tyro
 
+from shoal import exceptions
 from shoal.envs.registry import UnknownEnvironment
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
 from shoal.rllib.learner import DivergedError
 from shoal.rllib.worker_set import WorkerLostError
+from shoal.scripts.standard_streams import OutputError, make_ready, printing, say
 
 T = TypeVar("T")
 
 #: Exit codes. Bad input is 2 as everywhere on Unix; a process ended by signal N counts as 128 + N.
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+NEWLINE = "\n"
 #: Escape sequences by which a terminal sets colours.
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UsageError(ValueError):
     """The command was called wrongly. One line of text: what is wrong, and what to write instead."""
+
+
+class RunDirectoryError(RuntimeError):
+    """A run directory cannot be written or read any more: the disk is full, the folder is gone. One line of text."""
+
+
+class Stopped(RuntimeError):  # noqa: N818 - reads as what it says
+    """Training ended before its time; the ``__cause__`` says why, the text what is saved and how to go on."""
 
 
 def parse(options: type[T], arguments: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
@@ -69,7 +80,7 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
     told = io.StringIO()
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(told), printing():
             parsed: T = tyro.cli(options, prog=prog, description=description, args=arguments, **more)
     except SystemExit as stop:
         if not stop.code:
@@ -132,36 +143,48 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
     """
     # `--env my_games:Maze` shall find my_games.py in the folder where the user stands, as with `python -m`. At the end
     # of the path, so that nothing there can stand before a library.
-    here = str(Path.cwd())
+    make_ready()
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        say(f"{prog}: the folder that you are in has been deleted: go to another")
+        return BAD_INPUT
     if not {"", here} & set(sys.path):
         sys.path.append(here)
     try:
         code = body()
-        sys.stdout.flush()
+        with printing():
+            pass  # what the body printed outside of such a block is now at its reader's
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else DONE
-    except (UsageError, ConfigError, UnknownEnvironment, CheckpointError) as error:
-        say(f"{prog}: {' '.join(str(error).split())}")
-        return BAD_INPUT
-    except EnvFailure as error:
-        say(f"{prog}: {error}")
-        return BAD_INPUT
-    except (DivergedError, WorkerLostError) as error:
-        say(f"{prog}: {error}")
-        return FAILED
     except KeyboardInterrupt as interrupt:
         say(f"{prog}: {str(interrupt) or 'interrupted'}")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has left: `shoal evaluate RUN | head -1`
-        # The interpreter flushes stdout once more at exit and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    except Exception as error:
+        verdict = _verdict(error)
+        if verdict is None:
+            raise
+        code, text = verdict
+        if text:
+            say(f"{prog}: {text}")
     return code
 
 
-def say(text: str) -> None:
-    """Write a message to stderr."""
-    print(text, file=sys.stderr, flush=True)
+def _verdict(error: BaseException | None) -> tuple[int, str] | None:
+    """The exit code and the words for an error that a user can do something about; None for a fault of ours."""
+    one_line = " ".join(str(error).split())
+    if isinstance(error, Stopped):
+        reason = _verdict(error.__cause__)
+        return reason and (reason[0], f"{reason[1]}{NEWLINE if NEWLINE in reason[1] else '; '}{one_line}")
+    if isinstance(error, UsageError | ConfigError | UnknownEnvironment | CheckpointError):
+        return BAD_INPUT, one_line
+    if isinstance(error, EnvFailure):
+        return BAD_INPUT, str(error)
+    if isinstance(error, DivergedError | WorkerLostError):
+        return FAILED, str(error)
+    if isinstance(error, OutputError | RunDirectoryError | exceptions.HeadDiedError | exceptions.SessionError):
+        return FAILED, one_line
+    return None
 
 
 def _headline(box: str) -> str:

@@ -19,6 +19,7 @@ from shoal.rllib import checkpoints, evaluation
 from shoal.rllib.config import from_dict
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, UsageError, parse, run_command
+from shoal.scripts.standard_streams import leave, printing
 
 PROG = "shoal evaluate"
 
@@ -67,10 +68,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         config.eval_episodes if options.episodes is None else options.episodes,
         config.seed if options.seed is None else options.seed,
     )
-    print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
-    print(run_directory.describe(played))
+    with printing():
+        print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
+        print(run_directory.describe(played))
     return DONE
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

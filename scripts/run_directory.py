@@ -12,19 +12,23 @@ on `config.json`, which the operating system frees with the process, however tha
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import json
 import math
+import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 import shoal
 from shoal.rllib import checkpoints, config as configs, loggers
 from shoal.rllib.evaluation import Evaluation
-from shoal.scripts.command_line import UsageError
+from shoal.scripts.command_line import RunDirectoryError, UsageError
 
 CONFIG = "config.json"
 EVALUATION = "evaluation.json"
@@ -54,12 +58,74 @@ def choose(given: Path | None, algorithm: str, config: configs.AlgorithmConfig) 
         while given.exists():
             taken += 1
             given = RUNS / f"{name}-{taken}"
-    if given.exists() and not given.is_dir():
-        raise UsageError(f"--run-dir {given} is a file: name a folder, or leave the flag away")
+    _check_place(given)
     if _holds_a_run(given):
         find_run(given)
         raise UsageError(f"--run-dir {given} already holds a run: go on with --resume {given}, or name another")
     return given
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder that could not be made or written."""
+    try:
+        ground = next(place for place in (folder, *folder.absolute().parents) if _is_there(place))
+    except OSError as error:
+        raise UsageError(f"--run-dir {folder} cannot be used: {error.strerror}") from error
+    if not ground.is_dir():
+        what = f"--run-dir {folder}" if ground == folder else f"--run-dir {folder}: {ground}"
+        raise UsageError(f"{what} is a file: name a folder, or leave the flag away")
+    if not os.access(ground, os.W_OK | os.X_OK):
+        raise UsageError(f"--run-dir {folder}: you may not write to {ground}; name another folder")
+    _check_curve(folder)
+
+
+def _is_there(place: Path) -> bool:
+    """As `lexists`, but a name that cannot be looked up is an error."""
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _check_curve(run_dir: Path) -> None:
+    if (run_dir / loggers.CURVE_NAME).is_dir():
+        raise UsageError(f"{run_dir / loggers.CURVE_NAME} is a folder, and the curve shall go there: move it away")
+
+
+def check_logs(run_dir: Path) -> None:
+    """Make sure that the logs of a run can be gone on with.
+
+    Raises:
+      UsageError: one is damaged; names it.
+    """
+    _check_curve(run_dir)
+    for name in (loggers.CSV_NAME, loggers.JSON_LINES_NAME):
+        try:
+            (run_dir / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except UnicodeError as error:
+            raise UsageError(f"{run_dir / name} is damaged: it is not UTF-8 text; move it away to go on") from error
+        except OSError as error:
+            raise UsageError(f"{run_dir / name} cannot be read: {error.strerror}; move it away to go on") from error
+
+
+@contextmanager
+def writing(run_dir: Path) -> Iterator[None]:
+    """A block that writes files of a run.
+
+    Raises:
+      RunDirectoryError: that failed; one line with the reason.
+    """
+    try:
+        yield
+    except (OSError, UnicodeError, csv.Error) as error:
+        if not run_dir.is_dir():
+            raise RunDirectoryError(f"the run directory {run_dir} is gone") from error
+        reason = (getattr(error, "strerror", None) or str(error), getattr(error, "filename", None))
+        told = f"{reason[0]} ({reason[1]})" if reason[1] else reason[0]
+        raise RunDirectoryError(f"cannot write to the run directory {run_dir}: {told}") from error
 
 
 def find_run(run_dir: Path) -> Path:
@@ -135,6 +201,9 @@ def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig, *, i
     told = {"algorithm": algorithm, "config": configs.to_dict(config), "shoal_version": shoal.__version__}
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run directory {run_dir}: {error.strerror}") from error
+    try:
         # "x": of two runs that start in the same moment with the same name, one is told.
         with (run_dir / CONFIG).open("w" if is_resumed else "x", encoding="utf-8") as file:
             file.write(json.dumps(told, indent=2) + "\n")

@@ -3,8 +3,9 @@
     flags -> config -> shoal.init -> Algorithm -> step, step, ... -> checkpoint -> evaluation -> shoal.shutdown
 
 The flags are the fields of the algorithm's config. `--resume RUN_DIR` takes them from the run's newest checkpoint and
-goes on; flags given beside it override (a larger `--total-steps`, other intervals). Ctrl-C or SIGTERM lets the
-iteration in progress finish, saves a checkpoint and leaves; a second one leaves at once.
+goes on; flags given beside it override (a larger `--total-steps`, other intervals). Ctrl-C, SIGTERM
+or SIGHUP lets the iteration in progress finish, saves a checkpoint and leaves; a second one leaves at once. What else
+ends a run is told with its last checkpoint. A display that is lost (a full disk, a reader that leaves) ends nothing.
 
 What can be refused without a process is refused before one is started: flags, the environment's name, the run
 directory, a checkpoint that is damaged.
@@ -14,29 +15,39 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TextIO, TypeVar, cast
 
 import tyro
 
 import shoal
-from shoal import algorithms
+from shoal import algorithms, exceptions
 from shoal.envs import registry
+from shoal.envs.vector import EnvFailure
 from shoal.rllib import checkpoints
 from shoal.rllib.algorithm import Algorithm
 from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, from_dict
+from shoal.rllib.learner import DivergedError
 from shoal.rllib.loggers import EVALUATION, RunLog
 from shoal.rllib.progress import Progress
+from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
-from shoal.scripts.command_line import UsageError, parse, run_command, value_of
+from shoal.scripts.command_line import (
+    RunDirectoryError,
+    Stopped,
+    UsageError,
+    parse,
+    run_command,
+    value_of,
+)
+from shoal.scripts.interruption import Interruption
+from shoal.scripts.standard_streams import Outlet, leave, say
 
 PROG = "shoal train"
 DEFAULT_ALGORITHM = "ppo"
@@ -70,43 +81,6 @@ class Plan:
     resume_from: Checkpoint | None
 
 
-class Interruption:
-    """What SIGINT and SIGTERM do: raise `KeyboardInterrupt` at once, or wait while something must be finished."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._is_deferred = False
-        self._on_request: Callable[[], None] | None = None
-        self.exit_code = 128 + signal.SIGINT
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Take the signals for the length of the block. In the main thread only, as Python wants it."""
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def deferred(self, on_request: Callable[[], None]) -> Iterator[None]:
-        """In this block a first signal only sets `requested`, and calls `on_request`; a second one raises."""
-        self._is_deferred, self._on_request = True, on_request
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self.exit_code = 128 + number
-        if self.requested or not self._is_deferred:
-            raise KeyboardInterrupt
-        self.requested = True
-        if self._on_request is not None:
-            self._on_request()
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run `shoal train` with these arguments and return its exit code."""
     return run_command(PROG, lambda: train(plan(arguments)))
@@ -119,6 +93,10 @@ def plan(arguments: Sequence[str]) -> Plan:
       UsageError, ConfigError, UnknownEnvironment, CheckpointError: what is wrong, in one line.
     """
     resume = value_of("--resume", arguments)
+    if resume == "":
+        raise UsageError("--resume is empty: give the run directory of an earlier `shoal train`")
+    if value_of("--run-dir", arguments) == "":
+        raise UsageError("--run-dir is empty: name a folder, or leave the flag away")
     checkpoint = checkpoints.load(_newest(Path(resume))) if resume else None
     name = value_of("--algo", arguments) or (checkpoint.algorithm if checkpoint else DEFAULT_ALGORITHM)
     algorithm = algorithms.load(name)
@@ -135,7 +113,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     if checkpoint is None:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
-        run_dir = _resumed(options, checkpoint, config.env)
+        run_dir = _resumed(options, checkpoint, config)
     return Plan(algorithm, options.config, run_dir, checkpoint)
 
 
@@ -146,9 +124,9 @@ def _newest(resume: Path) -> Path:
     return run_directory.find_run(resume)
 
 
-def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learns: str) -> Path:
+def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: AlgorithmConfig) -> Path:
     """The directory of the run that goes on, after a look at whether it can."""
-    run_dir = options.resume
+    run_dir, learns, seed = options.resume, learnt.env, learnt.seed
     if run_dir is None:  # `--resume` stood where tyro read it as another flag's value
         raise UsageError("--resume needs the run directory behind it")
     if options.run_dir is not None:
@@ -157,6 +135,9 @@ def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learns: 
         raise UsageError(f"the run in {run_dir} is one of {checkpoint.algorithm}, not of {options.algo}: drop --algo")
     if options.config.env != learns:
         raise UsageError(f"the run in {run_dir} learns {learns}, not {options.config.env}: drop --env")
+    if options.config.seed != seed:
+        raise UsageError(f"the run in {run_dir} has the seed {seed}, not {options.config.seed}: drop --seed")
+    run_directory.check_logs(run_dir)
     steps = checkpoint.counter("steps")
     if steps >= options.config.total_steps and run_directory.is_evaluated(run_dir, steps):
         raise UsageError(f"the run in {run_dir} has done its {steps:,} steps: to go on, give a larger --total-steps")
@@ -170,6 +151,7 @@ def train(planned: Plan) -> int:
       The exit code: 0, or 128 + signal if the run was interrupted.
     """
     interruption = Interruption()
+    display = Display()
     with interruption.handled(), ExitStack() as held:
         if planned.resume_from is not None:
             held.enter_context(run_directory.lock(planned.run_dir))
@@ -178,24 +160,70 @@ def train(planned: Plan) -> int:
             shoal.init(num_cpus=max(os.cpu_count() or 1, planned.config.num_workers))
             algorithm = planned.algorithm(planned.config)
             try:
-                return Run(planned, algorithm, interruption, held).go()
+                return Run(planned, algorithm, interruption, display, held).go()
             finally:
+                interruption.over()
                 algorithm.close()
         except KeyboardInterrupt as interrupt:
-            _say(str(interrupt) or "interrupted before training began; nothing was saved")
+            interruption.over()
+            display.say(str(interrupt) or "interrupted before training began; nothing was saved")
             return interruption.exit_code
         finally:
+            interruption.over()
             shoal.shutdown()
+
+
+class Display:
+    """stdout for as long as it can be written, then stderr for what matters."""
+
+    def __init__(self) -> None:
+        self._outlet = Outlet(sys.stdout, self._tell_loss)
+
+    @property
+    def stream(self) -> TextIO:
+        """Where the progress goes."""
+        return cast(TextIO, self._outlet)
+
+    def say(self, text: str) -> None:
+        """Write a line of its own."""
+        if not self._outlet.is_lost:
+            self._outlet.write(f"{text}\n")
+            self._outlet.flush()
+        if self._outlet.is_lost:
+            say(text)
+
+    @staticmethod
+    def _tell_loss(error: OSError) -> None:
+        say(f"{PROG}: stdout cannot be written ({error.strerror}): going on without display")
+
+
+#: What may end a run in the middle: told with the checkpoint that is left.
+_TROUBLE = (
+    EnvFailure,
+    WorkerLostError,
+    DivergedError,
+    RunDirectoryError,
+    exceptions.HeadDiedError,
+    exceptions.SessionError,
+)
 
 
 class Run:
     """One training run: the loop, and what it leaves in the run directory."""
 
-    def __init__(self, planned: Plan, algorithm: Algorithm[Any], interruption: Interruption, held: ExitStack) -> None:
+    def __init__(
+        self,
+        planned: Plan,
+        algorithm: Algorithm[Any],
+        interruption: Interruption,
+        display: Display,
+        held: ExitStack,
+    ) -> None:
         """
         Args:
           held: what is let go when the run is over; takes the lock on the run directory.
         """
+        self._display = display
         self._plan = planned
         self._held = held
         self._config = planned.config
@@ -208,6 +236,7 @@ class Run:
 
         Raises:
           KeyboardInterrupt: a second signal; its text says what is saved.
+          Stopped: something else ended the run after a checkpoint was saved.
         """
         planned, algorithm = self._plan, self._algorithm
         is_resumed = planned.resume_from is not None
@@ -217,27 +246,46 @@ class Run:
         run_directory.prepare(planned.run_dir, algorithm.name, self._config, is_resumed=is_resumed)
         if not is_resumed:  # as soon as there is something to lock
             self._held.enter_context(run_directory.lock(planned.run_dir))
-        _say(f"run directory: {planned.run_dir}")
+        self._display.say(f"run directory: {planned.run_dir}")
         started_at = algorithm.steps
         title = f"{algorithm.name} on {self._config.env}, seed {self._config.seed}"
         try:
-            with RunLog(planned.run_dir, title=title, resume_at=started_at if is_resumed else None) as log:
-                with Progress(self._config.total_steps, sys.stdout, start_steps=started_at) as progress:
+            with self._log(title=title, resume_at=started_at if is_resumed else None) as log:
+                with Progress(self._config.total_steps, self._display.stream, start_steps=started_at) as progress:
                     self._train(log, progress)
                 if self._interruption.requested:
-                    _say(f"interrupted at {algorithm.steps:,} steps; {self._how_to_go_on()}")
+                    self._display.say(f"interrupted at {algorithm.steps:,} steps; {self._how_to_go_on()}")
                     return self._interruption.exit_code
                 evaluation = self._evaluate(log)
-                _say(f"evaluation at {algorithm.steps:,} steps: {evaluation}")
+                self._display.say(f"evaluation at {algorithm.steps:,} steps: {evaluation}")
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; {self._how_to_go_on()}") from None
+        except _TROUBLE as error:
+            if self._saved_place() is None:
+                raise
+            raise Stopped(self._how_to_go_on()) from error
         return 0
+
+    @contextmanager
+    def _log(self, *, title: str, resume_at: int | None) -> Iterator[RunLog]:
+        run_dir = self._plan.run_dir
+        with run_directory.writing(run_dir):
+            log = RunLog(run_dir, title=title, resume_at=resume_at)
+        try:
+            yield log
+        except BaseException:
+            with suppress(RunDirectoryError), run_directory.writing(run_dir):  # the first trouble is the one to tell
+                log.close()
+            raise
+        with run_directory.writing(run_dir):
+            log.close()
 
     def _train(self, log: RunLog, progress: Progress) -> None:
         """Iterate until the steps are done or a signal asks to stop; then save."""
         config, algorithm = self._config, self._algorithm
         asked = "stopping after this iteration; once more to leave at once without saving"
         with self._interruption.deferred(lambda: progress.note(asked)):
+            replaced = 0.0
             began_s = before_s = time.monotonic()
             while algorithm.steps < config.total_steps and not self._interruption.requested:
                 steps_before = algorithm.steps
@@ -246,7 +294,14 @@ class Run:
                 row["steps_per_second"] = (algorithm.steps - steps_before) / (now_s - before_s)
                 row["time/elapsed_s"] = now_s - began_s
                 before_s = now_s
-                log.write(row)
+                with run_directory.writing(self._plan.run_dir):
+                    log.write(row)
+                if row.get("workers_replaced", replaced) > replaced:
+                    replaced = row["workers_replaced"]
+                    progress.note(
+                        "a rollout worker died and was replaced; its rollout was made again: "
+                        f"{algorithm.workers.last_death}"
+                    )
                 progress.update(row)
                 is_over = algorithm.steps >= config.total_steps
                 if not is_over and _crossed(config.checkpoint_interval_steps, steps_before, algorithm.steps):
@@ -259,22 +314,33 @@ class Run:
     def _save(self) -> None:
         if self._saved_at != self._algorithm.steps:
             place = checkpoints.place_for(self._plan.run_dir, self._algorithm.steps)
-            checkpoints.save(self._algorithm.checkpoint(), place)
+            if not self._plan.run_dir.is_dir():  # saving would make it anew, without the rest of the run
+                raise RunDirectoryError(f"the run directory {self._plan.run_dir} is gone")
+            with run_directory.writing(self._plan.run_dir):
+                checkpoints.save(self._algorithm.checkpoint(), place)
             self._saved_at = self._algorithm.steps
 
     def _evaluate(self, log: RunLog) -> str:
         """Play with the frozen policy, write the result down, and tell it."""
         evaluation = self._algorithm.evaluate(self._config.eval_episodes)
         steps = self._algorithm.steps
-        run_directory.write_evaluation(self._plan.run_dir, evaluation, steps)
         row = {"steps": steps, EVALUATION: evaluation.mean, "evaluation/return_std": evaluation.std}
         if math.isfinite(evaluation.ci95):
             row["evaluation/return_ci95"] = evaluation.ci95
-        log.write(row)
+        with run_directory.writing(self._plan.run_dir):
+            run_directory.write_evaluation(self._plan.run_dir, evaluation, steps)
+            log.write(row)
         return run_directory.describe(evaluation)
 
-    def _how_to_go_on(self) -> str:
+    def _saved_place(self) -> Path | None:
+        """The last checkpoint, unless there is none, or it was deleted."""
         if self._saved_at is None:
+            return None
+        place = checkpoints.place_for(self._plan.run_dir, self._saved_at)
+        return place if place.is_dir() else None
+
+    def _how_to_go_on(self) -> str:
+        if self._saved_place() is None:
             return "no checkpoint was saved"
         return f"a checkpoint of {self._saved_at:,} steps is saved: shoal train --resume {self._plan.run_dir}"
 
@@ -284,9 +350,5 @@ def _crossed(interval: int, before: int, after: int) -> bool:
     return interval > 0 and after // interval > before // interval
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

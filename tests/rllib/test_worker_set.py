@@ -122,6 +122,7 @@ def test_a_dead_worker_is_replaced_and_every_request_it_had_is_made_again(starte
     assert sorted(str(result.value) for result in workers.completed()) == ["(0, 'alive')", "(1, 0)", "(1, 1)", "(1, 2)"]
     assert runtime.made == [(0, 0), (1, 0), (1, 1)]
     assert workers.replacements == 1
+    assert workers.last_death == "exit signal SIGKILL"
 
 
 def test_a_worker_that_keeps_dying_is_an_error_that_tells_why(started):

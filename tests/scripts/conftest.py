@@ -39,6 +39,7 @@ class Story:
     on_step: Callable[[int], None] = lambda steps: None
     on_evaluate: Callable[[], None] = lambda: None
     on_start: Callable[[], None] = lambda: None
+    algorithm: Any = None
 
 
 class Sample:
@@ -99,7 +100,7 @@ class Reflex:
 @pytest.fixture
 def story(monkeypatch: pytest.MonkeyPatch) -> Story:
     """The double is the only algorithm, the core only notes that it is started and shut down."""
-    Sample.story = Story()
+    Sample.story = Story(algorithm=Sample)
 
     def load(name: str) -> type[Sample]:
         if name != "sample":

@@ -44,8 +44,10 @@ def test_help_of_a_command_needs_neither_torch_nor_gymnasium(command):
 def test_the_reader_of_a_pipe_may_leave(tmp_path):
     code = (
         "import sys; from shoal.scripts.command_line import run_command\n"
+        "from shoal.scripts.standard_streams import printing\n"
         "def body():\n"
-        "    for _ in range(100_000): print('a line')\n"
+        "    with printing():\n"
+        "        for _ in range(100_000): print('a line')\n"
         "    return 0\n"
         "sys.exit(run_command('shoal try', body))"
     )

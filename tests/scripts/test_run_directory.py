@@ -44,7 +44,7 @@ def test_a_file_is_no_run_directory(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
         run_directory.choose(tmp_path / "file", "ppo", CONFIG)
-    with pytest.raises(UsageError, match="cannot write to the run directory"):
+    with pytest.raises(UsageError, match="cannot make the run directory"):
         run_directory.prepare(tmp_path / "file" / "below", "ppo", CONFIG, is_resumed=False)
 
 

@@ -2,14 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+import shoal
 from shoal.envs.vector import EnvFailure
 from shoal.rllib import checkpoints
+from shoal.rllib.learner import DivergedError
 from shoal.rllib.loggers import read_csv
+from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.train import main
 
 
@@ -271,7 +276,7 @@ def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
     assert story.events[-2:] == ["close", "shutdown"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, number, code):
     story.on_step = lambda steps: os.kill(os.getpid(), number) if steps == 20 else None
     assert train(run_dir) == code
@@ -321,3 +326,176 @@ def test_signal_handlers_are_put_back(run_dir):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     train(run_dir)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_hangup_that_the_parent_ignores_stays_ignored(run_dir, story):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGHUP)
+        assert train(run_dir) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_whose_display_is_lost_goes_on_and_says_so_once(run_dir, story, capsys, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert train(run_dir) == 0
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+    lost, place, result = capsys.readouterr().err.splitlines()
+    assert place == f"run directory: {run_dir}"
+    assert lost == "shoal train: stdout cannot be written (No space left on device): going on without display"
+    assert result.startswith("evaluation at 50 steps: ")
+
+
+def test_signals_while_the_run_is_taken_down_change_nothing(run_dir, story, capsys, monkeypatch):
+    monkeypatch.setattr(story.algorithm, "close", lambda self: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(shoal, "shutdown", lambda: os.kill(os.getpid(), signal.SIGINT))
+    story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGINT) if steps == 20 else None
+    assert train(run_dir) == 130
+    out, err = capsys.readouterr()
+    assert (out.count("interrupted"), err) == (1, "")
+    assert out.endswith("\n")
+
+
+def fail_at(steps_at: int, error: BaseException):
+    def fail(steps: int) -> None:
+        if steps == steps_at:
+            raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (
+            EnvFailure("worker 0, environment 1: its step raised E\nTraceback"),
+            2,
+            "worker 0, environment 1: its step raised E\nTraceback\n",
+        ),
+        (WorkerLostError("rollout worker 0 died"), 1, "rollout worker 0 died; "),
+        (DivergedError("the loss is NaN"), 1, "the loss is NaN; "),
+        (shoal.exceptions.HeadDiedError("the head is gone\n  internals"), 1, "the head is gone internals; "),
+        (shoal.exceptions.SessionError("the session is shut down"), 1, "the session is shut down; "),
+    ],
+)
+def test_whatever_ends_training_the_last_checkpoint_is_named(run_dir, story, capsys, error, code, text):
+    story.on_step = fail_at(40, error)
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == code
+    hint = f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
+    assert capsys.readouterr().err == f"shoal train: {text}{hint}"
+
+
+def no_room(*_args, **_more):
+    raise OSError(28, "No space left on device", "policy.safetensors")
+
+
+@pytest.mark.parametrize("place", ["shoal.rllib.checkpoints.save", "shoal.rllib.loggers.CsvLog.write"])
+def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, capsys, monkeypatch, place):
+    story.on_step = lambda steps: monkeypatch.setattr(place, no_room) if steps == 30 else None
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
+    assert capsys.readouterr().err == (
+        f"shoal train: cannot write to the run directory {run_dir}: No space left on device (policy.safetensors); "
+        f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
+    )
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+def test_a_run_directory_that_is_deleted_under_the_run_is_one_line(run_dir, story, capsys):
+    story.on_step = lambda steps: shutil.rmtree(run_dir) if steps == 30 else None
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
+    assert capsys.readouterr().err == f"shoal train: the run directory {run_dir} is gone\n"
+    assert not run_dir.exists()
+
+
+def test_a_curve_that_cannot_be_drawn_is_one_line(run_dir, story, capsys):
+    story.on_step = lambda steps: (run_dir / "curve.png").mkdir() if steps == 30 else None
+    assert train(run_dir) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"shoal train: cannot write to the run directory {run_dir}: Is a directory")
+    assert err.endswith(f"a checkpoint of 50 steps is saved: shoal train --resume {run_dir}\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x" * 300, "File name too long"),
+        ("file/below", "is a file"),
+        ("taken", "curve.png is a folder"),
+        ("new\nline", None),
+        ("\udcff", None),
+    ],
+)
+def test_a_place_that_cannot_be_a_run_directory_is_refused_before_anything_starts(
+    tmp_path, story, capsys, monkeypatch, name, text
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "curve.png").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    if text is None:
+        assert train(name) == 0
+        return
+    assert train(name) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert text in err
+    assert err.count("\n") == 1
+    assert story.events == []
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(tmp_path, story, capsys):
+    tmp_path.chmod(0o500)
+    assert train(tmp_path / "run") == 2
+    assert f"cannot write to {tmp_path}" in capsys.readouterr().err
+    assert story.events == []
+
+
+@pytest.mark.parametrize("name", ["progress.csv", "metrics.jsonl"])
+def test_logs_that_are_no_text_are_refused_before_anything_starts(run_dir, story, capsys, name):
+    train(run_dir)
+    story.events.clear()
+    capsys.readouterr()
+    (run_dir / name).write_bytes(b"steps\n\xff\xfe\n")
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
+    err = capsys.readouterr().err
+    assert f"{run_dir / name} is damaged: it is not UTF-8 text" in err
+    assert err.count("\n") == 1
+    assert story.events == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--resume", ""], "--resume is empty: give the run directory of an earlier `shoal train`"),
+        (["--run-dir", ""], "--run-dir is empty: name a folder, or leave the flag away"),
+    ],
+)
+def test_an_empty_place_is_refused(tmp_path, story, capsys, monkeypatch, flags, text):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--algo", "sample", *flags]) == 2
+    assert capsys.readouterr().err == f"shoal train: {text}\n"
+
+
+def test_another_seed_is_refused_on_resume(run_dir, story, capsys):
+    train(run_dir, "--seed", "3")
+    capsys.readouterr()
+    assert main(["--resume", str(run_dir), "--seed", "4", "--total-steps", "70"]) == 2
+    assert capsys.readouterr().err == f"shoal train: the run in {run_dir} has the seed 3, not 4: drop --seed\n"
+    assert main(["--resume", str(run_dir), "--seed", "3", "--total-steps", "70"]) == 0
+
+
+def test_a_worker_that_was_replaced_is_told_once_with_its_cause(run_dir, story, capsys, monkeypatch):
+    step = story.algorithm.step
+
+    def replaced(self):
+        count = int(self.steps >= 10)
+        self.workers = SimpleNamespace(replacements=count, last_death="exit signal SIGKILL")
+        return {**step(self), "workers_replaced": count}
+
+    monkeypatch.setattr(story.algorithm, "step", replaced)
+    assert train(run_dir) == 0
+    told = "a rollout worker died and was replaced; its rollout was made again: exit signal SIGKILL"
+    assert capsys.readouterr().out.splitlines().count(told) == 1
