@@ -62,7 +62,7 @@ class RunLog:
         self._csv.write(row)
         self._json_lines.write(row)
         for name, value in row.items():
-            if name != "steps":
+            if name != "steps" and math.isfinite(value):  # of others tensorboardX complains on stderr
                 self._events.add_scalar(name, value, int(row["steps"]))
 
     def close(self) -> None:

@@ -35,6 +35,23 @@ def policy_spec(
     return PolicySpec(observation_space.shape[0], _distribution(env_id, action_space), hidden_sizes)
 
 
+def check_fits(
+    spec: PolicySpec, env_id: str, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> None:
+    """Make sure that a policy of this shape, from a checkpoint, can act in these spaces.
+
+    Raises:
+      ConfigError: it cannot; says what the environment has and what the policy is for.
+    """
+    fitting = policy_spec(env_id, observation_space, action_space, spec.hidden_sizes)
+    if fitting != spec:
+        raise ConfigError(
+            f"env: {env_id!r} has observations of size {fitting.observation_size} and {fitting.distribution}; the "
+            f"checkpoint's policy is for observations of size {spec.observation_size} and {spec.distribution}: "
+            f"give the environment that it learnt in, or train anew"
+        )
+
+
 def _distribution(env_id: str, space: gymnasium.Space[Any]) -> Distribution:
     from gymnasium import spaces
 

@@ -25,13 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the `shoal` command.
 
     Args:
-      arguments: what stands behind `shoal`; None takes it from the process.
+      arguments: what stands behind `shoal`; None takes it from the process, which then ends with the command.
 
     Returns:
       The exit code.
     """
     make_ready()
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if arguments is None:
+        leave(main(sys.argv[1:]))
+    command, *rest = list(arguments) or ["--help"]
     if command in ("-h", "--help"):
         return _print(_help())
     if command == "--version":
@@ -67,4 +69,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    leave(main())
+    main()

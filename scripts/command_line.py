@@ -43,6 +43,17 @@ NEWLINE = "\n"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
+#: What Python and tyro say of wrong values, and how users would say it.
+_IN_PLAIN_WORDS = (
+    (r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number"),
+    (r"could not convert string to float: (.*)", r"\1 is not a number"),
+    (r"Could not find valid parse for arguments: \[(.*)\]", r"cannot be read from \1"),
+    (r"no type matching .* could be instantiated from \[(.*)\]\.?", r"cannot be read from \1"),
+    (r"Missing value for argument '(.*?)'\. Expected \d+ values?\.", r"\1 needs a value behind it"),
+    (r"^Missing from shoal \w+: ([A-Z_]+) (.*)", r"\1 is missing: \2"),
+)
+
+
 class UsageError(ValueError):
     """The command was called wrongly. One line of text: what is wrong, and what to write instead."""
 
@@ -198,6 +209,8 @@ def _headline(box: str) -> str:
             continue
         words += line.split()
     message = " ".join(words)
+    for pattern, plain in _IN_PLAIN_WORDS:
+        message = re.sub(pattern, plain, message)
     about = re.match(r"Error parsing (?P<what>[^:]+): (?P<reason>.*)", message)
     if about is None:
         return message

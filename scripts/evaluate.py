@@ -9,14 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from shoal import algorithms
-from shoal.rllib import checkpoints, evaluation
+from shoal.envs import registry
+from shoal.envs.vector import EnvCopy
+from shoal.rllib import checkpoints, evaluation, spaces
 from shoal.rllib.config import from_dict
+from shoal.rllib.policy import Policy
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, UsageError, parse, run_command
 from shoal.scripts.standard_streams import leave, printing
@@ -62,6 +66,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     algorithm = algorithms.load(checkpoint.algorithm)
     config = from_dict(algorithms.config_class(checkpoint.algorithm), checkpoint.config)
     policy, steps = algorithm.policy_from(checkpoint), checkpoint.counter("steps")
+    _check_fits(policy, config.env)
     played = evaluation.play(
         config.env,
         policy,
@@ -72,6 +77,15 @@ def evaluate(arguments: Sequence[str]) -> int:
         print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
         print(run_directory.describe(played))
     return DONE
+
+
+def _check_fits(policy: Policy, env_id: str) -> None:
+    registry.check(env_id)
+    copy = EnvCopy(partial(registry.make, env_id), 0)
+    try:
+        spaces.check_fits(policy.spec, env_id, copy.observation_space, copy.action_space)
+    finally:
+        copy.close()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
+#: Exit code of a command that failed and has told why.
+FAILED = 1
+
 
 def make_ready() -> None:
     """Let writing to the standard streams fail only where the reader does.
@@ -108,6 +111,12 @@ def say(text: str) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process after a command; a late Ctrl-C no longer matters, and would only print a traceback."""
+    """End the process after a command that has said all there is to say.
+
+    A late Ctrl-C no longer matters. After a failure libraries fail once more at exit (tensorboardX flushes to the full
+    disk): their tracebacks would bury what was told.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == FAILED:
+        silence(sys.stderr)
     sys.exit(code)

@@ -149,3 +149,13 @@ def test_evaluations_are_drawn_also_without_training_episodes(tmp_path):
     (tmp_path / "it.csv").write_text("steps,return_mean,evaluation/return_mean\n100,,\n200,nan,12.5\n")
     draw_curve(tmp_path / "it.csv", tmp_path / "curve.png", title="x")
     assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_tensorboard_is_given_finite_numbers_only(tmp_path, monkeypatch):
+    import tensorboardX
+
+    given = []
+    monkeypatch.setattr(tensorboardX.SummaryWriter, "add_scalar", lambda self, *scalar: given.append(scalar))
+    with RunLog(tmp_path, title="t") as log:
+        log.write({"steps": 10, "return_mean": float("nan"), "loss": 2.0, "kl": float("inf")})
+    assert given == [("loss", 2.0, 10)]

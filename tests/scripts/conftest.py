@@ -11,7 +11,9 @@ import shoal
 from shoal import algorithms
 from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, ConfigError, to_dict
+from shoal.rllib.distributions import Categorical
 from shoal.rllib.evaluation import Evaluation
+from shoal.rllib.weights import PolicySpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ class Sample:
 
 
 class Reflex:
+    spec = PolicySpec(4, Categorical(2), ())
+
     def act(self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None) -> Any:
         return (observations[:, 2] > 0).astype(np.int64)
 

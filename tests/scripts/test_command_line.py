@@ -30,6 +30,8 @@ class Inner:
     """Widths."""
     target_kl: float | None = None
     """Stop early."""
+    gamma: float = 0.9
+    """Discount."""
     anneal: bool = True
     """Let it fall."""
 
@@ -91,14 +93,14 @@ def test_help_explains_each_flag_with_its_default():
 
 def test_every_flag_is_listed():
     assert flags(Outer[Inner]) == [
-        "--run-dir", "--num-workers", "--hidden-sizes", "--target-kl", "--anneal", "--no-anneal",
+        "--run-dir", "--num-workers", "--hidden-sizes", "--target-kl", "--gamma", "--anneal", "--no-anneal",
     ]  # fmt: skip
 
 
 def test_an_unknown_flag_is_named_with_the_nearest_and_all_others():
     assert complaint("--num-worker", "3") == (
         "unknown flag --num-worker (did you mean --num-workers?); "
-        "there are these: --run-dir, --num-workers, --hidden-sizes, --target-kl, --anneal, --no-anneal"
+        "there are these: --run-dir, --num-workers, --hidden-sizes, --target-kl, --gamma, --anneal, --no-anneal"
     )
     assert complaint("--zzz=3").startswith("unknown flag --zzz; there are these: --run-dir")
 
@@ -111,11 +113,12 @@ def test_a_stray_word_is_named():
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
-        (["--num-workers", "x"], ["--num-workers INT: ", "'x'"]),
-        (["--num-workers", "1.5"], ["--num-workers INT: ", "'1.5'"]),
-        (["--hidden-sizes", "a"], ["--hidden-sizes", "INT", "['a']"]),
-        (["--target-kl", "low"], ["--target-kl", "FLOAT", "['low']"]),
-        (["--num-workers"], ["'--num-workers'"]),
+        (["--num-workers", "x"], ["--num-workers INT: 'x' is not a whole number"]),
+        (["--num-workers", "1.5"], ["--num-workers INT: '1.5' is not a whole number"]),
+        (["--gamma", "x"], ["--gamma FLOAT: 'x' is not a number"]),
+        (["--hidden-sizes", "a"], ["--hidden-sizes", "INT", ": cannot be read from 'a'"]),
+        (["--target-kl", "low"], ["--target-kl", "FLOAT: cannot be read from 'low'"]),
+        (["--num-workers"], ["--num-workers needs a value behind it"]),
     ],
 )
 def test_a_wrong_value_is_named_with_what_the_flag_wants(arguments, texts):

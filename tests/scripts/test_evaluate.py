@@ -47,7 +47,7 @@ def test_a_checkpoint_of_its_own_can_be_played(run_dir, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "RUN_DIR"),
+        ([], "RUN_DIR is missing"),
         (["nowhere"], "nowhere is no directory"),
         (["RUN", "--episodes", "0"], "--episodes must be at least 1, not 0"),
         (["RUN", "--seed", "-1"], "--seed must be at least 0, not -1"),
@@ -76,3 +76,16 @@ def test_a_damaged_checkpoint_is_told(run_dir, capsys):
     (checkpoints.place_for(run_dir, 200) / "manifest.json").write_text("{")
     assert main([str(run_dir)]) == 2
     assert "manifest.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("env", ["Acrobot-v1", "shoal.envs.probes:Corridor"])
+def test_a_policy_that_does_not_fit_its_environment_any_more_is_one_line(run_dir, capsys, env):
+    checkpoint = checkpoints.load(checkpoints.latest(run_dir))
+    changed = replace(checkpoint, config={**checkpoint.config, "env": env})
+    checkpoints.save(changed, checkpoints.place_for(run_dir, 300))
+    assert main([str(run_dir)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"shoal evaluate: env: {env!r} has observations of size ")
+    assert "; the checkpoint's policy is for observations of size 4 and Categorical(" in err
+    assert err.count("\n") == 1

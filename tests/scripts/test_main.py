@@ -1,5 +1,6 @@
 """The `shoal` command finds its commands, explains itself, and starts fast."""
 
+import os
 import subprocess
 import sys
 
@@ -56,3 +57,22 @@ def test_the_reader_of_a_pipe_may_leave(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "a line\n", "")
+
+
+def test_ctrl_c_while_a_command_is_imported_is_a_clean_line(capsys, monkeypatch):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "shoal: interrupted\n"
+
+
+def test_ctrl_c_in_the_imports_of_a_command_is_a_clean_line(tmp_path):
+    # Stands before the library of that name and is struck by the signal while it is imported.
+    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise OSError\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "shoal.scripts", "train"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "shoal: interrupted\n")

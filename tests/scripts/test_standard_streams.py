@@ -49,3 +49,13 @@ def test_a_stream_that_was_closed_is_not_given_to_a_file():
         "sys.exit(file.fileno() > 2 and sys.stdin.read() == '' and os.get_inheritable(1))"
     )
     assert run('"$0" -c "$1" <&- >&- 2>&-', code).returncode == 1
+
+
+@pytest.mark.parametrize(("code", "told"), [(1, "told\n"), (0, "told\nafterwards\n")])
+def test_after_a_failure_that_was_told_libraries_say_no_more(code, told):
+    program = (
+        "import atexit, sys; from shoal.scripts.standard_streams import leave, say\n"
+        "atexit.register(lambda: print('afterwards', file=sys.stderr)); say('told'); leave(int(sys.argv[1]))"
+    )
+    ran = run('"$0" -c "$@"', program, str(code))
+    assert (ran.returncode, ran.stderr) == (code, told)
