@@ -148,6 +148,25 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_a_clean_message(shoal_command
     )
 
 
+def test_a_head_that_dies_ends_the_run_in_one_line_with_its_last_checkpoint(shoal_command, tmp_path):
+    run = tmp_path / "run"
+    steps = ("--total-steps", 10_000_000, "--checkpoint-interval-steps", 1000)
+    process = shoal_command("train", *steps, "--run-dir", run)
+    deadline = time.monotonic() + LIMIT_S
+    while not list(run.glob("checkpoints/step_*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (zygote,) = psutil.Process(process.pid).children()
+    min(zygote.children(), key=lambda child: child.pid).kill()  # the head is forked first
+    code, _, err = finish(process)
+    saved = checkpoints.load(checkpoints.latest(run)).counters["steps"]
+    assert code == 1
+    assert err.startswith("shoal train: ")
+    assert err.endswith(f"; a checkpoint of {saved:,} steps is saved: shoal train --resume {run}\n")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "texts"),
     [
