@@ -26,6 +26,9 @@
      |- AuthenticationError
      `- ProtocolError
 
+Some are here for programs that name them in ``except``, and are raised by nothing in this version: OutOfMemoryError,
+ObjectReconstructionFailedError, PendingCallsLimitExceeded, RuntimeEnvSetupError, AuthenticationError.
+
 Wrong arguments are not here: they are ValueError and TypeError where they are given. Every class is made from one
 message and keyword attributes, and comes back from plain pickle with its type, message and attributes. Ray's names
 for the same classes stand at the end.
@@ -260,8 +263,8 @@ class ActorAlreadyExistsError(ValueError, ShoalError):
 
 
 class ActorHandleNotFoundError(ValueError, ShoalError):
-    """The session does not know the handle's actor, for instance because it was made before another ``init``. Raised
-    by ``kill``.
+    """No such actor: no living one has the name (``get_actor``), or the handle is of an earlier session (``kill`` on
+    the inline engine). Create it first, or wait until its creator has.
     """
 
 

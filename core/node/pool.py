@@ -35,7 +35,6 @@ class WorkerRecord:
 
     worker_id: bytes
     life: Life
-    pid: int = 0
     idle_since_s: float = 0.0
     #: It has been asked to leave, and gets no work until it says that it stays.
     leaving: bool = False
@@ -63,11 +62,6 @@ class WorkerPool:
         """A fork has been asked for."""
         self._records[worker_id] = WorkerRecord(worker_id, WORKER.begin())
         self._starting += 1
-
-    def forked(self, worker_id: bytes, pid: int) -> None:
-        record = self._records.get(worker_id)
-        if record is not None:
-            record.pid = pid
 
     def registered(self, worker_id: bytes, now_s: float) -> None:
         record = self._records[worker_id]

@@ -178,9 +178,7 @@ class NodeServer:
 
     def _hear_zygote(self) -> None:
         message = zygote.receive(self._channel)
-        if isinstance(message, m.Forked):
-            self.pool.forked(message.worker_id, message.pid)
-        elif isinstance(message, m.Reaped):
+        if isinstance(message, m.Reaped):
             self._reaped(message.worker_id, message.status)
         elif message is None:
             self._loop.unwatch(self._channel.fileno())  # the zygote is dead, and the kernel is about to kill us too

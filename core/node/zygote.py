@@ -3,7 +3,7 @@
 It has imported what every worker needs, so a worker costs a fork (milliseconds) and not an interpreter (a quarter of a
 second). It is the parent of every process of the session, hence the one that reaps them, and the one that cleans up:
 
-    message from the head: Fork, KillWorker      -> fork or kill; answers Forked
+    message from the head: Fork, KillWorker      -> fork or kill
     SIGCHLD                                      -> reap; a worker: tell the head (Reaped); the head: end the session
     the driver has died                          -> end the session
     end of session: SIGKILL to all children, reap them, remove the session's directory, exit
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ..protocol import codec
-from ..protocol.messages import Fork, Forked, KillWorker, Message, Reaped
+from ..protocol.messages import Fork, KillWorker, Message, Reaped
 from . import lifeline
 
 #: Largest message between head and zygote: an id and a number.
@@ -147,7 +147,6 @@ class Zygote:
             pid = self._fork(lambda: self._run_worker(worker_id), "shoal-worker")
             self._workers[pid] = worker_id
             self._pids[worker_id] = pid
-            self._tell(Forked(worker_id, pid))
         elif isinstance(message, KillWorker):
             pid = self._pids.get(message.worker_id, 0)
             if pid:

@@ -414,19 +414,11 @@ class RemoveBorrow(Message):
 # ---- head and zygote
 
 
-@message(60, path="head -> zygote", reply="Forked", resend=False)
+@message(60, path="head -> zygote", resend=False)
 class Fork(Message):
-    """Fork a worker."""
+    """Fork a worker; it answers for itself, by Register, or its end does, by Reaped."""
 
     worker_id: bytes
-
-
-@message(61, path="zygote -> head", resend=True)
-class Forked(Message):
-    """The worker's process exists."""
-
-    worker_id: bytes
-    pid: int
 
 
 @message(62, path="head -> zygote", resend=True)
