@@ -44,6 +44,12 @@ __all__ = [
 # `from shoal.util.queue import Queue`, `import shoal.exceptions`: Ray's paths.
 ray_names.install(__name__)
 
+
+
+def __getattr__(name: str) -> object:
+    return ray_names.root_name(name, __name__)
+
+
 # Tracebacks, reprs and documentation name what users import, not the file that it happens to be kept in.
 for _name in __all__:
     if _name != "exceptions":

@@ -14,7 +14,7 @@ import sys
 import msgpack
 import numpy as np
 
-from . import api
+from . import api, as_ray
 from .engines.native import NativeEngine
 from .head import run_head
 from .node import lifeline
@@ -39,6 +39,8 @@ def main() -> int:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    if session.as_ray:
+        as_ray.install()
     for name in session.preload:
         importlib.import_module(name)
 

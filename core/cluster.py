@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgpack
 
+from . import ray_names
 from .config import CoreConfig
 from .errors import SessionError
 from .session import Session, new_token
@@ -84,6 +85,7 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
             resources=resources,
             path=[os.path.abspath(entry) for entry in sys.path],
             preload=preload,
+            as_ray=ray_names.stands_for_ray(),
             config=config,
         )
         with _without_interrupts():  # one in the middle would leave a process that nobody knows

@@ -1,4 +1,4 @@
-"""Ray's submodule paths: what ``import shoal.util.queue`` and ``from shoal.exceptions import ...`` find.
+"""Ray's names: what ``import shoal.util.queue``, ``from shoal.exceptions import ...`` and ``shoal.ActorID`` find.
 
 Ray programs import from many paths. Each stands here as one row that says which module of ours it is; nothing is
 imported before somebody asks, so `import shoal` stays light. A path is either another name for one of our modules (the
@@ -6,22 +6,37 @@ very same object, so that no class exists twice) or a namespace: a package witho
 our modules when they are first used.
 
 To add a path, add a row. Names of a namespace win over its submodules, as `ray.util.placement_group` does, which is a
-function although a module has the same path.
+function although a module has the same path. What Ray has and shoal has not stands here too, so that the error can say
+that it is no misspelling.
 
-Not here: making ``import ray`` itself find shoal.
+Not here: making ``import ray`` itself find shoal (`as_ray`).
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+#: Names of the root package that few programs use -> the module of ours that has the name. Looked up when used.
+ROOT = {
+    "ActorClassID": "core.ray_ids",
+    "ActorID": "core.ray_ids",
+    "FunctionID": "core.ray_ids",
+    "JobID": "core.ray_ids",
+    "NodeID": "core.ray_ids",
+    "ObjectID": "core.ray_ids",
+    "PlacementGroupID": "core.ray_ids",
+    "TaskID": "core.ray_ids",
+    "UniqueID": "core.ray_ids",
+    "WorkerID": "core.ray_ids",
+}
 #: Ray's path below the root package -> our module.
 MODULES = {
+    "as_ray": "core.as_ray",  # ours alone
     "exceptions": "core.errors",
     "util.actor_pool": "core.patterns.actor_pool",
     "util.multiprocessing.pool": "core.patterns.process_pool",
@@ -40,6 +55,67 @@ NAMESPACES = {
         "TimeoutError": "core.patterns.process_pool",
     },
 }
+#: What Ray has and shoal has not, by its path -> what it is.
+ABSENT = {
+    "ClientBuilder": "the builder of Ray Client connections",
+    "air": "Ray AIR",
+    "autoscaler": "Ray's autoscaler",
+    "client": "Ray Client",
+    "cluster_utils": "clusters of several nodes",
+    "cpp_function": "calls from and to C++",
+    "cross_language": "calls from and to Java and C++",
+    "dashboard": "Ray's dashboard",
+    "data": "Ray Data",
+    "internal": "Ray's internals",
+    "java_actor_class": "calls from and to Java",
+    "java_function": "calls from and to Java",
+    "job_submission": "Ray's job server",
+    "llm": "Ray's LLM library",
+    "rllib": "RLlib; shoal.rllib is a library of its own",
+    "serve": "Ray Serve",
+    "train": "Ray Train",
+    "tune": "Ray Tune",
+    "util.client": "Ray Client",
+    "util.collective": "Ray's collective communication",
+    "util.dask": "Dask on Ray",
+    "util.joblib": "joblib on Ray",
+    "util.spark": "Spark on Ray",
+    "widgets": "Ray's notebook widgets",
+    "workflow": "Ray Workflows",
+}
+
+
+def missing(path: str, root: str) -> str:
+    """Why nothing is at a path below the package `root`: Ray's name of it, if it is one that shoal leaves out."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        what = ABSENT.get(".".join(parts[:length]))
+        if what is not None:
+            return f"{root}.{path} is not in shoal, which has Ray's core and not {what}"
+    return f"{root}.{path} is not in shoal"
+
+
+def has(path: str) -> bool:
+    """Whether a module is at Ray's path below the root."""
+    return path in MODULES or path in NAMESPACES
+
+
+def stands_for_ray() -> bool:
+    """Whether ``import ray`` finds shoal in this process (`as_ray`, which is not imported just to ask)."""
+    return any(type(finder).__module__ == f"{__name__.rpartition('.')[0]}.as_ray" for finder in sys.meta_path)
+
+
+def root_name(name: str, root: str) -> object:
+    """What ``shoal.<name>`` is where the package has no such attribute of its own: its ``__getattr__``.
+
+    Raises:
+      AttributeError: nothing; says so if Ray has it.
+    """
+    if name in ROOT:
+        return getattr(importlib.import_module(f"{root}.{ROOT[name]}"), name)
+    if has(name):
+        return importlib.import_module(f"{root}.{name}")
+    raise AttributeError(missing(name, root) if name in ABSENT else f"module {root!r} has no attribute {name!r}")
 
 
 class Namespace(ModuleType):
@@ -68,6 +144,9 @@ class Namespace(ModuleType):
             return value
         if name in self._modules:
             return importlib.import_module(f"{self.__name__}.{name}")
+        path = f"{self.__name__.removeprefix(f'{self._root}.')}.{name}"
+        if path in ABSENT:
+            raise AttributeError(missing(path, self._root))
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}; it has {', '.join(dir(self))}")
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -77,6 +156,10 @@ class Namespace(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*self._names, *self._modules})
+
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        # A function of a script that uses it travels with it; cloudpickle knows plain modules only.
+        return importlib.import_module, (self.__name__,)
 
 
 class Finder(MetaPathFinder, Loader):

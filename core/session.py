@@ -21,6 +21,7 @@ class Session:
     resources: of the node, in 1/10_000.
     path: the driver's ``sys.path``, so that workers find the same modules.
     preload: modules that the zygote imports, so that workers need not.
+    as_ray: ``import ray`` finds shoal in the driver, hence in every worker too.
     """
 
     directory: str
@@ -32,6 +33,7 @@ class Session:
     resources: dict[str, int]
     path: list[str]
     preload: list[str]
+    as_ray: bool
     config: CoreConfig
 
     def to_dict(self) -> dict[str, Any]:

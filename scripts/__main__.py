@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import shoal
 from shoal.scripts.standard_streams import OutputError, leave, make_ready, printing, say
 
-#: Every command and its line in the help. The module of the same name has `main(arguments) -> exit code`.
+#: Every command and its line in the help. The module of the same name (`-` is `_`) has `main(arguments) -> exit code`.
 COMMANDS = {
     "train": "train an algorithm on an environment",
     "evaluate": "play with the policy of a training run",
     "bench": "measure the speed of the core",
+    "run-as-ray": "run a program that was written for Ray on shoal",
 }
 
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"shoal: unknown command {command!r}{hint}; there are these: {', '.join(COMMANDS)}")
         return 2
     try:
-        code: int = importlib.import_module(f"shoal.scripts.{command}").main(rest)
+        code: int = importlib.import_module(f"shoal.scripts.{command.replace('-', '_')}").main(rest)
     except KeyboardInterrupt:  # while importing; the commands themselves say more
         say("shoal: interrupted")
         return 130

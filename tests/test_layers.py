@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
-    errors ids config clock lifecycle resources options refs session
+    errors ids config clock lifecycle resources options refs session ray_names ray_ids as_ray
     protocol
     transport | serialization
     store
@@ -24,7 +24,7 @@ CORE_ROWS = """
     cluster engines head
     api remote placement state runtime_context
     patterns
-    boot ray_names
+    boot
 """
 #: Modules of the core that everything above it may import.
 PUBLIC_LINE = {
