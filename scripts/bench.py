@@ -1,34 +1,38 @@
 """`shoal bench core`: the speed of the runtime, case by case, under the names of Ray's own microbenchmark.
 
-Each case is run for several rounds; the median and the spread are printed, because one figure from a shared machine
-says little.
+`--vs ray` runs the same cases on an installed Ray, in turn with ours: a round is one process per engine with a session
+of its own, and rounds alternate, because one figure from a shared machine says little. Printed are the medians, the
+spread between rounds (largest less smallest, over the median), the ratio, and how all that stands against the goals.
+The cases are in `benchmarks/cases.py`, the arithmetic in `benchmarks/comparison.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import json
 import os
-import statistics
-import subprocess
+import platform
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 
-import shoal
-from shoal.scripts.command_line import DONE, UsageError, parse, run_command
-
-#: One step of a case, and how many of the counted things it does.
-Step = tuple[Callable[[], object], float]
-_CASES: dict[str, tuple[Callable[[Any], Step], str]] = {}
+from shoal.scripts.benchmarks import children, comparison
+from shoal.scripts.benchmarks.cases import CASES
+from shoal.scripts.benchmarks.comparison import MILLISECONDS, Row, Samples, Subject
+from shoal.scripts.benchmarks.life_cycle import STAGES
+from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
+from shoal.scripts.standard_streams import printing, say
 
 PROG = "shoal bench"
-#: Name by which `--only` chooses the life cycle.
+#: Name by which `--only` chooses the life cycle as a whole.
 _LIFE_CYCLE = "life cycle"
+#: Ray's own cases that go through its remote client (`ray://`): nothing here to compare them with.
+_OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote client (ray://)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,13 @@ class Options:
     subject: tyro.conf.Positional[Literal["core"]] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle."""
 
-    rounds: int = 5
+    vs: Literal["nothing", "ray"] = "nothing"
+    """Run the same on an installed Ray, in turn with ours, and print the ratios."""
+
+    ray_python: str = ""
+    """Interpreter that has Ray, which need not share our environment; this one by default."""
+
+    rounds: int = 3
     """Rounds of each case; the median counts."""
 
     seconds: float = 1.0
@@ -50,273 +60,103 @@ class Options:
     num_cpus: int = 0
     """CPUs of the session; 0: those of the machine."""
 
-
-def case(name: str, unit: str = "/s") -> Callable[[Callable[[Any], Step]], Callable[[Any], Step]]:
-    """Register a case: a function that is given `shoal`, prepares the case and returns its step."""
-
-    def register(prepare: Callable[[Any], Step]) -> Callable[[Any], Step]:
-        _CASES[name] = (prepare, unit)
-        return prepare
-
-    return register
-
-
-def _small_value() -> bytes:
-    return b"ok"
-
-
-class _Actor:
-    def small_value(self) -> bytes:
-        return b"ok"
-
-    def small_value_arg(self, _value: object) -> bytes:
-        return b"ok"
-
-    def small_value_batch(self, n: int) -> None:
-        task = shoal.remote(_small_value)
-        shoal.get([task.remote() for _ in range(n)])
-
-
-class _Client:
-    """Calls other actors."""
-
-    def __init__(self, servers: list[Any]) -> None:
-        self.servers = servers
-
-    def call(self, n: int) -> None:
-        shoal.get([server.small_value.remote() for server in self.servers for _ in range(n)])
-
-    def call_with_argument(self, n: int) -> None:
-        argument = shoal.put(0)
-        shoal.get([server.small_value_arg.remote(argument) for server in self.servers for _ in range(n)])
-
-
-def _put_small(n: int) -> None:
-    for _ in range(n):
-        shoal.put(0)
-
-
-def _put_large(n: int) -> None:
-    array = np.zeros(10 * 1024 * 1024, dtype=np.int64)
-    for _ in range(n):
-        shoal.put(array)
-
-
-def _many_refs(n: int) -> list[Any]:
-    return [shoal.put(1) for _ in range(n)]
-
-
-def _servers() -> int:
-    """How many servers stand against many clients: half the CPUs, as in Ray's benchmark."""
-    return max(1, _cpus() // 2)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@case("single client get calls")
-def _(api: Any) -> Step:
-    ref = api.put(0)
-    return lambda: api.get(ref), 1
-
-
-@case("single client put calls")
-def _(api: Any) -> Step:
-    return lambda: api.put(0), 1
-
-
-@case("multi client put calls")
-def _(api: Any) -> Step:
-    task = api.remote(_put_small)
-    return lambda: api.get([task.remote(100) for _ in range(10)]), 1000
-
-
-@case("single client put gigabytes", unit="GB/s")
-def _(api: Any) -> Step:
-    array = np.zeros(100 * 1024 * 1024, dtype=np.int64)
-    return lambda: api.put(array), array.nbytes / 1e9
-
-
-@case("single client put gigabytes, random data", unit="GB/s")
-def _(api: Any) -> Step:
-    array = np.random.default_rng(0).integers(0, 2**63, 100 * 1024 * 1024, dtype=np.int64)
-    return lambda: api.put(array), array.nbytes / 1e9
-
-
-@case("ceiling: copy into memory touched before", unit="GB/s")
-def _(_api: Any) -> Step:
-    array = np.random.default_rng(0).integers(0, 2**63, 100 * 1024 * 1024, dtype=np.int64)
-    target = array.copy()
-    return lambda: np.copyto(target, array), array.nbytes / 1e9
-
-
-@case("multi client put gigabytes", unit="GB/s")
-def _(api: Any) -> Step:
-    task = api.remote(_put_large)
-    return lambda: api.get([task.remote(10) for _ in range(10)]), 10 * 10 * 80 * 1024 * 1024 / 1e9
-
-
-@case("single client tasks and get batch")
-def _(api: Any) -> Step:
-    task = api.remote(_small_value)
-    return lambda: api.get([task.remote() for _ in range(1000)]), 1
-
-
-@case("single client get object containing 10k refs")
-def _(api: Any) -> Step:
-    ref = api.remote(_many_refs).remote(10_000)
-    return lambda: api.get(ref), 1
-
-
-@case("single client wait 1k refs")
-def _(api: Any) -> Step:
-    task = api.remote(_small_value)
-
-    def step() -> None:
-        refs = [task.remote() for _ in range(1000)]
-        while refs:
-            _, refs = api.wait(refs)
-
-    return step, 1
-
-
-@case("single client tasks sync")
-def _(api: Any) -> Step:
-    task = api.remote(_small_value)
-    return lambda: api.get(task.remote()), 1
-
-
-@case("single client tasks async")
-def _(api: Any) -> Step:
-    task = api.remote(_small_value)
-    return lambda: api.get([task.remote() for _ in range(1000)]), 1000
-
-
-@case("multi client tasks async")
-def _(api: Any) -> Step:
-    actors = [api.remote(_Actor).options(num_cpus=0).remote() for _ in range(4)]
-    return lambda: api.get([actor.small_value_batch.remote(2_500) for actor in actors]), 10_000
-
-
-@case("1:1 actor calls sync")
-def _(api: Any) -> Step:
-    actor = api.remote(_Actor).remote()
-    return lambda: api.get(actor.small_value.remote()), 1
-
-
-@case("1:1 actor calls async")
-def _(api: Any) -> Step:
-    actor = api.remote(_Actor).remote()
-    return lambda: api.get([actor.small_value.remote() for _ in range(1000)]), 1000
-
-
-@case("1:n actor calls async")
-def _(api: Any) -> Step:
-    servers = [api.remote(_Actor).remote() for _ in range(_servers())]
-    client = api.remote(_Client).remote(servers)
-    return lambda: api.get(client.call.remote(5_000)), 5_000 * len(servers)
-
-
-@case("n:n actor calls async")
-def _(api: Any) -> Step:
-    servers = [api.remote(_Actor).remote() for _ in range(_servers())]
-    clients = [api.remote(_Client).remote(servers) for _ in range(4)]
-    return lambda: api.get([client.call.remote(1_250) for client in clients]), 4 * 1_250 * len(servers)
-
-
-@case("n:n actor calls with arg async")
-def _(api: Any) -> Step:
-    pairs = [api.remote(_Client).remote([api.remote(_Actor).remote()]) for _ in range(_servers())]
-    return lambda: api.get([client.call_with_argument.remote(1_000) for client in pairs]), 1_000 * len(pairs)
-
-
-def measure(step: Callable[[], object], amount: float, *, rounds: int, seconds: float) -> list[float]:
-    """Amounts per second, a figure for each round; one step before them warms up."""
-    step()
-    figures = []
-    for _ in range(rounds):
-        done = 0
-        started = time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < seconds:
-            step()
-            done += 1
-        figures.append(done * amount / elapsed)
-    return figures
-
-
-def life_cycle(rounds: int) -> Iterator[tuple[str, list[float]]]:
-    """(name, seconds for each round) of starting and stopping things, each round in a Python of its own."""
-    script = """
-import time
-t = [time.perf_counter()]
-import shoal
-t.append(time.perf_counter())
-shoal.init(num_cpus=2)
-t.append(time.perf_counter())
-f = shoal.remote(lambda: 1)
-shoal.get(f.remote())
-t.append(time.perf_counter())
-class A:
-    def method(self):
-        return 1
-A = shoal.remote(A)
-a = A.remote()
-shoal.get(a.method.remote())
-t.append(time.perf_counter())
-actors = [A.remote() for _ in range(100)]
-shoal.get([a.method.remote() for a in actors])
-t.append(time.perf_counter())
-shoal.shutdown()
-t.append(time.perf_counter())
-print(*[b - a for a, b in zip(t, t[1:])])
-"""
-    names = [
-        "import",
-        "init",
-        "first task",
-        "an actor started and answering",
-        "100 actors started and answering",
-        "shutdown",
+    json: str = ""
+    """Write every figure to this file, too."""
+
+    markdown: bool = False
+    """Print the table as it stands in docs/benchmarks.md."""
+
+
+def subjects(only: str) -> list[Subject]:
+    """The chosen cases, in their order; a case that is judged by a ceiling brings that with it."""
+    of_cases = [Subject(name, case.unit, case.is_of_ray, case.ceiling) for name, case in CASES.items()]
+    chosen = {subject.name for subject in of_cases if only in subject.name}
+    chosen |= {subject.ceiling for subject in of_cases if subject.name in chosen}
+    stages = [Subject(name, MILLISECONDS, counts=False) for name in STAGES if only in name or only in _LIFE_CYCLE]
+    return [subject for subject in of_cases if subject.name in chosen] + stages
+
+
+def measure(chosen: Sequence[Subject], engines: Sequence[children.Engine], options: Options) -> list[Row]:
+    """Run the rounds, engine by engine in turn, and gather what they gave.
+
+    Raises:
+      ChildError: the engine could not be started at all.
+    """
+    found = {(subject.name, engine.module): Samples() for subject in chosen for engine in engines}
+    for number in range(options.rounds):
+        for engine in engines:
+            say(f"round {number + 1} of {options.rounds}: {engine.module}")
+            for line in _one_round(chosen, engine, options):
+                samples = found[line["case"], engine.module]
+                if "figure" in line:
+                    samples.figures.append(line["figure"])
+                else:
+                    samples.trouble = "not there yet" if "missing" in line else f"failed: {line['error']}"
+    modules = [engine.module for engine in engines]
+    return [
+        Row(subject, found[subject.name, modules[0]], found[subject.name, modules[1]] if modules[1:] else None)
+        for subject in chosen
     ]
-    runs = []
-    for _ in range(rounds):
-        out = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-        ).stdout
-        runs.append([float(word) for word in out.split()])
-    for index, name in enumerate(names):
-        yield name, [run[index] for run in runs]
 
 
-def run_core(options: Options) -> None:
-    """Run the chosen cases and print a line for each."""
-    print(f"{'case':<52}{'median':>14}  {'spread':>8}   ({options.rounds} rounds of {options.seconds:g} s)")
-    chosen = {name: entry for name, entry in _CASES.items() if options.only in name}
-    if chosen:
-        with _session(options.num_cpus or _cpus()):
-            for name, (prepare, unit) in chosen.items():
-                step, amount = prepare(shoal)
-                _print_row(name, measure(step, amount, rounds=options.rounds, seconds=options.seconds), unit)
-                del step  # its actors leave before the next case
-    for name, seconds in life_cycle(options.rounds) if options.only in _LIFE_CYCLE else ():
-        _print_row(name, [1000 * s for s in seconds], "ms")
+def _one_round(chosen: Sequence[Subject], engine: children.Engine, options: Options) -> Iterator[dict[str, Any]]:
+    """What the children of a round tell: the cases in one session, the life cycle in a Python of its own."""
+    init = {"num_cpus": options.num_cpus or os.cpu_count() or 1}
+    names = [subject.name for subject in chosen if subject.name in CASES]
+    if names:
+        order = {"init": {**init, "resources": {"custom": 100}}, "cases": names, "seconds": options.seconds}
+        yield from children.run(engine, children.CASES, order)
+    stages = {subject.name for subject in chosen if subject.name in STAGES}
+    if stages:
+        for line in children.run(engine, children.LIFE_CYCLE, {"init": init}):
+            if line["case"] in stages:
+                yield {**line, "figure": 1000 * line["figure"]}
 
 
-@contextmanager
-def _session(num_cpus: int) -> Iterator[None]:
-    shoal.init(num_cpus=num_cpus)
+def report(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
+    """All that is printed at the end."""
+    cells = comparison.table(rows, peer)
+    verdicts = [str(verdict) for verdict in comparison.verdicts(rows)]
+    notes = [] if not peer else ["* not a case of Ray's own microbenchmark: outside of the mean", _OF_THE_CLIENT]
+    if markdown:
+        listed = "\n".join(f"- {line}" for line in (*verdicts, *notes))
+        return f"{conditions}\n\n{comparison.as_markdown(cells)}\n\n{listed}".replace("\n- * not", "\n- \\* not")
+    return "\n".join([conditions, "", comparison.as_text(cells), "", *verdicts, *notes])
+
+
+def conditions(options: Options, versions: Sequence[str], load: float) -> str:
+    """Where, when and how the figures were got."""
+    return (
+        f"{', '.join(versions)}, Python {platform.python_version()}, {_machine()}; "
+        f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC; "
+        f"{options.rounds} rounds of {options.seconds:g} s; {load:.1f} processes ready to run when it began"
+    )
+
+
+def _machine() -> str:
+    """CPUs, memory and system in a few words."""
     try:
-        yield
-    finally:
-        shoal.shutdown()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{platform.system()} {platform.machine()} with {os.cpu_count()} CPUs ({model}) and {gigabytes:.0f} GB"
 
 
-def _print_row(name: str, figures: Sequence[float], unit: str) -> None:
-    median = statistics.median(figures)
-    spread = (max(figures) - min(figures)) / median if median else 0.0
-    digits = 0 if median >= 100 else 2
-    print(f"{name:<52}{median:>14,.{digits}f} {unit:<5} {spread:>6.0%}", flush=True)
+def as_json(rows: Sequence[Row], conditions: str) -> str:
+    """Every figure of every round."""
+    cases = [
+        {
+            **dataclasses.asdict(row.subject),
+            "ours": dataclasses.asdict(row.ours),
+            "theirs": row.theirs and dataclasses.asdict(row.theirs),
+            "ratio": row.ratio,
+        }
+        for row in rows
+    ]
+    told = [dataclasses.asdict(verdict) for verdict in comparison.verdicts(rows)]
+    return json.dumps({"conditions": conditions, "cases": cases, "verdicts": told}, indent=1)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -331,14 +171,47 @@ def bench(arguments: Sequence[str]) -> int:
       UsageError: what is wrong, in one line.
     """
     options = parse(Options, arguments, prog=PROG, description="Measure the speed of the core, case by case.")
+    chosen = _check(options)
+    engines, peer = [children.Engine("shoal")], ""
+    if options.vs == "ray":
+        engines.append(children.Engine("ray", options.ray_python or sys.executable))
+        try:
+            peer = f"ray {engines[1].version()}"
+        except children.ChildError as error:
+            raise UsageError(
+                f"{error}: pip install 'shoal[ray]', or name an interpreter that has Ray with --ray-python"
+            ) from None
+    told = conditions(options, [f"shoal {engines[0].version()}", *([peer] if peer else [])], os.getloadavg()[0])
+    try:
+        rows = measure(chosen, engines, options)
+    except children.ChildError as error:
+        say(f"{PROG}: {error}")
+        return FAILED
+    with printing():
+        print(report(rows, peer, told, markdown=options.markdown))
+    if options.json:
+        Path(options.json).write_text(as_json(rows, told) + "\n", encoding="utf-8")
+    gathered = [samples for row in rows for samples in (row.ours, row.theirs) if samples]
+    has_failed = any(samples.trouble.startswith("failed") for samples in gathered)
+    return FAILED if has_failed else DONE
+
+
+def _check(options: Options) -> list[Subject]:
+    """The subjects that the options ask for.
+
+    Raises:
+      UsageError: they cannot be followed.
+    """
     if options.rounds < 1 or options.seconds <= 0 or options.num_cpus < 0:
         raise UsageError("--rounds must be at least 1, --seconds positive, --num-cpus 0 (all of the machine) or more")
-    if options.only and not any(options.only in name for name in (*_CASES, _LIFE_CYCLE)):
-        raise UsageError(
-            f"--only {options.only!r} is in the name of no case; they are: {', '.join([*_CASES, _LIFE_CYCLE])}"
-        )
-    run_core(options)
-    return DONE
+    if options.ray_python and options.vs != "ray":
+        raise UsageError("--ray-python says which Ray to compare with: give --vs ray, too")
+    if options.json and not Path(options.json).parent.is_dir():
+        raise UsageError(f"--json {options.json}: its folder does not exist")
+    if not (chosen := subjects(options.only)):
+        names = ", ".join([*CASES, *STAGES, _LIFE_CYCLE])
+        raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
+    return chosen
 
 
 if __name__ == "__main__":
