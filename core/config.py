@@ -61,6 +61,17 @@ class CoreConfig:
     back.
     """
 
+    history_tasks: int = 4_000
+    """How many finished tasks each process remembers, for `timeline` and `list_tasks`: about 1 MB of memory."""
+
+    notice_s: float = 5.0
+    """What waits this long in get or wait, though nothing that it waits for runs, is reported once, with the reason."""
+
+    survey_timeout_s: float = 1.0
+    """How long a process may take to answer a question about itself. It is named then, and not waited for: user code
+    that keeps Python's lock for minutes must not hide all the others.
+    """
+
     start_timeout_s: float = 30.0
     """How long `init` waits for the head, and the head for a new worker."""
 

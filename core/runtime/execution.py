@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeAlias
 
 from ..errors import ActorDiedError, TaskError
@@ -33,6 +34,7 @@ from . import context
 from .arguments import unpack
 from .concurrency import Lanes, lanes_for
 from .context import TaskContext
+from .history import History
 from .holdings import Holdings, failure_value
 from .outcomes import end_fork, parts_of
 
@@ -59,15 +61,24 @@ class Executor:
     """Runs what arrives: in the main thread, or in the actor's lanes."""
 
     def __init__(
-        self, loop: Loop, holdings: Holdings, *, fetch_function: Callable[[bytes], Callable[..., Any]], head: bytes
+        self,
+        loop: Loop,
+        holdings: Holdings,
+        history: History,
+        *,
+        fetch_function: Callable[[bytes], Callable[..., Any]],
+        head: bytes,
     ) -> None:
         """
         Args:
+          history: is told of what runs and has run.
           fetch_function: the exported function of a key; may block.
           head: whom to tell about an actor's start.
         """
         self._loop = loop
         self._holdings = holdings
+        self._history = history
+        self._numbers = count(1)
         self._fetch_function = fetch_function
         self._head = head
         self._queue: deque[tuple[bytes, Request]] = deque()
@@ -135,19 +146,27 @@ class Executor:
         """
         name = self._name(request)
         owner = request.creator if isinstance(request, m.StartActor) else peer
-        task_id = b"" if isinstance(request, m.StartActor) else request.task_id
+        if isinstance(request, m.StartActor):
+            task_id, self._actor_id = b"", request.actor_id
+        else:
+            task_id = request.task_id
         context.enter(TaskContext(task_id, name, self._actor_id, releases_cpu=type(request) is m.RunTask))
-        started = time.perf_counter()
+        started = loaded = ended = time.perf_counter()
         refs: list[ObjectRef] = []
         ran = failed = False
+        raised = ""
         result = None
+        number = next(self._numbers)
+        self._history.running[number] = (task_id, name, self._actor_id, owner, started)
         try:
             args, kwargs = self._arguments(owner, request)
             function = self._function(request)
             ran = True
+            loaded = time.perf_counter()
             result = function(*args, **kwargs)
             if on_event_loop and inspect.isawaitable(result):
                 result = await result
+            ended = time.perf_counter()
             results = self._keep(result, request, owner, refs)
         except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
             if os.getpid() != self._pid:
@@ -155,13 +174,17 @@ class Executor:
             if isinstance(error, SystemExit):
                 raise
             failed = True
+            raised = type(error).__name__
             results = [self._failure(name, error, refs, ran=ran)]
         finally:
             args = kwargs = result = None  # type: ignore[assignment]  # their refs go before the answer is put together
             context.enter(None)
+            del self._history.running[number]
         if os.getpid() != self._pid:
             end_fork(None)
-        return Outcome(request, peer, failed, results, refs, time.perf_counter() - started)
+        stored = time.perf_counter()
+        self._history.finished.append((task_id, name, self._actor_id, owner, started, loaded, ended, stored, raised))
+        return Outcome(request, peer, failed, results, refs, stored - started)
 
     def _function(self, request: Request) -> Callable[..., Any]:
         """What the request wants called."""
@@ -177,7 +200,6 @@ class Executor:
 
     def _become(self, request: m.StartActor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Become the actor."""
-        self._actor_id = request.actor_id
         self._actor_name = request.class_name
         cls: Any = self._fetch_function(request.class_key)
         self._lanes = lanes_for(cls, request.max_concurrency, request.groups)

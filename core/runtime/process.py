@@ -31,6 +31,7 @@ from ..transport.endpoint import HEAD, Endpoint
 from ..transport.loop import Loop
 from . import context
 from .execution import Executor
+from .history import History
 from .holdings import Holdings
 from .objects import Wait
 from .submitting import Submitter
@@ -68,6 +69,7 @@ class Process:
         )
         self.holdings = Holdings(worker_id, self.loop, self._store, inline_bytes=config.inline_bytes)
         self.submitter = Submitter(worker_id, self.loop, self.holdings, self._ids, head=HEAD, config=config)
+        self.history = History(config.history_tasks)
         self._exporter = FunctionExporter()
         self._exported: set[bytes] = set()
         self._functions = FunctionTable()
@@ -98,7 +100,9 @@ class Process:
 
     def become_worker(self) -> None:
         """Take work, before `start`."""
-        self._executor = Executor(self.loop, self.holdings, fetch_function=self.fetch_function, head=HEAD)
+        self._executor = Executor(
+            self.loop, self.holdings, self.history, fetch_function=self.fetch_function, head=HEAD
+        )
         self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
 
     def run(self) -> None:
@@ -133,7 +137,7 @@ class Process:
                 if value is not None and value.kind == FAILURE:
                     self.holdings.load(ref)
             wait = Wait(objects, len(missing), failure_ends=True)
-            if not self._wait(wait, missing, timeout_s):
+            if not self._wait("get", wait, missing, timeout_s):
                 still = sum(1 for ref in missing if objects.value(ref.binary()) is None)
                 raise GetTimeoutError(
                     f"{still} of {len(refs_wanted)} objects were not ready within {timeout_s:g} s, "
@@ -153,7 +157,7 @@ class Process:
         missing = [ref for ref in refs_wanted if objects.value(ref.binary()) is None]
         enough = num_returns - (len(refs_wanted) - len(missing))
         if enough > 0:
-            self._wait(Wait(objects, enough, failure_ends=False), missing, timeout_s)
+            self._wait("wait", Wait(objects, enough, failure_ends=False), missing, timeout_s)
         ready: list[ObjectRef] = []
         rest: list[ObjectRef] = []
         for ref in refs_wanted:
@@ -163,7 +167,7 @@ class Process:
                 rest.append(ref)
         return ready, rest
 
-    def _wait(self, wait: Wait, missing: Sequence[ObjectRef], timeout_s: float | None) -> bool:
+    def _wait(self, verb: str, wait: Wait, missing: Sequence[ObjectRef], timeout_s: float | None) -> bool:
         """Wait until `wait` is done, or `timeout_s` has passed (False). A task gives its CPU back meanwhile.
 
         Without a time-out this may last for ever, as long as the work behind the refs does; a death of any process on
@@ -180,9 +184,11 @@ class Process:
         blocks = task is not None and task.releases_cpu
         if blocks:
             self.loop.post(self._say_blocked, True)
+        number = self.history.begin_wait(verb, task.task_id if task is not None else b"", watched)
         try:
             self.loop.drive_until(lambda: wait.done or self.lost, timeout_s)
         finally:
+            self.history.end_wait(number)
             if blocks:
                 self.loop.post(self._say_blocked, False)
             if wait.seen < len(watched):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from ..protocol.messages import CallMethod, CreateActor, RunTask
 
@@ -32,6 +33,8 @@ class Submission:
     #: The owner's number of the resource shape (tasks).
     shape: int = 0
     failed: bool = False
+    #: When it was submitted, by `time.perf_counter`.
+    submitted_s: float = field(default_factory=time.perf_counter)
 
     @property
     def task_id(self) -> bytes:
