@@ -11,23 +11,33 @@
      |- ObjectLostError
      |   |- OwnerDiedError
      |   |- ObjectFreedError
-     |   `- ObjectReconstructionFailedError
-     |- ObjectStoreFullError
+     |   |- ObjectReconstructionFailedError
+     |   |- ObjectFetchTimedOutError
+     |   `- ReferenceCountingAssertionError   also AssertionError
+     |- ObjectStoreFullError  OutOfDiskError
      |- GetTimeoutError                also TimeoutError
-     |- HeadDiedError
+     |- HeadDiedError  NodeDiedError
      |- SessionError
+     |   |- StreamingGeneratorReplayInconsistentError
+     |   |- RayChannelError
+     |   |   `- RayChannelTimeoutError  also TimeoutError
+     |   `- RayCgraphCapacityExceeded  RayDirectTransportError
      |- UnschedulableError
      |   |- TaskUnschedulableError
      |   `- ActorUnschedulableError
+     |- TaskPlacementGroupRemoved  ActorPlacementGroupRemoved
      |- PendingCallsLimitExceeded
      |- RuntimeEnvSetupError
      |- ActorAlreadyExistsError        also ValueError
      |- ActorHandleNotFoundError       also ValueError
      |- AuthenticationError
+     |- AsyncioActorExit  ObjectRefStreamEndOfStreamError
+     |- OufOfBandObjectRefSerializationException  UserCodeException  UnserializableException
+     |- RpcError  CrossLanguageError  PlasmaObjectNotAvailable
      `- ProtocolError
 
-Some are here for programs that name them in ``except``, and are raised by nothing in this version: OutOfMemoryError,
-ObjectReconstructionFailedError, PendingCallsLimitExceeded, RuntimeEnvSetupError, AuthenticationError.
+Some are here for programs that name them in ``except``, and are raised by nothing in this version; they say so.
+Programs that raise them themselves may use Ray's order of arguments or ours.
 
 Wrong arguments are not here: they are ValueError and TypeError where they are given. Every class is made from one
 message and keyword attributes, and comes back from plain pickle with its type, message and attributes. Ray's names
@@ -36,86 +46,7 @@ for the same classes stand at the end.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from types import GetSetDescriptorType, MemberDescriptorType
-from typing import Any
-from weakref import WeakValueDictionary
-
-
-class ShoalError(Exception):
-    """Base of all errors that the runtime raises by itself. Also stands in for a user's exception that could not be
-    sent.
-    """
-
-
-class TaskError(ShoalError):
-    """The user's function raised: the exception that ``get`` of its ref raises.
-
-    Raised by ``get``, ``await`` and by every task that takes the failed ref as an argument. Not for a process that died
-    (`WorkerCrashedError`, `ActorDiedError`). A retry helps as far as the user's code may behave otherwise: see
-    ``retry_exceptions``.
-
-    ``get`` raises it as an instance of the cause's class too, where that is possible (`as_instance_of_cause`).
-
-    Attributes:
-      function_name: what ran, ``f`` or ``Foo.bar``.
-      traceback_str: text of the remote traceback; ``str()`` of this error.
-      cause: the exception that was raised; a `ShoalError` that names it if it could not be sent.
-      pid: the process it was raised in.
-      actor: description of the actor it was raised in; None for a task.
-    """
-
-    def __init__(
-        self,
-        traceback_str: str = "",
-        *,
-        function_name: str = "",
-        cause: BaseException | None = None,
-        pid: int = 0,
-        actor: str | None = None,
-    ) -> None:
-        super().__init__(traceback_str)
-        self.function_name = function_name
-        self.traceback_str = traceback_str
-        self.cause = cause
-        self.pid = pid
-        self.actor = actor
-
-    def __str__(self) -> str:
-        return self.traceback_str
-
-    # Not __reduce__: in a dual class the cause's own __reduce_ex__ would come before it.
-    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[..., TaskError], tuple[object, ...]]:
-        rebuild = _rebuild_dual if isinstance(self, _Dual) else _rebuild_plain
-        return rebuild, (self.traceback_str, self.function_name, self.cause, self.pid, self.actor)
-
-    def as_instance_of_cause(self) -> TaskError:
-        """This failure as an instance of both TaskError and the class of `cause`, so that ``except ValueError``
-        catches it.
-
-        Returns:
-          An instance of a class named ``TaskError(ValueError)``, made once per cause class, with the cause's ``args``
-          and attributes. No constructor of the cause's class runs. Plain `self` where no such class can be: the class
-          refuses to be subclassed or its layout cannot be shared; the cause is no ``Exception`` (``except
-          KeyboardInterrupt`` must mean this process); or it is one of the iteration signals, which generators and
-          futures may not carry.
-        """
-        cause = self.cause
-        if isinstance(self, _Dual) or not isinstance(cause, Exception) or isinstance(cause, _SIGNALS):
-            return self
-        if isinstance(self, type(cause)):
-            return self
-        try:
-            args, members, attributes = take_apart(cause)
-            own = {name: getattr(self, name) for name in _TASK_ERROR_FIELDS}
-            dual = put_together(_dual_class(type(cause)), args, members, {**attributes, **own})
-        except Exception:  # noqa: BLE001  the class's metaclass or __init_subclass__ is the user's code and may raise anything
-            return self
-        # A property of the cause's class may hide ours: then the promised attributes would lie.
-        if not isinstance(dual, TaskError) or any(getattr(dual, name, _MISSING) is not own[name] for name in own):
-            return self
-        return dual
+from .task_error import ShoalError as ShoalError, TaskError as TaskError
 
 
 class TaskCancelledError(ShoalError):
@@ -123,8 +54,10 @@ class TaskCancelledError(ShoalError):
     submit it again to run it.
     """
 
-    def __init__(self, message: str = "the task was cancelled", *, task_id: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str = "the task was cancelled", error_message: str | None = None, *, task_id: str | None = None
+    ) -> None:
+        super().__init__(error_message or message)
         self.task_id = task_id  #: hex
 
 
@@ -148,12 +81,35 @@ class ActorError(ShoalError):
     Attributes:
       actor_id: hex id of the actor.
       actor_init_failed: its ``__init__`` raised; every restart would raise again.
+      preempted: its machine was taken away; never here.
     """
 
-    def __init__(self, message: str = "", *, actor_id: str | None = None, actor_init_failed: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str | TaskError | None = None,
+        error_msg: str | None = None,
+        actor_init_failed: bool = False,  # noqa: FBT001, FBT002  Ray's order
+        preempted: bool = False,  # noqa: FBT001, FBT002
+        *,
+        actor_id: str | None = None,
+    ) -> None:
+        """
+        Args:
+          message: what happened; or a failed ``__init__``. Together with `error_msg` it is the id, as in Ray.
+          error_msg: what happened.
+          actor_init_failed: see above.
+          preempted: see above.
+          actor_id: see above.
+        """
+        if error_msg is not None and actor_id is None and isinstance(message, str):
+            actor_id = message
+        if isinstance(message, TaskError):
+            actor_init_failed = True
+            message = f"the actor died because of an error raised in its creation task, {message}"
+        super().__init__(error_msg or message or "the actor died before the call had finished")
         self.actor_id = actor_id
         self.actor_init_failed = actor_init_failed
+        self.preempted = preempted
 
 
 class ActorDiedError(ActorError):
@@ -170,6 +126,9 @@ class ActorUnavailableError(ActorError):
     A retry can help, if the method may run twice. Not when the actor is known to be dead (`ActorDiedError`).
     """
 
+    def __init__(self, message: str = "", actor_id: str | bytes | None = None) -> None:
+        super().__init__(message, actor_id=actor_id.hex() if isinstance(actor_id, bytes) else actor_id)
+
 
 class ObjectLostError(ShoalError):
     """All copies of the object are gone and it cannot be made again (a ``put`` object has no task to run again).
@@ -178,9 +137,27 @@ class ObjectLostError(ShoalError):
     A retry of the ``get`` cannot help; make the object again.
     """
 
-    def __init__(self, message: str = "", *, object_ref_hex: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        owner_address: bytes | None = None,
+        call_site: str | None = None,
+        *,
+        object_ref_hex: str | None = None,
+    ) -> None:
+        """
+        Args:
+          message: what happened. Together with `call_site` it is the ref in hex, as in Ray.
+          owner_address: for Ray programs; unused here.
+          call_site: likewise.
+          object_ref_hex: the ref.
+        """
+        if call_site is not None and object_ref_hex is None:
+            object_ref_hex, message = message, f"the object {message} is lost"
         super().__init__(message)
         self.object_ref_hex = object_ref_hex
+        self.owner_address = owner_address
+        self.call_site = call_site or ""
 
 
 class OwnerDiedError(ObjectLostError):
@@ -201,6 +178,14 @@ class ObjectReconstructionFailedError(ObjectLostError):
     """
 
 
+class ObjectFetchTimedOutError(ObjectLostError):
+    """A copy of the object exists and could not be fetched in time. Raised by nothing: one machine has one copy."""
+
+
+class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
+    """The object was deleted although a ref to it is left. Raised by nothing here: it would be a fault in shoal."""
+
+
 class ObjectStoreFullError(ShoalError):
     """No room for an object in shared memory, or the machine has no memory to back it. Raised by ``put`` and by
     returning a large result.
@@ -215,6 +200,14 @@ class GetTimeoutError(ShoalError, TimeoutError):
     """
 
 
+class OutOfDiskError(ShoalError):
+    """The disk that objects are spilled to is full. Raised by nothing in this version, which does not spill."""
+
+
+class NodeDiedError(ShoalError):
+    """The machine that ran the task or actor is gone. Raised by nothing in this version, which has one machine."""
+
+
 class HeadDiedError(ShoalError):
     """The head process of the session is gone, so nothing can be scheduled. Raised by every waiting call. Call
     shutdown() and init() again.
@@ -225,6 +218,34 @@ class SessionError(ShoalError):
     """The call needs another state of the session: it is not started, is shut down, or has failed inside. The message
     says which.
     """
+
+    def __init__(self, message: object = "", traceback_str: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback_str = traceback_str
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n{self.traceback_str}" if self.traceback_str else text
+
+
+class StreamingGeneratorReplayInconsistentError(SessionError):
+    """A generator task that was run again yielded another number of values than the first time."""
+
+
+class RayChannelError(SessionError):
+    """A channel of a compiled graph has failed. Raised by nothing: there are no compiled graphs; likewise the next."""
+
+
+class RayChannelTimeoutError(RayChannelError, TimeoutError):
+    """As `RayChannelError`."""
+
+
+class RayCgraphCapacityExceeded(SessionError):  # noqa: N818  Ray's name
+    """As `RayChannelError`."""
+
+
+class RayDirectTransportError(SessionError):
+    """A transfer from GPU to GPU has failed. Raised by nothing: there are none."""
 
 
 class UnschedulableError(ShoalError):
@@ -242,6 +263,14 @@ class TaskUnschedulableError(UnschedulableError):
 
 class ActorUnschedulableError(UnschedulableError):
     """As `UnschedulableError`, of an actor: raised by ``get`` of its method calls."""
+
+
+class TaskPlacementGroupRemoved(ShoalError):  # noqa: N818  Ray's name
+    """The placement group that the task was to run in has been removed. Raised by ``get``."""
+
+
+class ActorPlacementGroupRemoved(ShoalError):  # noqa: N818  Ray's name
+    """The placement group that the actor lived in has been removed. Raised by ``get`` of its calls."""
 
 
 class PendingCallsLimitExceeded(ShoalError):  # noqa: N818  Ray's name
@@ -274,107 +303,46 @@ class AuthenticationError(ShoalError):
     """
 
 
+class AsyncioActorExit(ShoalError):  # noqa: N818  Ray's name
+    """Ends an actor from within a coroutine; users do not see it."""
+
+
+class ObjectRefStreamEndOfStreamError(ShoalError):
+    """A generator task yields no more. Iterating over its refs ends instead; users do not see it."""
+
+
+class OufOfBandObjectRefSerializationException(ShoalError):  # noqa: N818  Ray's name, and Ray's spelling
+    """A ref was pickled by another pickler than the runtime's. Raised by nothing: that is allowed here."""
+
+
+class UserCodeException(ShoalError):  # noqa: N818  Ray's name
+    """For libraries that name it: the user's code raised inside a library's."""
+
+
+class UnserializableException(ShoalError):  # noqa: N818  Ray's name
+    """An exception could not be loaded here. Raised by nothing: a `TaskError` with its text arrives instead."""
+
+
+class RpcError(ShoalError):
+    """A message to another process failed. Raised by nothing: see `HeadDiedError` and `WorkerCrashedError`."""
+
+    def __init__(self, message: str = "", rpc_code: int | None = None) -> None:
+        super().__init__(message)
+        self.rpc_code = rpc_code
+
+
+class CrossLanguageError(ShoalError):
+    """Code in another language raised. Raised by nothing: there is Python only."""
+
+
+class PlasmaObjectNotAvailable(ShoalError):  # noqa: N818  Ray's name
+    """The object is not in the local store. Raised by nothing: ``get`` waits for it."""
+
+
 class ProtocolError(ShoalError):
     """A peer said what it may not say: an unknown message, a wrong field, another version. Raised by the codec; a
     fault in shoal, no retry helps.
     """
-
-
-# ---- exceptions as parts
-
-#: What `put_together` needs: ``args``, values of C-level members and slots, ``__dict__``.
-Parts = tuple[tuple[object, ...], dict[str, object], dict[str, object]]
-
-_MISSING = object()
-_SIGNALS = (StopIteration, StopAsyncIteration)
-_TASK_ERROR_FIELDS = ("function_name", "traceback_str", "cause", "pid", "actor")
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for classes made by a class statement, not for those written in C
-
-
-class _Dual:
-    """Marks the classes that `_dual_class` makes."""
-
-    __slots__ = ()
-
-
-# Weak in the values: a dual class lives while one of its exceptions does. Weak keys would never die, since the dual
-# holds its base.
-_duals: WeakValueDictionary[type, type] = WeakValueDictionary()
-_duals_lock = threading.Lock()
-
-
-def _dual_class(cause_class: type[BaseException]) -> type[BaseException]:
-    with _duals_lock:
-        dual = _duals.get(cause_class)
-        if dual is None:
-            name = f"TaskError({cause_class.__name__})"
-            dual = type(name, (_Dual, TaskError, cause_class), {"__module__": TaskError.__module__})
-            _duals[cause_class] = dual
-    return dual
-
-
-def _rebuild_plain(
-    traceback_str: str, function_name: str, cause: BaseException | None, pid: int, actor: str | None
-) -> TaskError:
-    return TaskError(traceback_str, function_name=function_name, cause=cause, pid=pid, actor=actor)
-
-
-def _rebuild_dual(*fields: Any) -> TaskError:
-    return _rebuild_plain(*fields).as_instance_of_cause()
-
-
-def take_apart(error: BaseException) -> Parts:
-    """The state of an exception, read without any method of its class."""
-    members: dict[str, object] = {}
-    for cls in type(error).__mro__:
-        if cls is BaseException:
-            break  # what is left belongs to the raising: __traceback__, __context__
-        for name, descriptor in vars(cls).items():
-            if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and not name.startswith("__"):
-                value = _read(descriptor, error)
-                if value is not _MISSING:
-                    members.setdefault(name, value)
-    return error.args, members, dict(vars(error))
-
-
-def put_together(
-    cls: type[BaseException], args: tuple[object, ...], members: dict[str, object], attributes: dict[str, object]
-) -> BaseException:
-    """An exception of class `cls` in the state that `take_apart` read, made without ``cls.__init__``, ``__new__`` or
-    ``__setstate__``.
-
-    Constructors with required keywords, or which put something else than their arguments into ``args``, are the
-    common reason why exceptions do not survive pickle.
-
-    Raises:
-      TypeError: the C base of `cls` cannot be made from `args`.
-    """
-    native: Any = next(
-        base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE and issubclass(base, BaseException)
-    )
-    error: BaseException = native.__new__(cls, *args)
-    error.args = args
-    for base in cls.__mro__:
-        for name, descriptor in vars(base).items():
-            if name in members and isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)):
-                _write(descriptor, error, members[name])
-    vars(error).update(attributes)
-    return error
-
-
-def _read(descriptor: MemberDescriptorType | GetSetDescriptorType, error: BaseException) -> object:
-    try:
-        return descriptor.__get__(error)
-    except AttributeError:  # a slot that was never filled
-        return _MISSING
-
-
-def _write(descriptor: MemberDescriptorType | GetSetDescriptorType, error: BaseException, value: object) -> None:
-    try:
-        descriptor.__set__(error, value)
-    except (AttributeError, TypeError):  # read-only, as the exceptions of a group: __new__ has set it from the args
-        if descriptor.__get__(error) != value:
-            raise
 
 
 # ---- Ray's names

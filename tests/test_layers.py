@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
-    errors ids config clock lifecycle resources options refs session ray_names ray_ids as_ray
+    exception_parts task_error errors ids config clock lifecycle resources options refs session ray_names ray_ids as_ray
     protocol
     transport | serialization
     store

@@ -209,7 +209,7 @@ def as_raised(error: BaseException) -> BaseException:
     """
     if not isinstance(error, TaskError) or not isinstance(error.cause, Exception):
         return error
-    error.cause.__cause__ = TaskError(error.traceback_str, function_name=error.function_name, pid=error.pid)
+    error.cause.__cause__ = TaskError(error.function_name, error.traceback_str, pid=error.pid)
     return error.cause
 
 

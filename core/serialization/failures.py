@@ -5,10 +5,10 @@ pickle of its own, so that one which cannot be written or cannot be loaded costs
 arrives, with its text and a `ShoalError` in its place. Exceptions are taken apart, not pickled through their
 constructors, unless their class defines its own reduction.
 
-    shoal::g() (pid=71)                                  the task that failed
+    shoal::g() (pid=71, ip=127.0.0.1)                    the task that failed
       File "job.py", line 9, in g
         return shoal.get(ref) + 1
-    shoal.TaskError(ValueError): shoal::f() (pid=70)     because this one did
+    TaskError(ValueError): shoal::f() (pid=70, ip=...)   because this one did
       File "job.py", line 4, in f
         raise ValueError("text")
     ValueError: text
@@ -23,7 +23,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import Parts, ShoalError, TaskError, put_together, take_apart
+from .. import ray_names
+from ..errors import ShoalError, TaskError
+from ..exception_parts import Parts, put_together, take_apart
 from ..refs import ObjectRef
 from .values import FAILURE, PROTOCOL, Serialized, ValuePickler, dump
 
@@ -61,7 +63,7 @@ def serialize_error(error: ShoalError) -> Serialized:
     `TaskError` that arrived here and is sent on.
     """
     if isinstance(error, TaskError) and error.cause is not None:
-        return _serialize(error.traceback_str, error.function_name, error.pid, error.actor, error.cause)
+        return _serialize(error.traceback_str, error.function_name, error.pid, error.actor_repr, error.cause)
     data, refs = dump(error)
     return Serialized(FAILURE, data, [], refs)
 
@@ -95,7 +97,7 @@ def _load_failure(*fields: Any) -> TaskError:
             reason = _summary(error)
     if not isinstance(cause, BaseException):
         cause = ShoalError(f"{failure.summary} (the exception itself could not be sent: {reason})")
-    failed = TaskError(failure.text, function_name=failure.name, cause=cause, pid=failure.pid, actor=failure.actor)
+    failed = TaskError(failure.name, failure.text, cause, pid=failure.pid, actor_repr=failure.actor)
     return failed.as_instance_of_cause()
 
 
@@ -148,12 +150,13 @@ def _reduces_itself(exception: BaseException) -> bool:
 
 
 def _text(exception: BaseException, name: str, pid: int, actor: str | None, *, ran: bool) -> str:
-    where = f"pid={pid}" if actor is None else f"pid={pid}, actor={actor}"
-    header = f"shoal::{name}() ({where})\n"
+    where = f"pid={pid}, ip=127.0.0.1" if actor is None else f"pid={pid}, ip=127.0.0.1, actor={actor}"
+    program = "ray" if ray_names.stands_for_ray() else "shoal"  # tools that read Ray's tracebacks look for the former
+    header = f"{program}::{name}() ({where})\n"
     tree = traceback.TracebackException(type(exception), exception, exception.__traceback__, compact=True)
     if not ran and isinstance(exception, ShoalError) and not any(map(_is_users, tree.stack)):
         reason = "".join(tree.format_exception_only())
-        return f"{header}{name}() did not run, because one of its arguments could not be had:\n{reason}".rstrip("\n")
+        return f"{header}At least one of the input arguments for this task could not be computed:\n{reason}".rstrip()
     _hide_runtime(tree)
     return header + "".join(tree.format()).removeprefix(_HEADER).rstrip("\n")
 

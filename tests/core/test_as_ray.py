@@ -68,7 +68,8 @@ assert ray.get(look.remote(uses_ray.Full)) == (RayTaskError, RayTaskError)
 try:
     ray.get(Actor.remote().fail.remote())
 except RayTaskError as error:
-    assert isinstance(error.cause, RayTaskError)
+    assert isinstance(error, RayTaskError)
+    assert "ray::Actor.fail() (pid=" in str(error)
 ray.shutdown()
 """,
         cwd=tmp_path,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from shoal.core import errors
+from shoal.core import errors, task_error
 from shoal.core.errors import ShoalError, TaskError
 
 Group: Any = vars(builtins).get("ExceptionGroup")
@@ -25,7 +25,7 @@ CLASSES = sorted(
 
 
 def failed(cause: BaseException | None) -> Any:
-    return TaskError("shoal::f() (pid=7)\nValueError: x", function_name="f", cause=cause, pid=7, actor="Foo(1)")
+    return TaskError("f", "shoal::f() (pid=7)\nValueError: x", cause, pid=7, actor_repr="Foo(1)")
 
 
 class NeedsKeyword(Exception):
@@ -115,7 +115,7 @@ def test_a_failed_tasks_error_is_an_instance_of_its_cause(cause):
     assert error.cause is cause
     assert error.args == cause.args
     assert str(error) == error.traceback_str == "shoal::f() (pid=7)\nValueError: x"
-    assert (error.function_name, error.pid, error.actor) == ("f", 7, "Foo(1)")
+    assert (error.function_name, error.pid, error.actor_repr) == ("f", 7, "Foo(1)")
     assert error.as_instance_of_cause() is error
 
 
@@ -175,7 +175,7 @@ def test_the_dual_class_is_made_once_and_dies_with_its_exceptions():
     assert type(first) is type(second)
     del first, second
     gc.collect()
-    assert Local not in errors._duals
+    assert Local not in task_error._duals
 
 
 def test_threads_get_the_same_dual_class():
@@ -195,3 +195,56 @@ def test_threads_get_the_same_dual_class():
         thread.join(timeout=10)
     assert len({type(error) for error in made}) == 1
     assert len(made) == 4
+
+
+RAYS = [
+    "RayError", "CrossLanguageError", "TaskCancelledError", "RayTaskError", "LocalRayletDiedError",
+    "WorkerCrashedError", "RayActorError", "ActorDiedError", "ActorUnavailableError", "RaySystemError",
+    "AuthenticationError", "UserCodeException", "ObjectStoreFullError", "OutOfDiskError", "OutOfMemoryError",
+    "NodeDiedError", "ObjectLostError", "ObjectFetchTimedOutError", "RpcError", "ReferenceCountingAssertionError",
+    "ObjectFreedError", "OwnerDiedError", "ObjectReconstructionFailedError", "GetTimeoutError",
+    "PlasmaObjectNotAvailable", "AsyncioActorExit", "RuntimeEnvSetupError", "TaskPlacementGroupRemoved",
+    "ActorPlacementGroupRemoved", "PendingCallsLimitExceeded", "TaskUnschedulableError", "ActorUnschedulableError",
+    "ObjectRefStreamEndOfStreamError", "StreamingGeneratorReplayInconsistentError",
+    "OufOfBandObjectRefSerializationException", "RayChannelError", "RayChannelTimeoutError",
+    "RayCgraphCapacityExceeded", "RayDirectTransportError", "UnserializableException", "ActorAlreadyExistsError",
+    "ActorHandleNotFoundError",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAYS)
+def test_every_exception_of_ray_has_a_class_here(name):
+    cls = getattr(errors, name)
+    assert issubclass(cls, errors.RayError)
+    with pytest.raises(cls):
+        raise cls("text")
+
+
+def test_they_may_be_made_as_rays_are():
+    failure = errors.RayTaskError("f", "ray::f()\nValueError: x", ValueError("x"), "ray::f", 7, "10.0.0.1")
+    assert (failure.function_name, failure.pid, failure.ip, failure.proctitle) == ("f", 7, "10.0.0.1", "ray::f")
+    dual = failure.as_instanceof_cause()
+    assert isinstance(dual, ValueError)
+    assert (dual.ip, dual.proctitle) == ("10.0.0.1", "ray::f")
+    lost = errors.ObjectLostError("ab12", None, "f.py:3")
+    assert (lost.object_ref_hex, lost.call_site) == ("ab12", "f.py:3")
+    assert "ab12" in str(lost)
+    actor = errors.RayActorError("ab12", "it fell over", actor_init_failed=True)
+    assert (actor.actor_id, str(actor)) == ("ab12", "it fell over")
+    assert (actor.actor_init_failed, actor.preempted) == (True, False)
+    assert errors.ActorUnavailableError("away", b"\xab").actor_id == "ab"
+    in_init = errors.ActorDiedError(failure)
+    assert in_init.actor_init_failed
+    assert "creation task" in str(in_init)
+    assert str(errors.ActorDiedError())
+    assert str(errors.TaskCancelledError(task_id="ab", error_message="stopped")) == "stopped"
+    assert "frame" in str(errors.RaySystemError("inside", "frame"))
+
+
+def test_attributes_of_the_cause_win_over_rays_own():
+    class HasAddress(Exception):
+        def __init__(self) -> None:
+            super().__init__("x")
+            self.ip = "mine"
+
+    assert failed(HasAddress()).as_instance_of_cause().ip == "mine"

@@ -45,14 +45,15 @@ def raise_it(error: BaseException) -> None:
 
 def test_the_text_has_the_call_first_then_the_users_frames_then_the_error():
     lines = str(arrive(caught(raise_text))).splitlines()
-    assert lines[0] == "shoal::f() (pid=1234)"
+    assert lines[0] == "shoal::f() (pid=1234, ip=127.0.0.1)"
     assert any("in raise_text" in line for line in lines)
     assert '    raise ValueError("text")' in lines
     assert lines[-1] == "ValueError: text"
 
 
 def test_an_actors_text_says_which_actor():
-    assert str(arrive(ValueError("x"), "Foo.bar", "Foo(3)")).startswith("shoal::Foo.bar() (pid=1234, actor=Foo(3))\n")
+    text = str(arrive(ValueError("x"), "Foo.bar", "Foo(3)"))
+    assert text.startswith("shoal::Foo.bar() (pid=1234, ip=127.0.0.1, actor=Foo(3))\n")
 
 
 def test_a_failure_is_an_instance_of_its_cause_with_the_cause_attached():
@@ -61,7 +62,7 @@ def test_a_failure_is_an_instance_of_its_cause_with_the_cause_attached():
     assert isinstance(error, ValueError)
     assert type(error.cause) is ValueError
     assert error.cause.args == ("text",)
-    assert (error.function_name, error.pid, error.actor) == ("f", 1234, "Foo(3)")
+    assert (error.function_name, error.pid, error.actor_repr) == ("f", 1234, "Foo(3)")
 
 
 def test_frames_of_the_runtime_are_hidden():
@@ -89,9 +90,9 @@ def test_a_task_that_raises_what_get_gave_it_reads_as_a_chain():
     inner = arrive(caught(raise_text), "f")
     outer = arrive(caught(raise_it, inner), "g")
     lines = str(outer).splitlines()
-    assert lines[0] == "shoal::g() (pid=1234)"
+    assert lines[0] == "shoal::g() (pid=1234, ip=127.0.0.1)"
     assert any("in raise_it" in line for line in lines)
-    assert any("TaskError(ValueError): shoal::f() (pid=1234)" in line for line in lines)
+    assert any("TaskError(ValueError): shoal::f() (pid=1234, ip=127.0.0.1)" in line for line in lines)
     assert lines[-1] == "ValueError: text"
     assert isinstance(outer, ValueError)
     assert type(outer.cause) is ValueError
@@ -100,7 +101,10 @@ def test_a_task_that_raises_what_get_gave_it_reads_as_a_chain():
 def test_a_task_whose_argument_failed_says_that_it_did_not_run():
     outer = arrive(arrive(caught(raise_text), "f"), "g")
     lines = str(outer).splitlines()
-    assert lines[:2] == ["shoal::g() (pid=1234)", "g() did not run, because one of its arguments could not be had:"]
+    assert lines[:2] == [
+        "shoal::g() (pid=1234, ip=127.0.0.1)",
+        "At least one of the input arguments for this task could not be computed:",
+    ]
     assert any("shoal::f()" in line for line in lines)
     assert lines[-1] == "ValueError: text"
     assert isinstance(outer, ValueError)
