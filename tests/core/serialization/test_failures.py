@@ -114,7 +114,7 @@ def test_a_lost_argument_is_the_cause():
     outer = arrive(errors.OwnerDiedError("the owner is gone", object_ref_hex="ab"), "g")
     assert isinstance(outer, errors.OwnerDiedError)
     assert outer.object_ref_hex == "ab"
-    assert "one of its arguments could not be had" in str(outer)
+    assert "At least one of the input arguments for this task could not be computed" in str(outer)
     assert str(outer).endswith("OwnerDiedError: the owner is gone")
 
 
