@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 from . import ids, refs as refs_module
@@ -23,6 +23,7 @@ from .remote import ActorHandle, identity_of, remote, weak_handle
 from .resources import ResourceSet
 from .runtime import context
 from .runtime.process import Process
+from .runtime_env import wanted
 
 __all__ = [
     "ActorHandle",
@@ -49,6 +50,7 @@ def init(
     object_store_memory: int | None = None,
     ignore_reinit_error: bool = False,
     namespace: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     engine: str = "native",
     preload: Sequence[str] = (),
 ) -> None:
@@ -61,6 +63,7 @@ def init(
       object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
       ignore_reinit_error: do nothing when there is a session already.
       namespace: where the names of this driver's actors live.
+      runtime_env: what workers are started with; tasks and actors may ask for more.
       engine: "native", or "inline": no processes; work runs in this one, at the call that submits it, for debugging.
       preload: modules that workers shall have imported when they start.
 
@@ -78,6 +81,7 @@ def init(
             )
         if engine not in ("native", "inline"):
             raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
+        environment = wanted(runtime_env)
         memory = _machine_bytes()
         overrides = (
             {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
@@ -100,6 +104,7 @@ def init(
                     job_id=job_id,
                     store_bytes=config.object_store_bytes,
                     inline_bytes=config.inline_bytes,
+                    environment=environment,
                 )
             )
             return
@@ -107,6 +112,7 @@ def init(
         driver: NativeEngine | None = None
         try:
             process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
+            process.environments.inherited = process.environments.resolve(environment)
             driver = NativeEngine(process, cluster, namespace=namespace or "default")
             driver.watch_cluster()
             process.start()

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import api, as_ray
 from .engines.native import NativeEngine
+from .environments import Environment
 from .head import run_head
 from .node import lifeline
 from .node.zygote import Zygote
@@ -47,13 +48,14 @@ def main() -> int:
     def head(channel: socket.socket) -> None:
         run_head(session, channel, Arena.attach(session.arena_fd), ready_fd)
 
-    def worker(worker_id: bytes) -> None:
+    def worker(worker_id: bytes, environment: bytes) -> None:
+        Environment.decode(environment).apply()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ours is not that of programs that tasks start
         # A fork repeats its parent's global streams; Python's own `random` reseeds itself.
         np.random.seed()  # noqa: NPY002  the one that users of the old functions share
         if "torch" in sys.modules:
             sys.modules["torch"].seed()
-        run_worker(session, worker_id, Arena.attach(session.arena_fd), _connect)
+        run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, _connect)
 
     zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)
     return zygote.serve(after_head=lambda: os.close(ready_fd))

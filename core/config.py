@@ -72,6 +72,12 @@ class CoreConfig:
     that keeps Python's lock for minutes must not hide all the others.
     """
 
+    start_attempts: int = 3
+    """Workers of one environment that may die while they start, one after the other, before what waits for one fails."""
+
+    snapshot_bytes: int = 512 * MIB
+    """Most that the files of one `working_dir` or entry of `py_modules` may have together; Ray's limit."""
+
     start_timeout_s: float = 30.0
     """How long `init` waits for the head, and the head for a new worker."""
 

@@ -47,6 +47,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
 
     control = ControlServer(loop, node, infeasible=Infeasible, on_shutdown=shut_down)
     node.on_actor_placed = control.actor_placed
+    node.on_actor_refused = control.actor_refused
 
     def process_died(worker_id: bytes, cause: str) -> None:
         endpoint.forget(worker_id)

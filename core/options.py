@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .resources import ResourceSet
+from .runtime_env import WantedEnvironment, wanted
 
 #: Times that a task is run again after its worker has died, unless told otherwise. Ray's.
 DEFAULT_MAX_RETRIES = 3
@@ -26,12 +27,11 @@ _LATER = frozenset(
         "placement_group",
         "placement_group_bundle_index",
         "placement_group_capture_child_tasks",
-        "runtime_env",
         "scheduling_strategy",
     }
 )
 _RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
-_TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "name"})
+_TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "name", "runtime_env"})
 _ACTOR = frozenset(
     {
         *_RESOURCES,
@@ -43,6 +43,7 @@ _ACTOR = frozenset(
         "max_task_retries",
         "name",
         "namespace",
+        "runtime_env",
     }
 )
 _METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions", "concurrency_group"})
@@ -57,6 +58,7 @@ class TaskOptions:
     max_retries: int = DEFAULT_MAX_RETRIES
     retry_on: tuple[type[BaseException], ...] = ()
     name: str | None = None
+    runtime_env: WantedEnvironment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class ActorOptions:
     max_task_retries: int = 0
     max_concurrency: int = 0  #: 0: not given
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
+    runtime_env: WantedEnvironment | None = None
 
 
 def task_options(given: Mapping[str, Any]) -> TaskOptions:
@@ -109,6 +112,7 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
         max_retries=max_retries,
         retry_on=_retry_on(given.get("retry_exceptions", False)),
         name=_check_str("name", given.get("name")),
+        runtime_env=wanted(given.get("runtime_env")),
     )
 
 
@@ -151,6 +155,7 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         max_task_retries=max_task_retries,
         max_concurrency=max_concurrency or 0,
         concurrency_groups=groups,
+        runtime_env=wanted(given.get("runtime_env")),
     )
 
 

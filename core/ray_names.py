@@ -38,6 +38,7 @@ ROOT = {
 MODULES = {
     "as_ray": "core.as_ray",  # ours alone
     "exceptions": "core.errors",
+    "runtime_env": "core.runtime_env",
     "util.actor_pool": "core.patterns.actor_pool",
     "util.multiprocessing.pool": "core.patterns.process_pool",
     "util.queue": "core.patterns.queue",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from .engines.base import Place
 from .engines.current import engine
+from .environments import Environment
+from .runtime_env import RuntimeEnv
 
 
 class RuntimeContext:
@@ -31,6 +35,15 @@ class RuntimeContext:
     def get_actor_id(self) -> str | None:
         """None outside actors."""
         return self._place.actor_id.hex() or None
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """What the caller's process was started with. `working_dir` and `py_modules` are the copies."""
+        return RuntimeEnv(**Environment.decode(self._place.environment).describe())
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.runtime_env)
 
     @property
     def namespace(self) -> str:

@@ -16,7 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
-    exception_parts task_error errors ids config clock lifecycle resources options refs session ray_names ray_ids as_ray
+    exception_parts task_error errors ids config clock lifecycle resources refs session ray_names ray_ids as_ray
+    ignore_rules runtime_env
+    options snapshots environments
     protocol
     transport | serialization
     store

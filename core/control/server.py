@@ -23,7 +23,7 @@ class Node(Protocol):
     @property
     def members(self) -> set[bytes]: ...
     def place_actor(
-        self, actor: bytes, creator: bytes, required: dict[str, int], placement: dict[str, int]
+        self, actor: bytes, creator: bytes, required: dict[str, int], placement: dict[str, int], environment: bytes
     ) -> None: ...
     def withdraw_actor(self, actor: bytes) -> None: ...
     def kill_worker(self, worker_id: bytes) -> None: ...
@@ -85,9 +85,20 @@ class ControlServer:
 
     def _place(self, record: ActorRecord) -> None:
         try:
-            self._node.place_actor(record.actor_id, record.creator, record.spec.required, record.spec.placement)
+            spec = record.spec
+            self._node.place_actor(
+                record.actor_id, record.creator, spec.required, spec.placement, spec.environment
+            )
         except self._infeasible as why:
             self._end(record, "died", ActorUnschedulableError(f"{record.description} can never be placed: {why}"))
+
+    def actor_refused(self, actor_id: bytes, why: str) -> None:
+        """The node cannot start a worker for the actor."""
+        record = self.actors.get(actor_id)
+        if record is not None:
+            what = "with its runtime_env " if record.spec.environment else ""
+            record.verdict = f"no process could be started for it {what}({why})"
+            self._end(record, "died", _death(record, ""))
 
     def actor_placed(self, actor_id: bytes, worker_id: bytes) -> None:
         """The node has a worker for the actor."""

@@ -35,6 +35,7 @@ class Place:
     task_name: str
     actor_id: bytes
     namespace: str
+    environment: bytes  #: as `environments.Environment` encodes itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import ids, refs
+from ..environments import Environments
 from ..errors import ActorAlreadyExistsError, ActorHandleNotFoundError, GetTimeoutError, SessionError
 from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
@@ -40,7 +41,8 @@ from ..refs import ObjectRef
 from ..resources import ResourceSet
 from ..runtime import context
 from ..runtime.arguments import pack
-from ..runtime.concurrency import DEFAULT
+from ..runtime.concurrency import DEFAULT, lanes_wanted
+from ..runtime_env import WantedEnvironment
 from ..serialization import values
 from ..serialization.functions import FunctionExporter
 from ..serialization.values import FAILURE
@@ -65,13 +67,23 @@ class InlineEngine:
     """The session as this process sees it. `base.Engine` and, for the refs of this process, `refs.RefEvents`."""
 
     def __init__(
-        self, total: Mapping[str, int], *, namespace: str, job_id: bytes, store_bytes: int, inline_bytes: int
+        self,
+        total: Mapping[str, int],
+        *,
+        namespace: str,
+        job_id: bytes,
+        store_bytes: int,
+        inline_bytes: int,
+        environment: WantedEnvironment | None = None,
     ) -> None:
         """
         Args:
           total: resources of the session, in 1/10_000.
           store_bytes: room for values above `inline_bytes`, together.
+          environment: the session's ``runtime_env``: set around work, and taken back after it.
         """
+        self._environments = {b"": Environments(b"", "", limit_bytes=0)}
+        self._environment = self._environments[b""].resolve(environment)
         self._namespace = namespace
         self._node_id = ids.new_node_id()
         self._task_worker = ids.new_worker_id()  # where tasks say that they run
@@ -100,6 +112,7 @@ class InlineEngine:
     ) -> list[ObjectRef]:
         exported = self._exporter.export(function)
         packed = pack(args, kwargs)
+        environment = self._resolve(options.runtime_env)
         demand = ResourceSet(options.resources)
         with self._changing():
             made = self._tables.submit(
@@ -110,6 +123,7 @@ class InlineEngine:
                 demand=demand,
                 retries=options.max_retries,
                 retry_on=options.retry_on,
+                environment=environment,
             )
         self._run_ready()
         return made
@@ -125,6 +139,12 @@ class InlineEngine:
         exported = self._exporter.export(cls)
         packed = pack(args, kwargs)
         namespace = options.namespace or self._namespace
+        environment = self._resolve(options.runtime_env)
+        if environment and lanes_wanted(cls, options.max_concurrency, options.concurrency_groups):
+            raise ValueError(
+                f"{cls.__name__} runs several calls at once, and the inline engine has one process: it cannot give "
+                "them an environment of their own (runtime_env); use the native engine"
+            )
         with self._changing():
             existing = self._schedule.named(options.name, namespace) if options.name else None
             if existing is not None:
@@ -134,7 +154,7 @@ class InlineEngine:
                     f"the name {options.name!r} (namespace {namespace!r}) is already taken; "
                     "use another, get_actor, or get_if_exists=True"
                 )
-            actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options)
+            actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment)
         self._run_ready()
         return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, ref)
 
@@ -222,7 +242,21 @@ class InlineEngine:
             task_name=task.name if task else "",
             actor_id=task.actor_id if task else b"",
             namespace=self._namespace,
+            environment=self._inherited(),
         )
+
+    def _inherited(self) -> bytes:
+        """The environment of the work that the caller is part of; the session's in the driver's own code."""
+        return self._environment if context.current() is None else self._runs.environment.get()
+
+    def _resolve(self, wanted: WantedEnvironment | None) -> bytes:
+        """The environment of new work."""
+        inherited = self._inherited()
+        if wanted is None:
+            return inherited
+        if inherited not in self._environments:
+            self._environments[inherited] = Environments(inherited, "", limit_bytes=0)
+        return self._environments[inherited].resolve(wanted)
 
     def describe(self) -> NodeDescription:
         with self._changing():

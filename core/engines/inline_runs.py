@@ -11,9 +11,11 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..environments import applied
 from ..errors import ObjectLostError
 from ..refs import ObjectRef
 from ..runtime import context
@@ -51,6 +53,8 @@ class Runs:
         self._objects = objects
         self._functions = FunctionTable()
         self._pid = os.getpid()
+        #: Of the work that the calling thread or coroutine runs; empty for none.
+        self.environment: ContextVar[bytes] = ContextVar("shoal inline environment", default=b"")
 
     def carry_out(self, work: Work) -> Outcome:
         """`perform` without an event loop."""
@@ -67,21 +71,24 @@ class Runs:
         actor_id = b"" if actor is None else actor.actor_id
         context.enter(TaskContext(work.task_id, work.name, actor_id, releases_cpu=actor is None))
         outcome = Outcome()
+        was_in = self.environment.set(work.environment)
         try:
-            args, kwargs = self._arguments(work)
-            function = self._function(work, outcome)
-            outcome.ran = True
-            result = function(*args, **kwargs)
-            if on_event_loop and inspect.isawaitable(result):
-                result = await result
-            if work.actor is None or work.is_call:
-                outcome.results = [self._objects.owned(part) for part in parts_of(result, len(work.returns))]
-            else:
-                outcome.instance = result
+            with applied(work.environment):
+                args, kwargs = self._arguments(work)
+                function = self._function(work, outcome)
+                outcome.ran = True
+                result = function(*args, **kwargs)
+                if on_event_loop and inspect.isawaitable(result):
+                    result = await result
+                if work.actor is None or work.is_call:
+                    outcome.results = [self._objects.owned(part) for part in parts_of(result, len(work.returns))]
+                else:
+                    outcome.instance = result
         except BaseException as error:  # noqa: BLE001  whatever user code raises is the work's result
             outcome.error = error
         finally:
             context.enter(before)
+            self.environment.reset(was_in)
         if os.getpid() != self._pid:
             end_fork(outcome.error)
         return outcome

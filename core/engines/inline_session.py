@@ -88,10 +88,11 @@ class InlineSession:
         demand: ResourceSet,
         retries: int,
         retry_on: tuple[type[BaseException], ...],
+        environment: bytes,
     ) -> list[ObjectRef]:
         """A task; one that no resources will ever suffice for has failed already."""
         work = self._work(name, function, packed)
-        work.demand, work.retries, work.retry_on = demand, retries, retry_on
+        work.demand, work.retries, work.retry_on, work.environment = demand, retries, retry_on, environment
         made = self._make_returns(work, num_returns)
         if demand.fits(self.schedule.total):
             self._enter(work)
@@ -107,6 +108,7 @@ class InlineSession:
         packed: Packed,
         namespace: str,
         options: ActorOptions,
+        environment: bytes,
     ) -> tuple[Actor, ObjectRef]:
         """An actor, and the ref that stands for its life; its name, if any, is free."""
         creator = self._id_source()
@@ -124,6 +126,7 @@ class InlineSession:
         )
         work = self._work(f"{actor.class_name}.__init__", function, packed)
         work.actor, work.demand = actor, ResourceSet(options.required)
+        work.environment = actor.environment = environment
         if options.max_restarts:
             actor.creation = work
         self.schedule.add(actor)
@@ -151,6 +154,7 @@ class InlineSession:
             work.refs.append(handle)
         made = self._make_returns(work, num_returns)
         actor = work.actor = self.schedule.actors.get(actor_id)
+        work.environment = b"" if actor is None else actor.environment
         if actor is None:
             why = f"actor {actor_id.hex()} is not known to this session"
             self._resolve(work, [serialize_error(ActorDiedError(why, actor_id=actor_id.hex()))])

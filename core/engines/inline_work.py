@@ -93,6 +93,7 @@ class Work:
     actor: Actor | None = None
     method: str = ""
     group: str = ""
+    environment: bytes = b""  #: set around the run; see environments.py
     missing: int = 0
     attempt: int = 0
     life: Life = field(default_factory=WORK.begin)
@@ -130,6 +131,7 @@ class Actor:
     options: ActorOptions
     id_source: ids.IdSource
     creation: Work | None = None  #: kept while it may run again
+    environment: bytes = b""
     restarts: int = 0
     instance: Any = None
     leaving: bool = False

@@ -49,7 +49,7 @@ class NativeEngine:
             options.name or function.__name__,
             pack(args, kwargs),
             num_returns=options.num_returns,
-            shape=process.submitter.shape(options.resources),
+            shape=process.submitter.shape(options.resources, process.environments.resolve(options.runtime_env)),
             retries=options.max_retries,
             retry_on=options.retry_on,
         )
@@ -78,6 +78,7 @@ class NativeEngine:
             max_restarts=options.max_restarts,
             max_concurrency=options.max_concurrency,
             groups=dict(options.concurrency_groups),
+            environment=process.environments.resolve(options.runtime_env),
             arguments=NO_VALUE,
             arguments_object=b"",
             slots=[],
@@ -140,6 +141,7 @@ class NativeEngine:
             task_name=task.name if task else "",
             actor_id=task.actor_id if task else b"",
             namespace=self._namespace,
+            environment=process.environments.inherited,
         )
 
     def describe(self) -> NodeDescription:

@@ -17,7 +17,7 @@ Not here: processes (pool.py), messages (server.py).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +34,7 @@ class Demand:
     key: int
     shape: Shape
     wanted: int
+    environment: bytes = b""
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ class Reservation:
     key: int
     shape: Shape
     actor: bytes = b""
+    #: What its worker must have been started with.
+    environment: bytes = b""
 
 
 @dataclass(slots=True)
@@ -83,13 +86,18 @@ class LeaseTable:
         """Reservations that wait for a process."""
         return len(self._reserved)
 
+    @property
+    def unstaffed_by_environment(self) -> Mapping[bytes, int]:
+        """The same, by what the process must have been started with."""
+        return Counter(reservation.environment for reservation in self._reserved)
+
     def check(self, shape: Shape) -> None:
         """Raise `Infeasible` when not even an empty node could hold `shape`."""
         demand, total = ResourceSet(shape), ResourceSet(self.total)
         if not demand.fits(total):
             raise Infeasible(f"it {demand.shortage(total)} in all")
 
-    def demand(self, owner: bytes, key: int, shape: Shape, wanted: int) -> None:
+    def demand(self, owner: bytes, key: int, shape: Shape, wanted: int, environment: bytes = b"") -> None:
         """Set how many more workers the owner could use.
 
         Raises:
@@ -106,11 +114,13 @@ class LeaseTable:
             return
         if place not in self._demands:
             self._turn.append(place)
-            self._demands[place] = Demand(owner, key, shape, wanted)
+            self._demands[place] = Demand(owner, key, shape, wanted, environment)
         else:
             self._demands[place].wanted = wanted
 
-    def demand_actor(self, actor: bytes, owner: bytes, required: Shape, placement: Shape) -> None:
+    def demand_actor(
+        self, actor: bytes, owner: bytes, required: Shape, placement: Shape, environment: bytes = b""
+    ) -> None:
         """Queue an actor. `placement` must fit the empty node, `required` is held while the actor lives.
 
         Raises:
@@ -118,7 +128,7 @@ class LeaseTable:
         """
         self.check(placement)
         self.check(required)
-        self._actors.append(Reservation(owner, 0, required, actor))
+        self._actors.append(Reservation(owner, 0, required, actor, environment))
 
     def withdraw_actor(self, actor: bytes) -> None:
         """The actor is no longer wanted; does nothing once it has a worker."""
@@ -144,7 +154,9 @@ class LeaseTable:
                 continue  # withdrawn since
             if self._running < self._task_limit and self._take(demand.shape):
                 self._running += 1
-                self._reserved.append(Reservation(demand.owner, demand.key, demand.shape))
+                self._reserved.append(
+                    Reservation(demand.owner, demand.key, demand.shape, environment=demand.environment)
+                )
                 demand.wanted -= 1
                 stuck = 0
             else:
@@ -154,13 +166,27 @@ class LeaseTable:
             else:
                 del self._demands[place]
 
-    def assign(self, worker: bytes) -> Reservation | None:
-        """Give the idle `worker` to the oldest reservation; None when there is none."""
-        if not self._reserved:
-            return None
-        reservation = self._reserved.popleft()
-        self.leases[worker] = Lease(reservation)
-        return reservation
+    def assign(self, worker: bytes, environment: bytes = b"") -> Reservation | None:
+        """Give the idle `worker` to the oldest reservation of its environment; None when there is none."""
+        for reservation in self._reserved:
+            if reservation.environment == environment:
+                self._reserved.remove(reservation)
+                self.leases[worker] = Lease(reservation)
+                return reservation
+        return None
+
+    def refuse(self, environment: bytes) -> tuple[list[tuple[bytes, int]], list[bytes]]:
+        """No worker of this environment will come: forget what waits for one. Returns (owner, key) of the demands, and
+        the actors.
+        """
+        places = {place for place, demand in self._demands.items() if demand.environment == environment}
+        actors = [r.actor for r in (*self._actors, *self._reserved) if r.actor and r.environment == environment]
+        places |= {(r.owner, r.key) for r in self._reserved if not r.actor and r.environment == environment}
+        for owner, key in places:
+            self.demand(owner, key, {}, 0)
+        for actor in actors:
+            self.withdraw_actor(actor)
+        return sorted(places), actors
 
     def release(self, worker: bytes) -> Reservation | None:
         """The worker was returned, or died. Returns what it was used for; None if it was not in use."""

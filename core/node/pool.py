@@ -3,6 +3,9 @@
     STARTING --registered--> IDLE --assigned--> BUSY --returned--> IDLE
         any of them --reaped--> DEAD
 
+A worker is started in an environment (bytes, empty as a rule) and serves only demands of that. Where workers of one die
+while they start, again and again, somebody has to give up: `failed_starts` counts.
+
 Not here: forking (zygote.py), what a busy worker is busy with (leases.py).
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,6 +39,7 @@ class WorkerRecord:
 
     worker_id: bytes
     life: Life
+    environment: bytes = b""
     idle_since_s: float = 0.0
     #: It has been asked to leave, and gets no work until it says that it stays.
     leaving: bool = False
@@ -46,7 +51,8 @@ class WorkerPool:
     def __init__(self) -> None:
         self._records: dict[bytes, WorkerRecord] = {}
         self._idle: list[bytes] = []
-        self._starting = 0
+        self._starting: Counter[bytes] = Counter()
+        self._failed_starts: Counter[bytes] = Counter()
 
     def __contains__(self, worker_id: object) -> bool:
         return worker_id in self._records
@@ -54,28 +60,43 @@ class WorkerPool:
     def __iter__(self) -> Iterator[WorkerRecord]:
         return iter(self._records.values())
 
-    @property
-    def starting(self) -> int:
-        return self._starting
+    def starting(self, environment: bytes = b"") -> int:
+        """Workers of an environment that have been asked for and have not registered."""
+        return self._starting[environment]
 
-    def started(self, worker_id: bytes) -> None:
+    def is_starting(self, worker_id: bytes) -> bool:
+        record = self._records.get(worker_id)
+        return record is not None and record.life.state == "STARTING"
+
+    def failed_starts(self, environment: bytes) -> int:
+        """Workers of an environment that have died while they started, since the last that has come up."""
+        return self._failed_starts[environment]
+
+    def forget_failed_starts(self, environment: bytes) -> None:
+        """What waited for the environment has been told: who asks again may try again."""
+        del self._failed_starts[environment]
+
+    def started(self, worker_id: bytes, environment: bytes = b"") -> None:
         """A fork has been asked for."""
-        self._records[worker_id] = WorkerRecord(worker_id, WORKER.begin())
-        self._starting += 1
+        self._records[worker_id] = WorkerRecord(worker_id, WORKER.begin(), environment)
+        self._starting[environment] += 1
 
     def registered(self, worker_id: bytes, now_s: float) -> None:
         record = self._records[worker_id]
         record.life.on("registered")
-        self._starting -= 1
+        self._no_longer_starting(record)
+        del self._failed_starts[record.environment]
         self._now_idle(record, now_s)
 
-    def take_idle(self) -> bytes | None:
-        """An idle worker, now BUSY."""
-        if not self._idle:
-            return None
-        worker_id = self._idle.pop()
-        self._records[worker_id].life.on("assigned")
-        return worker_id
+    def take_idle(self, environment: bytes = b"") -> bytes | None:
+        """An idle worker of the environment, now BUSY."""
+        for worker_id in reversed(self._idle):
+            record = self._records[worker_id]
+            if record.environment == environment:
+                self._idle.remove(worker_id)
+                record.life.on("assigned")
+                return worker_id
+        return None
 
     def put_back(self, worker_id: bytes, now_s: float) -> None:
         """The worker has nothing to do any more. One that is dead or leaving is ignored."""
@@ -85,15 +106,22 @@ class WorkerPool:
             self._now_idle(record, now_s)
 
     def surplus(self, keep: int, idle_before_s: float) -> list[bytes]:
-        """Idle workers beyond `keep` that have been idle since before `idle_before_s`: they are LEAVING from now on."""
-        leaving = []
-        for worker_id in self._idle[: max(0, len(self._idle) - keep)]:
-            record = self._records[worker_id]
-            if record.idle_since_s <= idle_before_s:
-                record.leaving = True
-                leaving.append(worker_id)
-        self._idle = [worker_id for worker_id in self._idle if worker_id not in leaving]
-        return leaving
+        """Idle workers beyond `keep` that have been idle since before `idle_before_s`: they are leaving from now on."""
+        beyond = self._idle[: max(0, len(self._idle) - keep)]
+        return self._leave([w for w in beyond if self._records[w].idle_since_s <= idle_before_s])
+
+    def displaced(self, environment: bytes, fresh: int, keep: int) -> list[bytes]:
+        """`fresh` workers of an environment are on their way: as many idle ones of others, beyond those that would be
+        kept anyway, are leaving from now on.
+        """
+        others = [w for w in self._idle if self._records[w].environment != environment]
+        return self._leave(others[: max(0, min(fresh, len(self._idle) + fresh - keep))])
+
+    def _leave(self, workers: list[bytes]) -> list[bytes]:
+        for worker_id in workers:
+            self._records[worker_id].leaving = True
+        self._idle = [worker_id for worker_id in self._idle if worker_id not in workers]
+        return workers
 
     def stays(self, worker_id: bytes, now_s: float) -> None:
         """A worker that was to leave owns something: it is idle again."""
@@ -107,11 +135,17 @@ class WorkerPool:
         if record is None:
             return None
         if record.life.state == "STARTING":
-            self._starting -= 1
+            self._no_longer_starting(record)
+            self._failed_starts[record.environment] += 1
         if worker_id in self._idle:
             self._idle.remove(worker_id)
         record.life.on("reaped")
         return record
+
+    def _no_longer_starting(self, record: WorkerRecord) -> None:
+        self._starting[record.environment] -= 1
+        if not self._starting[record.environment]:
+            del self._starting[record.environment]
 
     def _now_idle(self, record: WorkerRecord, now_s: float) -> None:
         record.idle_since_s = now_s

@@ -61,8 +61,10 @@ class NodeServer:
         self._orphans: dict[int, memoryview] = {}
         self._region_requests: list[tuple[bytes, m.RequestRegion]] = []
         self._keep_idle = max(1, cpus)
-        #: Set by the head: an actor has got this worker; a process of the session has died, and why.
+        #: Set by the head: an actor has got this worker; an actor gets none, and why; a process of the session has
+        #: died, and why.
         self.on_actor_placed: Callable[[bytes, bytes], None]
+        self.on_actor_refused: Callable[[bytes, str], None]
         self.on_process_died: Callable[[bytes, str], None]
         loop.on(m.Register, self._register)
         loop.on(m.DemandLeases, self._demand_leases)
@@ -81,13 +83,15 @@ class NodeServer:
 
     # ---- for the control
 
-    def place_actor(self, actor: bytes, creator: bytes, required: Shape, placement: Shape) -> None:
+    def place_actor(
+        self, actor: bytes, creator: bytes, required: Shape, placement: Shape, environment: bytes
+    ) -> None:
         """Find a worker for an actor; `on_actor_placed` will tell.
 
         Raises:
           Infeasible: never on this node.
         """
-        self.leases.demand_actor(actor, creator, required, placement)
+        self.leases.demand_actor(actor, creator, required, placement, environment)
         self._schedule()
 
     def withdraw_actor(self, actor: bytes) -> None:
@@ -111,9 +115,9 @@ class NodeServer:
 
     def _demand_leases(self, peer: bytes, message: m.DemandLeases) -> None:
         try:
-            self.leases.demand(peer, message.key, message.shape, message.wanted)
+            self.leases.demand(peer, message.key, message.shape, message.wanted, message.environment)
         except Infeasible as why:
-            self._loop.send(peer, m.LeaseRefused(message.key, str(why)))
+            self._loop.send(peer, m.LeaseRefused(message.key, str(why), False))
             return
         self._schedule()
 
@@ -185,7 +189,7 @@ class NodeServer:
 
     def _reaped(self, worker_id: bytes, status: int) -> None:
         self._region_requests = [entry for entry in self._region_requests if entry[0] != worker_id]
-        self.pool.reaped(worker_id)
+        record = self.pool.reaped(worker_id)
         self.leases.release(worker_id)
         self._members.discard(worker_id)
         for region in self.regions.holder_died(worker_id):
@@ -193,8 +197,21 @@ class NodeServer:
         self._drain_orphans()
         for doomed in self.leases.owner_died(worker_id):
             self.kill_worker(doomed)
-        self.on_process_died(worker_id, describe_status(status))
+        cause = describe_status(status)
+        self.on_process_died(worker_id, cause)
+        if record is not None and self.pool.failed_starts(record.environment) >= self._config.start_attempts:
+            self._give_up_starting(record.environment, cause)
         self._schedule()
+
+    def _give_up_starting(self, environment: bytes, cause: str) -> None:
+        """Whoever waits for a worker of this environment learns why none comes up."""
+        self.pool.forget_failed_starts(environment)
+        why = f"{self._config.start_attempts} workers in a row ended while they started, the last with {cause}"
+        demands, actors = self.leases.refuse(environment)
+        for owner, key in demands:
+            self._loop.send(owner, m.LeaseRefused(key, why, True))
+        for actor in actors:
+            self.on_actor_refused(actor, why)
 
     def _drain_orphans(self) -> bool:
         """Take back the slabs of dead workers in which nothing lives any more; whether there were any.
@@ -215,19 +232,34 @@ class NodeServer:
         worker.
         """
         self.leases.admit()
-        while self.leases.unstaffed:
-            worker_id = self.pool.take_idle()
-            if worker_id is None:
-                break
-            self._grant(worker_id)
-        for _ in range(self.leases.unstaffed - self.pool.starting):
-            fresh = ids.new_worker_id()
-            self.pool.started(fresh)
-            self._tell_zygote(m.Fork(fresh))
+        if self.leases.unstaffed:
+            for environment, count in self.leases.unstaffed_by_environment.items():
+                self._staff(environment, count)
 
-    def _grant(self, worker_id: bytes) -> None:
-        reservation = self.leases.assign(worker_id)
-        assert reservation is not None, "the caller has checked `unstaffed`"
+    def _staff(self, environment: bytes, count: int) -> None:
+        """Find workers for `count` reservations of an environment: idle ones, else new ones."""
+        while count and (worker_id := self.pool.take_idle(environment)) is not None:
+            self._grant(worker_id, environment)
+            count -= 1
+        missing = count - self.pool.starting(environment)
+        if missing <= 0:
+            return
+        for worker_id in self.pool.displaced(environment, missing, self._keep_idle):
+            self._loop.send(worker_id, m.LeaveIfIdle())
+        for _ in range(missing):
+            fresh = ids.new_worker_id()
+            self.pool.started(fresh, environment)
+            self._tell_zygote(m.Fork(fresh, environment))
+            self._loop.after(self._config.start_timeout_s, lambda worker=fresh: self._end_if_starting(worker))
+
+    def _end_if_starting(self, worker_id: bytes) -> None:
+        """A worker that hangs while it starts would be waited for for ever."""
+        if self.pool.is_starting(worker_id):
+            self.kill_worker(worker_id)
+
+    def _grant(self, worker_id: bytes, environment: bytes) -> None:
+        reservation = self.leases.assign(worker_id, environment)
+        assert reservation is not None, "the caller has counted"
         if reservation.actor:
             self.on_actor_placed(reservation.actor, worker_id)
         else:

@@ -29,8 +29,10 @@ from ..protocol import codec
 from ..protocol.messages import Fork, KillWorker, Message, Reaped
 from . import lifeline
 
-#: Largest message between head and zygote: an id and a number.
-_PACKET_BYTES = 4096
+#: Largest message between head and zygote: an id and an environment (environments.LIMIT_BYTES).
+_PACKET_BYTES = 64 * 1024
+#: What a read of the wake pipe takes: signals that came together.
+_WAKE_BYTES = 4096
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
@@ -77,14 +79,14 @@ class Zygote:
         directory: str,
         driver: int,
         run_head: Callable[[socket.socket], None],
-        run_worker: Callable[[bytes], None],
+        run_worker: Callable[[bytes, bytes], None],
     ) -> None:
         """
         Args:
           directory: the session's directory, removed at the end.
           driver: pid of the process whose session this is.
           run_head: runs the head in a child, given its end of the channel.
-          run_worker: runs the worker of the given id in a child.
+          run_worker: runs the worker of the given id and environment in a child.
         """
         self._directory = directory
         self._driver = driver
@@ -127,7 +129,7 @@ class Zygote:
         while True:
             for descriptor, _ in poll.poll(None if driver_ended is not None else 500):
                 if descriptor == wake_read:
-                    os.read(wake_read, _PACKET_BYTES)
+                    os.read(wake_read, _WAKE_BYTES)
                 elif descriptor == driver_ended:
                     return self._end(1)
                 elif not self._obey():
@@ -143,8 +145,8 @@ class Zygote:
         """Do what the head says; False when it has hung up."""
         message = receive(self._channel)
         if isinstance(message, Fork):
-            worker_id = message.worker_id
-            pid = self._fork(lambda: self._run_worker(worker_id), "shoal-worker")
+            worker_id, environment = message.worker_id, message.environment
+            pid = self._fork(lambda: self._run_worker(worker_id, environment), "shoal-worker")
             self._workers[pid] = worker_id
             self._pids[worker_id] = pid
         elif isinstance(message, KillWorker):

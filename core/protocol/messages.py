@@ -196,6 +196,7 @@ class DemandLeases(Message):
     key: int  #: the owner's number for this shape
     shape: dict[str, int]  #: resource name -> amount, in 1/10_000
     wanted: int
+    environment: bytes  #: what the workers must have been started with; see environments.py
 
 
 @message(21, path="head -> owner", resend=True)
@@ -208,10 +209,13 @@ class LeaseGranted(Message):
 
 @message(22, path="head -> owner", resend=True)
 class LeaseRefused(Message):
-    """No worker of this shape can ever be had here; `reason` says what is asked and what there is."""
+    """No worker of this shape can be had here. Never, and `reason` says what is asked and what there is; or because
+    workers of its environment do not come up (`failed_starts`), and it says why.
+    """
 
     key: int
     reason: str
+    failed_starts: bool
 
 
 @message(23, path="owner -> head", resend=False)
@@ -303,6 +307,7 @@ class CreateActor(Message):
     max_restarts: int  #: -1: as often as it dies
     max_concurrency: int  #: calls at once; 0: as its class demands
     groups: dict[str, int]  #: concurrency groups and their bounds
+    environment: bytes  #: what its process must have been started with
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
@@ -419,6 +424,7 @@ class Fork(Message):
     """Fork a worker; it answers for itself, by Register, or its end does, by Reaped."""
 
     worker_id: bytes
+    environment: bytes
 
 
 @message(62, path="head -> zygote", resend=True)

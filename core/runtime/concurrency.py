@@ -66,11 +66,16 @@ def lanes_for(cls: type, max_concurrency: int, groups: Mapping[str, int]) -> Lan
       max_concurrency: bound of the default lane; 0: not given.
       groups: name -> bound.
     """
+    if not lanes_wanted(cls, max_concurrency, groups):
+        return None
     if is_async(cls):
         return AsyncLanes(max_concurrency or ASYNC_CONCURRENCY, groups)
-    if max_concurrency > 1 or groups:
-        return ThreadLanes(max_concurrency or 1, groups)
-    return None
+    return ThreadLanes(max_concurrency or 1, groups)
+
+
+def lanes_wanted(cls: type, max_concurrency: int, groups: Mapping[str, int]) -> bool:
+    """Whether an actor of this class runs several calls at once."""
+    return is_async(cls) or max_concurrency > 1 or bool(groups)
 
 
 class ThreadLanes:

@@ -47,6 +47,7 @@ class ShapeQueue:
 
     key: int
     shape: Mapping[str, int]
+    environment: bytes = b""
     waiting: deque[Submission] = field(default_factory=deque)
     workers: dict[bytes, LeasedWorker] = field(default_factory=dict)
     #: Workers that the node has been asked for and has not granted.
@@ -82,23 +83,27 @@ class Leasing:
         self._give_back = give_back
         self._look_later = look_later
         self._queues: list[ShapeQueue] = []
-        self._keys: dict[tuple[tuple[str, int], ...], int] = {}
+        self._keys: dict[tuple[object, ...], int] = {}
         self._new_key = threading.Lock()
         self._home: dict[bytes, ShapeQueue] = {}
         self._run_time_s: dict[bytes, float] = {}
 
-    def key(self, shape: Mapping[str, int]) -> int:
-        """This owner's number for a shape. Any thread."""
-        identity = tuple(sorted(shape.items()))
+    def key(self, shape: Mapping[str, int], environment: bytes = b"") -> int:
+        """This owner's number for a shape of resources and what the workers are started with. Any thread."""
+        identity = (environment, *sorted(shape.items()))
         key = self._keys.get(identity)
         if key is None:
             with self._new_key:
                 key = self._keys.get(identity)
                 if key is None:
                     key = len(self._queues)
-                    self._queues.append(ShapeQueue(key, dict(shape)))
+                    self._queues.append(ShapeQueue(key, dict(shape), environment))
                     self._keys[identity] = key
         return key
+
+    def environment(self, key: int) -> bytes:
+        """What the workers for tasks of that number must have been started with."""
+        return self._queues[key].environment
 
     @property
     def waiting(self) -> int:

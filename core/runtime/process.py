@@ -18,6 +18,7 @@ from itertools import count
 from typing import Any
 
 from .. import ids, refs
+from ..environments import Environments
 from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError, ShoalError
 from ..protocol import messages as m
 from ..refs import ObjectRef
@@ -43,11 +44,14 @@ _POSTS_PER_LOOK = 256
 class Process:
     """One member of a session."""
 
-    def __init__(self, session: Session, worker_id: ids.WorkerID, kind: str, arena: Arena) -> None:
+    def __init__(
+        self, session: Session, worker_id: ids.WorkerID, kind: str, arena: Arena, environment: bytes = b""
+    ) -> None:
         """
         Args:
           kind: "driver" or "worker".
           arena: the session's shared memory, mapped.
+          environment: what this process was started with, and its tasks and actors unless they ask for more.
         """
         self.session = session
         self.worker_id = worker_id
@@ -55,6 +59,9 @@ class Process:
         self._executor: Executor | None = None
         self._arena = arena
         config = session.config
+        self.environments = Environments(
+            environment, os.path.join(session.directory, "environments"), limit_bytes=config.snapshot_bytes
+        )
         self._endpoint = Endpoint(session.directory, worker_id, session.token)
         self._endpoint.on_unreachable = self._on_unreachable
         self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
@@ -312,13 +319,16 @@ class Process:
             self.loop.after(stall_s, lambda: executor.return_if_stalled(stall_s))
 
 
-def run_worker(session: Session, worker_id: bytes, arena: Arena, connect: Callable[[Process], None]) -> None:
+def run_worker(
+    session: Session, worker_id: bytes, arena: Arena, environment: bytes, connect: Callable[[Process], None]
+) -> None:
     """A worker's life, in a process that was forked for it.
 
     Args:
+      environment: what it was started with.
       connect: makes the public API of this process speak to its `Process`.
     """
-    process = Process(session, ids.WorkerID(worker_id), "worker", arena)
+    process = Process(session, ids.WorkerID(worker_id), "worker", arena, environment)
     process.become_worker()
     connect(process)
     process.start()

@@ -22,7 +22,14 @@ from typing import Any
 
 from .. import ids
 from ..config import CoreConfig
-from ..errors import ActorDiedError, TaskError, TaskUnschedulableError, WorkerCrashedError
+from ..errors import (
+    ActorDiedError,
+    RuntimeEnvSetupError,
+    ShoalError,
+    TaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, Value, WireRef, take_value
 from ..refs import ObjectRef
@@ -53,7 +60,9 @@ class Submitter:
             pipeline_tasks=config.pipeline_tasks,
             lease_idle_s=config.lease_idle_s,
             push=lambda worker, submission: loop.send(worker, submission.message),
-            demand=lambda key, shape, wanted: loop.send(head, m.DemandLeases(key, dict(shape), wanted)),
+            demand=lambda key, shape, wanted: loop.send(
+                head, m.DemandLeases(key, dict(shape), wanted, self._leasing.environment(key))
+            ),
             give_back=lambda worker: loop.send(head, m.ReturnLease(worker)),
             look_later=lambda worker, delay_s: loop.after(delay_s, lambda: self._look_at(worker)),
         )
@@ -72,9 +81,9 @@ class Submitter:
 
     # ---- any thread
 
-    def shape(self, resources: Mapping[str, int]) -> int:
-        """This process's number for a resource shape."""
-        return self._leasing.key(resources)
+    def shape(self, resources: Mapping[str, int], environment: bytes) -> int:
+        """This process's number for tasks that need these resources and workers started with this."""
+        return self._leasing.key(resources, environment)
 
     def submit_task(
         self,
@@ -254,10 +263,14 @@ class Submitter:
 
     def _on_lease_refused(self, peer: bytes, message: m.LeaseRefused) -> None:
         for submission in self._leasing.refused(message.key):
-            self._fail(
-                submission,
-                failure_value(TaskUnschedulableError(f"{submission.name}() can never run: {message.reason}")),
-            )
+            error: ShoalError
+            if not message.failed_starts:
+                error = TaskUnschedulableError(f"{submission.name}() can never run: {message.reason}")
+            elif self._leasing.environment(message.key):
+                error = RuntimeEnvSetupError(f"{submission.name}() cannot run with its runtime_env: {message.reason}")
+            else:
+                error = WorkerCrashedError(f"{submission.name}() has not run: {message.reason}")
+            self._fail(submission, failure_value(error))
 
     def _on_tasks_returned(self, peer: bytes, message: m.TasksReturned) -> None:
         self._leasing.returned(peer, list(message.task_ids))

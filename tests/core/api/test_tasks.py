@@ -306,7 +306,7 @@ def test_workers_do_not_share_numpys_random_stream():
         (lambda: add.options(nonsense=1), ValueError, "nonsense"),
         (lambda: add.options(resources={"CPU": 1}), ValueError, "CPU"),
         (lambda: add.options(max_retries=-2), ValueError, "max_retries"),
-        (lambda: add.options(runtime_env={}), ValueError, "not supported in this version"),
+        (lambda: add.options(runtime_env={"pip": ["x"]}), ValueError, "not supported"),
         (lambda: shoal.remote(3), TypeError, "functions and classes"),
         (lambda: shoal.remote(), AssertionError, "keyword options"),
         (lambda: add.remote(threading.Lock()), TypeError, "serialize"),

@@ -25,6 +25,7 @@ def spec(number: int, name: str = "", *, detached: bool = False, max_restarts: i
         max_restarts=max_restarts,
         max_concurrency=0,
         groups={},
+        environment=b"",
         arguments=(-1, b"", 0),
         arguments_object=b"",
         slots=[],

@@ -116,6 +116,32 @@ def test_the_death_of_an_owner_takes_its_demands_and_names_its_workers():
     assert leases.unstaffed == 0
 
 
+def test_a_worker_takes_the_oldest_reservation_of_its_environment():
+    leases = table(3)
+    leases.demand(A, 0, {"CPU": CPU}, 1, b"e")
+    leases.demand(B, 0, {"CPU": CPU}, 1)
+    leases.demand_actor(b"actor", A, {"CPU": CPU}, {}, b"e")
+    leases.admit()
+    assert leases.unstaffed_by_environment == {b"e": 2, b"": 1}
+    assert leases.assign(worker(0), b"f") is None
+    assert leases.assign(worker(0)).owner == B
+    assert leases.assign(worker(1), b"e").actor == b"actor", "actors first"
+    assert leases.assign(worker(2), b"e").owner == A
+
+
+def test_what_waits_for_an_environment_that_does_not_come_up_is_forgotten():
+    leases = table(2)
+    leases.demand(A, 0, {"CPU": CPU}, 5, b"e")
+    leases.demand(A, 1, {"CPU": 2 * CPU}, 5, b"e")
+    leases.demand(B, 0, {"CPU": CPU}, 1)
+    leases.demand_actor(b"actor", A, {"CPU": CPU}, {}, b"e")
+    leases.admit()
+    assert leases.refuse(b"e") == ([(A, 0), (A, 1)], [b"actor"])
+    assert grant_all(leases) == [B]
+    leases.release(worker(0))
+    assert leases.available == leases.total
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_resources_always_add_up(seed):  # noqa: C901  a random walk
     rng = random.Random(seed)

@@ -33,11 +33,11 @@ def test_a_worker_counts_as_starting_until_it_registers_or_dies():
     pool = WorkerPool()
     pool.started(ONE)
     pool.started(TWO)
-    assert pool.starting == 2
+    assert pool.starting() == 2
     pool.registered(ONE, 0.0)
-    assert pool.starting == 1
+    assert pool.starting() == 1
     assert pool.reaped(TWO).life.state == "DEAD"
-    assert pool.starting == 0
+    assert pool.starting() == 0
     assert pool.reaped(TWO) is None
 
 
@@ -60,3 +60,37 @@ def test_a_worker_that_was_not_taken_cannot_be_put_back():
 def test_a_wait_status_reads_as_signal_or_code():
     assert describe_status(signal.SIGKILL) == "signal SIGKILL (9)"
     assert describe_status(3 << 8) == "exit code 3"
+
+
+def test_a_worker_serves_only_its_environment():
+    pool = pool_of(ONE)
+    pool.started(TWO, b"other")
+    assert (pool.starting(), pool.starting(b"other")) == (0, 1)
+    pool.registered(TWO, 0.0)
+    assert pool.take_idle(b"third") is None
+    assert pool.take_idle(b"other") == TWO
+    assert pool.take_idle() == ONE
+
+
+def test_idle_workers_make_room_for_those_of_another_environment():
+    pool = pool_of(ONE, TWO)
+    assert pool.displaced(b"other", fresh=1, keep=3) == []
+    assert pool.displaced(b"other", fresh=1, keep=2) == [ONE], "the one that has been idle longest"
+    assert pool.displaced(b"", fresh=5, keep=0) == [], "they are of the environment that is wanted"
+    assert pool.take_idle() == TWO
+    assert pool.take_idle() is None
+
+
+def test_failed_starts_are_counted_by_environment_until_one_comes_up():
+    pool = WorkerPool()
+    for worker in (ONE, TWO):
+        pool.started(worker, b"bad")
+        pool.reaped(worker)
+    assert (pool.failed_starts(b"bad"), pool.failed_starts(b"")) == (2, 0)
+    pool.started(THREE, b"bad")
+    assert pool.is_starting(THREE)
+    pool.registered(THREE, 0.0)
+    assert not pool.is_starting(THREE)
+    assert pool.failed_starts(b"bad") == 0
+    pool.reaped(THREE)
+    assert pool.failed_starts(b"bad") == 0, "it had started"

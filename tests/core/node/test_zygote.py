@@ -9,13 +9,13 @@ from shoal.core.protocol import messages as m
 def test_a_full_channel_is_told_and_takes_more_when_it_has_been_read():
     head, far = zygote.channel()
     sent = 0
-    while zygote.send_now(head, m.Fork(sent.to_bytes(12, "big"))):
+    while zygote.send_now(head, m.Fork(sent.to_bytes(12, "big"), b"")):
         sent += 1
         assert sent < 1_000_000
-    assert zygote.receive(far) == m.Fork((0).to_bytes(12, "big"))
+    assert zygote.receive(far) == m.Fork((0).to_bytes(12, "big"), b"")
     for number in range(1, sent):
-        assert zygote.receive(far) == m.Fork(number.to_bytes(12, "big"))
-    assert zygote.send_now(head, m.Fork(b"again"))
+        assert zygote.receive(far) == m.Fork(number.to_bytes(12, "big"), b"")
+    assert zygote.send_now(head, m.Fork(b"again", b"e" * 48 * 1024))
     head.close()
     far.close()
 
@@ -23,6 +23,6 @@ def test_a_full_channel_is_told_and_takes_more_when_it_has_been_read():
 def test_a_zygote_that_has_gone_is_no_error():
     head, far = zygote.channel()
     far.close()
-    assert zygote.send_now(head, m.Fork(b"x"))
+    assert zygote.send_now(head, m.Fork(b"x", b""))
     assert zygote.receive(head) is None
     head.close()

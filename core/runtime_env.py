@@ -1,0 +1,143 @@
+"""``runtime_env``: what a task, an actor or a whole session wants its workers to be started with.
+
+    {"env_vars": {"NAME": "value"},          environment variables; "${NAME}" stands for what the worker had
+     "working_dir": "folder",                where it runs, and first on ``sys.path``: a copy of the folder
+     "excludes": ["*.bin"],                  what the copy leaves out, as in ``.gitignore``
+     "py_modules": ["folder", "file.py"]}    packages and modules that can be imported
+
+Ray's other keys (pip, conda, uv, containers, ...) are refused: shoal installs nothing; let the driver run in an
+environment that has what the workers need. Here is only what is asked for, and whether it may be;
+what becomes of it is in environments.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+_KEYS = ("env_vars", "excludes", "py_modules", "working_dir")
+#: Ray's keys that shoal does not have.
+_REFUSED = frozenset(
+    {
+        "_nsight", "_rocprof_sys", "conda", "config", "container", "docker", "image_uri", "java_jars", "mpi", "nsight",
+        "pip", "py_executable", "rocprof_sys", "uv", "worker_process_setup_hook",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WantedEnvironment:
+    """A ``runtime_env`` that has been checked. None: not said, so that it is inherited. Paths are absolute."""
+
+    env_vars: tuple[tuple[str, str], ...] = ()
+    working_dir: str | None = None
+    excludes: tuple[str, ...] = ()
+    py_modules: tuple[str, ...] | None = None
+
+
+class RuntimeEnv(dict[str, Any]):
+    """A ``runtime_env`` as an object, checked when it is made; a dict of the keys that were given.
+
+    Example:
+      >>> shoal.runtime_env.RuntimeEnv(env_vars={"MODE": "test"})
+      {'env_vars': {'MODE': 'test'}}
+
+    Raises: as `wanted`.
+    """
+
+    def __init__(
+        self,
+        *,
+        env_vars: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        py_modules: Sequence[Any] | None = None,
+        excludes: Sequence[str] | None = None,
+        **others: Any,
+    ) -> None:
+        given = {"env_vars": env_vars, "working_dir": working_dir, "py_modules": py_modules, "excludes": excludes}
+        super().__init__({name: value for name, value in {**given, **others}.items() if value is not None})
+        wanted(self)
+
+
+def wanted(given: Mapping[str, Any] | None) -> WantedEnvironment | None:
+    """Check a ``runtime_env``; None when nothing is asked for.
+
+    Raises:
+      TypeError: it, or one of its values, is of the wrong type.
+      ValueError: a key that shoal does not have, or a place that is not on this machine.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(f"runtime_env must be a dict or a RuntimeEnv, not {type(given).__name__} {given!r}")
+    for name in given:
+        if name in _REFUSED:
+            raise ValueError(
+                f"runtime_env[{name!r}] is not supported: shoal installs and starts nothing for a worker; run the "
+                f"driver where the workers' packages are. It takes {', '.join(_KEYS)}"
+            )
+        if name not in _KEYS:
+            raise ValueError(f"unknown key {name!r} in runtime_env; it takes {', '.join(_KEYS)}")
+    excludes = _strings("excludes", given.get("excludes"))
+    working_dir, py_modules = given.get("working_dir"), given.get("py_modules")
+    found = WantedEnvironment(
+        env_vars=_variables(given.get("env_vars")),
+        working_dir=None if working_dir is None else _path("working_dir", working_dir),
+        excludes=excludes,
+        py_modules=None if py_modules is None else tuple(_module(entry) for entry in _list("py_modules", py_modules)),
+    )
+    return None if found == WantedEnvironment(excludes=excludes) else found
+
+
+def _variables(given: Any) -> tuple[tuple[str, str], ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise TypeError(f"runtime_env['env_vars'] must be a dict of strings, not {type(given).__name__} {given!r}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"runtime_env['env_vars'] must map strings to strings, not {name!r} to {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"no environment variable can be {name!r} with the value {value!r}")
+    return tuple(sorted(given.items()))
+
+
+def _list(key: str, given: Any) -> Sequence[Any]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"runtime_env[{key!r}] must be a list, not {type(given).__name__} {given!r}")
+    return given
+
+
+def _strings(key: str, given: Any) -> tuple[str, ...]:
+    entries = () if given is None else _list(key, given)
+    for entry in entries:
+        if not isinstance(entry, str):
+            raise TypeError(f"runtime_env[{key!r}] must be a list of strings, not of {type(entry).__name__} {entry!r}")
+    return tuple(entries)
+
+
+def _module(entry: Any) -> str:
+    if isinstance(entry, ModuleType):
+        if getattr(entry, "__file__", None) is None:
+            raise ValueError(f"runtime_env['py_modules']: module {entry.__name__!r} has no file to copy")
+        assert entry.__file__ is not None
+        return os.path.abspath(os.path.dirname(entry.__file__) if hasattr(entry, "__path__") else entry.__file__)
+    path = _path("py_modules", entry)
+    if os.path.isfile(path) and not path.endswith(".py"):
+        raise ValueError(f"runtime_env['py_modules']: {entry!r} is neither a folder nor a .py file")
+    return path
+
+
+def _path(key: str, given: Any) -> str:
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"runtime_env[{key!r}] must be the path of a folder, not {type(given).__name__} {given!r}")
+    path = os.path.abspath(os.path.expanduser(os.fsdecode(given)))
+    if not os.path.exists(path):
+        what = "places elsewhere (URLs) are not supported" if "://" in str(given) else "it does not exist"
+        raise ValueError(f"runtime_env[{key!r}]: {str(given)!r} is no folder on this machine: {what}")
+    if key == "working_dir" and not os.path.isdir(path):
+        raise ValueError(f"runtime_env['working_dir']: {str(given)!r} is a file; it must be a folder")
+    return path
