@@ -73,7 +73,9 @@ class CoreConfig:
     """
 
     start_attempts: int = 3
-    """Workers of one environment that may die while they start, one after the other, before what waits for one fails."""
+    """Workers of one environment that may die while they start, one after the other, before what waits for them
+    fails.
+    """
 
     snapshot_bytes: int = 512 * MIB
     """Most that the files of one `working_dir` or entry of `py_modules` may have together; Ray's limit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from .. import ids
 from ..clock import Clock
@@ -250,7 +251,7 @@ class NodeServer:
             fresh = ids.new_worker_id()
             self.pool.started(fresh, environment)
             self._tell_zygote(m.Fork(fresh, environment))
-            self._loop.after(self._config.start_timeout_s, lambda worker=fresh: self._end_if_starting(worker))
+            self._loop.after(self._config.start_timeout_s, partial(self._end_if_starting, fresh))
 
     def _end_if_starting(self, worker_id: bytes) -> None:
         """A worker that hangs while it starts would be waited for for ever."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_the_same_content_is_copied_once_and_changed_content_again(folder, tmp_p
     (folder / "inner" / "a.py").write_text("A = 2")
     second = take(folder, tmp_path / "copies")
     assert second != first
-    assert open(os.path.join(first, "inner", "a.py")).read() == "A = 1"
+    assert Path(first, "inner", "a.py").read_text() == "A = 1"
     assert sorted(os.listdir(tmp_path / "copies")) == sorted(map(os.path.basename, [first, second])), "no draft is left"
 
 

@@ -100,7 +100,7 @@ def test_packages_and_files_of_py_modules_can_be_imported(tmp_path):
 
 
 def test_what_is_not_supported_is_refused_at_the_call():
-    with pytest.raises(ValueError, match="'pip'.*not supported"):
+    with pytest.raises(ValueError, match=r"'pip'.*not supported"):
         variable.options(runtime_env={"pip": ["x"]})
     with pytest.raises(ValueError, match="does not exist"):
         Reader.options(runtime_env={"working_dir": "/no/such/folder"})
