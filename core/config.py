@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import select
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,11 @@ MIB = 1024 * KIB
 @dataclass(frozen=True)
 class CoreConfig:
     """Settings of one session. Each can be set by the environment variable ``SHOAL_`` + its name in capitals."""
+
+    carrier: str = "unix" if hasattr(select, "epoll") else "zmq"
+    """What carries messages between processes: "unix" (sockets of the system, Linux only) or "zmq" (two more threads in
+    each process, and half the calls per second).
+    """
 
     inline_bytes: int = 100 * KIB
     """Values up to this size ride inside messages; larger ones go to shared memory. Ray's limit, so that programs see
@@ -101,7 +107,7 @@ def from_environment(
     """The defaults, changed by ``SHOAL_*`` variables, changed by `overrides`.
 
     Raises:
-      ValueError: a variable does not parse, or an override names no setting.
+      ValueError: a variable does not parse, an override names no setting, or a setting is impossible here.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -120,4 +126,9 @@ def from_environment(
         if name not in fields:
             raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(fields)}")
         values[name] = value
-    return CoreConfig(**values)
+    config = CoreConfig(**values)
+    if config.carrier not in ("unix", "zmq"):
+        raise ValueError(f"carrier is {config.carrier!r}; it can be 'unix' or 'zmq'")
+    if config.carrier == "unix" and not hasattr(select, "epoll"):
+        raise ValueError("carrier 'unix' needs epoll, which this system has not; use 'zmq'")
+    return config

@@ -27,7 +27,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
       channel: to the zygote.
       ready_fd: gets one byte when drivers and workers may connect.
     """
-    endpoint = Endpoint(session.directory, HEAD, session.token)
+    endpoint = Endpoint(session.directory, HEAD, session.token, carrier=session.config.carrier)
     loop = Loop(endpoint, background_s=session.config.background_s)
     node = NodeServer(
         loop,
@@ -50,6 +50,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     node.on_actor_refused = control.actor_refused
 
     def process_died(worker_id: bytes, cause: str) -> None:
+        loop.hear_out(worker_id)
         endpoint.forget(worker_id)
         control.process_died(worker_id, cause)
 

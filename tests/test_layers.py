@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "": PUBLIC_LINE | {"core", "core.ray_names"},
 }
 #: Libraries that cost so much to import that a function may do it when it needs them.
-LATE_LIBRARIES = {"torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio"}
+LATE_LIBRARIES = {"torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio", "zmq"}
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Hello(Message):
     """First on every link: proves knowledge of the session's token. What comes before it is dropped unread."""
 
     token: bytes
+    peer: bytes  #: who opened the link
 
 
 @message(2, path="driver, worker -> head", reply="Registered", resend=False)

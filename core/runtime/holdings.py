@@ -316,6 +316,10 @@ class Holdings:
     def _on_remove_borrow(self, peer: bytes, message: m.RemoveBorrow) -> None:
         self.references.borrowed(message.object_id, peer, -message.count)
 
+    def is_dead(self, process: bytes) -> bool:
+        """Whether we have been told of its death."""
+        return process in self._dead
+
     def process_died(self, process: bytes) -> None:
         """Its borrows are void; its objects are lost, except the copies that are here already."""
         self._dead.add(process)

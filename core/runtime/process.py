@@ -39,6 +39,8 @@ from .submitting import Submitter
 
 #: Puts of small objects between two looks at what has been released.
 _POSTS_PER_LOOK = 256
+#: How long the head may take to tell what a process has died of whose links have ended.
+_CAUSE_PATIENCE_S = 2.0
 
 
 class Process:
@@ -62,8 +64,9 @@ class Process:
         self.environments = Environments(
             environment, os.path.join(session.directory, "environments"), limit_bytes=config.snapshot_bytes
         )
-        self._endpoint = Endpoint(session.directory, worker_id, session.token)
+        self._endpoint = Endpoint(session.directory, worker_id, session.token, carrier=config.carrier)
         self._endpoint.on_unreachable = self._on_unreachable
+        self._endpoint.on_lost = self._on_lost
         self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
         self.loop.on_fault = self._on_fault
         self._ids = ids.IdSource(worker_id, ids.JobID(session.job_id))
@@ -288,14 +291,23 @@ class Process:
             answer.append(message.value)
 
     def _on_process_died(self, peer: bytes, message: m.ProcessDied) -> None:
-        self._bury((message.worker_id, message.cause))
+        # Posted: we are in the middle of receiving, and first its last words are to be heard.
+        self.loop.post(self._bury, (message.worker_id, message.cause))
 
     def _on_unreachable(self, peer: bytes) -> None:
         # Posted: we are in the middle of sending.
         self.loop.post(self._bury, (peer, "no trace left"))
 
+    def _on_lost(self, peer: bytes) -> None:
+        """Its links have ended. The head will tell why, and until then nothing comes and nothing is sent."""
+        if peer != HEAD:
+            self.loop.after(_CAUSE_PATIENCE_S, lambda: self._bury((peer, "its connection lost")))
+
     def _bury(self, entry: tuple[bytes, str]) -> None:
         worker_id, cause = entry
+        if self.holdings.is_dead(worker_id):
+            return
+        self.loop.hear_out(worker_id)
         self._endpoint.forget(worker_id)
         self.holdings.process_died(worker_id)
         self.submitter.process_died(worker_id, cause)

@@ -1,81 +1,59 @@
-"""One socket per process, through which it speaks to every other.
+"""One process's way to every other: messages in boxes by peer, sent as one batch per peer and tick.
 
-    process A                                   process B
-    ROUTER bound at A's address  <-----link---  ROUTER
-    ROUTER  ------link---------------------->   bound at B's address
-
-A ROUTER both binds and connects, so a process polls one socket however many peers it has. A link that we opened is
-known here as ``>`` + peer, one that the peer opened as ``=`` + peer: both may exist without clashing. Which one `send`
-uses for a peer is decided at the first message and never changes, so that messages in one direction stay in order.
-
-Messages to a peer wait in a box until `flush`: one multipart per peer per tick, however many messages. Boxes and kernel
-queues have no bound of their own; what bounds them are the windows of the layers above (tasks per lease, calls per
-actor).
+Messages to a peer wait in a box until `flush`: one batch, however many messages. Boxes and what the carrier keeps have
+no bound of their own; what bounds them are the windows of the layers above (tasks per lease, calls per actor).
 
 Security: addresses are Unix sockets in a directory that only the user can enter, and each link that a peer opens must
-begin with the session's token. What comes over a link that has not shown it is dropped before any of it is acted on;
-only its msgpack header is parsed, which runs no code.
+begin with a Hello that shows the session's token. What comes over a link that has not shown it is dropped; only its
+msgpack header is parsed, which runs no code.
 
-Not here: threads (the `Loop` owns the endpoint), what messages mean, who is alive.
+A process that has died stays dead: ids are never used again, so what is sent to it is dropped, and what comes late of
+it too.
+
+Not here: threads (the `Loop` owns the endpoint), how frames travel (carriers/), what messages mean, who is alive.
 """
 
 from __future__ import annotations
 
 import hmac
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import zmq
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 from ..errors import ProtocolError
 from ..protocol import codec
 from ..protocol.messages import Hello, Message
+from .carriers.base import HEAD, Carrier, Frames
+from .carriers.unix import UnixCarrier
+from .carriers.zeromq import ZmqCarrier
 
-#: Peers are named by their 12-byte worker id; the head has a name of its own.
-HEAD = b"shoal-head\0\0"
+__all__ = ["HEAD", "Endpoint"]
 
-_OURS = b">"
-_THEIRS = b"="
-
-
-def socket_name(peer: bytes) -> str:
-    """File name of a peer's socket within the session's directory."""
-    return "head.sock" if peer == HEAD else f"{peer.hex()}.sock"
+_CARRIERS: dict[str, type[UnixCarrier | ZmqCarrier]] = {"unix": UnixCarrier, "zmq": ZmqCarrier}
 
 
 class Endpoint:
-    """The process's socket. Every method is called by whoever drives the loop, one thread at a time."""
+    """What a process says and hears. Every method is called by whoever drives the loop, one thread at a time."""
 
-    def __init__(self, directory: str, me: bytes, token: bytes) -> None:
-        """Binds ``directory/<me>.sock``; sockets of peers are looked for in the same directory."""
-        self._directory = directory
+    def __init__(self, directory: str, me: bytes, token: bytes, *, carrier: str) -> None:
+        """Can be reached at once; peers are looked for in the same directory.
+
+        Args:
+          carrier: "unix" or "zmq"; the same for all processes of a session.
+        """
         self._token = token
         self.me = me
-        self._context = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.ROUTING_ID, _THEIRS + me)
-        for option in (zmq.SNDHWM, zmq.RCVHWM):
-            self._socket.setsockopt(option, 0)  # a ROUTER at its high-water mark drops messages; see the bounds above
-        # A peer's socket exists before anyone learns its name, and a Unix socket breaks only when the peer dies.
-        self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._path = os.path.join(directory, socket_name(me))
-        self._socket.bind(f"ipc://{self._path}")
-        self._links: dict[bytes, bytes] = {}
-        self._opened: dict[bytes, str] = {}
-        self._authenticated: set[bytes] = set()
         self._dead: set[bytes] = set()
         self._boxes: dict[bytes, list[Message]] = {}
-        #: Called with a link and the reason when something that came over it is dropped.
-        self.on_drop: Callable[[bytes, str], None] = lambda link, reason: None
-        #: Called with a peer that does not exist (any more), once. What was to be sent to it is dropped.
+        hello = codec.encode([Hello(token, me)])[0]
+        self.carrier: Carrier = _CARRIERS[carrier](directory, me, hello=hello, admit=self._admit)
+        self.carrier.on_drop = self._drop
+        self.carrier.on_lost = self._lost
+        #: Called with a peer, when it is known, and the reason when something that came from it is dropped.
+        self.on_drop: Callable[[bytes, str], None] = lambda peer, reason: None
+        #: Called with a peer that could not be reached: it does not exist (any more). What was to be sent is dropped.
         self.on_unreachable: Callable[[bytes], None] = lambda peer: None
-
-    @property
-    def socket(self) -> zmq.Socket[bytes]:
-        """For polling only."""
-        return self._socket
+        #: Called with a peer whose links have ended, when all that it had sent has been received.
+        self.on_lost: Callable[[bytes], None] = lambda peer: None
 
     @property
     def pending(self) -> bool:
@@ -96,82 +74,58 @@ class Endpoint:
         """Send every box."""
         boxes, self._boxes = self._boxes, {}
         for peer, batch in boxes.items():
-            link = self._links.get(peer) or self._open(peer)
-            if link is None:
+            if not self.carrier.send(peer, codec.encode(batch)):
                 self._dead.add(peer)
                 self.on_unreachable(peer)
-            else:
-                self._socket.send_multipart([link, *codec.encode(batch)])
 
-    def receive(self, limit: int = 64) -> Iterator[tuple[bytes, Message]]:
-        """What has arrived, as (peer, message), at most `limit` batches."""
-        for _ in range(limit):
-            try:
-                link, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            peer = link[1:]
-            if peer in self._dead:
-                continue
-            try:
-                batch = codec.decode(frames)
-            except ProtocolError as error:
-                self.on_drop(link, str(error))
-                continue
-            if link not in self._authenticated:
-                if not self._admit(link, batch):
-                    continue
-                del batch[0]
-            for message in batch:
-                yield peer, message
+    def receive(self) -> Iterator[tuple[bytes, Message]]:
+        """What has arrived, as (peer, message)."""
+        return self._messages(self.carrier.receive())
+
+    def hear_out(self, peer: bytes) -> Iterator[tuple[bytes, Message]]:
+        """What a peer that has died sent before. Not while what `receive` gave is being gone through."""
+        return self._messages(self.carrier.hear_out(peer))
 
     def forget(self, peer: bytes) -> None:
         """The peer is dead: drop its links and its box, for good (ids are never used again)."""
         self._dead.add(peer)
         self._boxes.pop(peer, None)
-        self._authenticated.discard(_THEIRS + peer)
-        self._links.pop(peer, None)
-        address = self._opened.pop(peer, None)
-        if address is not None:
-            try:
-                self._socket.disconnect(address)
-            except zmq.ZMQError:
-                # zmq has noticed the broken connection first, and without reconnecting it forgets the address by itself
-                pass
+        self.carrier.forget(peer)
 
     def close(self, linger_s: float = 0.0) -> None:
         """Send what is left for at most `linger_s`, close, and remove the socket file."""
-        self._socket.setsockopt(zmq.LINGER, int(linger_s * 1000))
-        self._socket.close()
-        self._context.term()
+        self.carrier.close(linger_s)
+
+    def _messages(self, batches: Iterable[tuple[bytes, Frames]]) -> Iterator[tuple[bytes, Message]]:
+        for peer, frames in batches:
+            if peer in self._dead:
+                continue
+            try:
+                batch = codec.decode(frames)
+            except ProtocolError as error:
+                self.on_drop(peer, str(error))
+                continue
+            for message in batch:
+                yield peer, message
+
+    def _drop(self, peer: bytes, reason: str) -> None:
+        self.on_drop(peer, reason)
+
+    def _lost(self, peer: bytes) -> None:
+        if peer not in self._dead:
+            self._dead.add(peer)
+            self._boxes.pop(peer, None)
+            self.on_lost(peer)
+
+    def _admit(self, frames: Frames) -> bytes | None:
+        """Who a link is from, by the first batch over it; None: it has not shown the token."""
         try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # the session's directory has been removed already, which is what we want
-
-    def _open(self, peer: bytes) -> bytes | None:
-        """Connect; None when the peer has no socket: it has died, or lived in another session."""
-        link = _OURS + peer
-        path = Path(self._directory, socket_name(peer))
-        if not path.exists():
-            return None
-        address = f"ipc://{path}"
-        self._socket.setsockopt(zmq.CONNECT_ROUTING_ID, link)
-        self._socket.connect(address)
-        self._opened[peer] = address
-        self._links[peer] = link
-        # We chose the address, in a directory that only our user can enter: the other side needs no Hello for us.
-        self._authenticated.add(link)
-        self._socket.send_multipart([link, *codec.encode([Hello(self._token)])])
-        return link
-
-    def _admit(self, link: bytes, batch: list[Message]) -> bool:
-        hello = batch[0] if batch else None
-        if not (isinstance(hello, Hello) and isinstance(hello.token, bytes)) or not hmac.compare_digest(
-            hello.token, self._token
-        ):
-            self.on_drop(link, "it did not begin with the session's token")
-            return False
-        self._authenticated.add(link)
-        self._links.setdefault(link[1:], link)
-        return True
+            (hello,) = codec.decode(frames)
+        except (ProtocolError, ValueError):
+            hello = None
+        if isinstance(hello, Hello):
+            token, peer = cast("Any", hello.token), cast("Any", hello.peer)  # they are what a stranger has put there
+            if isinstance(token, bytes) and isinstance(peer, bytes) and hmac.compare_digest(token, self._token):
+                return peer
+        self.on_drop(b"", "it did not begin with the session's token")
+        return None

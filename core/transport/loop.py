@@ -26,11 +26,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
-
-import zmq
 
 from ..protocol.messages import Message
 from .endpoint import Endpoint
@@ -40,8 +38,8 @@ Handler = Callable[[bytes, Any], None]
 
 #: Longest sleep of the background thread in poll: how long posts that are not urgent may wait while user code runs.
 _BACKGROUND_POLL_S = 0.1
-#: A poster flushes by itself when this many posts wait; bounds the deque and keeps batches near the size where zmq's
-#: cost per message vanishes.
+#: A poster flushes by itself when this many posts wait; bounds the deque and keeps batches near the size where the
+#: cost per batch vanishes.
 _POSTS_PER_FLUSH = 64
 #: How long to wait for the background thread to leave before looking again who drives; it needs one tick.
 _HAND_OVER_S = 0.01
@@ -73,9 +71,8 @@ class Loop:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._poller = zmq.Poller()
-        self._poller.register(endpoint.socket, zmq.POLLIN)
-        self._poller.register(self._wake_read, zmq.POLLIN)
+        self._carrier = endpoint.carrier
+        self._carrier.watch(self._wake_read)
         self._watched: dict[int, Callable[[], None]] = {}
         self._before_flush: Callable[[], None] = lambda: None
         self._driven_at = 0.0
@@ -104,11 +101,11 @@ class Loop:
     def watch(self, descriptor: int, ready: Callable[[], None]) -> None:
         """Call `ready` when the file descriptor can be read. Before the loop is driven, or by its driver."""
         self._watched[descriptor] = ready
-        self._poller.register(descriptor, zmq.POLLIN)
+        self._carrier.watch(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, None) is not None:
-            self._poller.unregister(descriptor)
+            self._carrier.unwatch(descriptor)
 
     def before_flush(self, decide: Callable[[], None]) -> None:
         """Call `decide` after each round of posts and messages, before what they have queued is sent: for decisions
@@ -225,6 +222,11 @@ class Loop:
         """Call `function` once, `delay_s` from now."""
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._timer_numbers), function))
 
+    def hear_out(self, peer: bytes) -> None:
+        """Handle what a dead peer sent before it died. From a post or a watched descriptor, not from a handler."""
+        for sender, message in self._endpoint.hear_out(peer):
+            self._handlers[type(message)](sender, message)
+
     # ---- who drives
 
     def _take_drive(self, done: Callable[[], Any], deadline: float | None) -> bool:
@@ -335,20 +337,19 @@ class Loop:
         if self.posts or (done is not None and done()):
             timeout_s = 0.0
         ready = self._poll(timeout_s)
-        if not ready:
+        if ready is None:
             return
-        for source, _ in ready:
-            if source is self._endpoint.socket:
-                handlers = self._handlers
-                for peer, message in self._endpoint.receive():
-                    handlers[type(message)](peer, message)
-            elif source == self._wake_read:
+        for descriptor in ready:
+            if descriptor == self._wake_read:
                 # In this order: a poster that still sees the flag has posted before the posts are worked off below; one
                 # that sees it cleared writes a byte that is not drained here.
                 self._drain_wake_pipe()
                 self._woken = False
-            elif source in self._watched:
-                self._watched[source]()
+            elif descriptor in self._watched:
+                self._watched[descriptor]()
+        handlers = self._handlers
+        for peer, message in self._endpoint.receive():
+            handlers[type(message)](peer, message)
         self._work_off_posts()
         self._before_flush()
         if self._endpoint.pending:
@@ -357,22 +358,20 @@ class Loop:
             with self._progress:
                 self._progress.notify_all()
 
-    def _poll(self, timeout_s: float | None) -> list[tuple[Any, int]]:
-        """Wait for the sockets, open to SIGINT. Rounded up to whole milliseconds, so that a timer is due when we
-        return.
-        """
+    def _poll(self, timeout_s: float | None) -> Sequence[int] | None:
+        """Wait for the sockets, open to SIGINT; returns the watched descriptors that are ready, None after `close`."""
         if timeout_s == 0.0:
-            return self._poller.poll(0)
+            return self._carrier.wait(0.0)
         self._in_poll = True
         if self._interrupts.installed:
             # A signal between the last bytecode and the system call is seen only after it: look up once a second.
             timeout_s = _SIGNAL_CHECK_S if timeout_s is None else min(timeout_s, _SIGNAL_CHECK_S)
         self._interrupts.open()
         try:
-            return self._poller.poll(None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999)))
-        except zmq.ZMQError:
+            return self._carrier.wait(timeout_s)
+        except (OSError, ValueError):
             if self._closed:  # by a signal handler, in the middle of our wait
-                return []
+                return None
             raise
         finally:
             self._in_poll = False

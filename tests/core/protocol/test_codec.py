@@ -38,7 +38,7 @@ def test_every_message_comes_back_as_it_was_sent(cls):
 def test_a_batch_keeps_its_order_and_each_message_its_own_buffers():
     batch = [
         m.TaskDone(b"t1", False, (), (), 5, [b"one", b"two"]),
-        m.Hello(b"token"),
+        m.Hello(b"token", b"peer"),
         m.TaskDone(b"t2", True, (), (), 6, [b"three"]),
     ]
     frames = codec.encode(batch)
@@ -56,7 +56,7 @@ def test_a_batch_keeps_its_order_and_each_message_its_own_buffers():
         [msgpack.packb([5])],
         [msgpack.packb([[9999, 1]])],
         [msgpack.packb([[1]])],
-        [msgpack.packb([[1, b"token", b"one too many"]])],
+        [msgpack.packb([[1, b"token", b"peer", b"one too many"]])],
         [b"\x93" * 2000],
     ],
 )

@@ -22,8 +22,8 @@ DEADLINE_S = 10
 class Side:
     """An endpoint and its loop; remembers the questions it got, and answers them if told to."""
 
-    def __init__(self, directory: str, me: bytes, token: bytes = TOKEN) -> None:
-        self.endpoint = Endpoint(directory, me, token)
+    def __init__(self, directory: str, me: bytes, carrier: str, token: bytes = TOKEN) -> None:
+        self.endpoint = Endpoint(directory, me, token, carrier=carrier)
         self.dropped: list[str] = []
         self.endpoint.on_drop = lambda link, reason: self.dropped.append(reason)
         self.loop = Loop(self.endpoint, background_s=0.005)
@@ -44,10 +44,15 @@ class Side:
         self.endpoint.close()
 
 
+@pytest.fixture(params=["unix", "zmq"])
+def carrier(request) -> str:
+    return request.param
+
+
 @pytest.fixture
-def pair(tmp_path) -> Iterator[tuple[Side, Side]]:
+def pair(tmp_path, carrier) -> Iterator[tuple[Side, Side]]:
     """Two sides; the second is driven by its background thread only."""
-    first, second = Side(str(tmp_path), A), Side(str(tmp_path), B)
+    first, second = Side(str(tmp_path), A, carrier), Side(str(tmp_path), B, carrier)
     second.loop.start_background()
     yield first, second
     first.close()
@@ -163,9 +168,9 @@ def test_closing_ends_every_wait(pair):
         assert not thread.is_alive()
 
 
-def test_what_comes_from_a_link_without_the_token_is_dropped_unread(tmp_path, pair):
+def test_what_comes_from_a_link_without_the_token_is_dropped_unread(tmp_path, pair, carrier):
     _, second = pair
-    stranger = Side(str(tmp_path), b"s" * 12, token=b"x" * 32)
+    stranger = Side(str(tmp_path), b"s" * 12, carrier, token=b"x" * 32)
     stranger.ask(B, 666)
     deadline = time.monotonic() + DEADLINE_S
     while not second.dropped:
@@ -180,7 +185,7 @@ def test_garbage_on_a_link_is_dropped_and_the_link_goes_on(pair):
     first, second = pair
     first.ask(B, 1)
     assert first.loop.drive_until(lambda: 1 in first.answers, DEADLINE_S)
-    first.endpoint.socket.send_multipart([b">" + B, b"\xc1 no msgpack"])
+    first.endpoint.carrier.send(B, [b"\xc1 no msgpack"])
     first.ask(B, 2)
     assert first.loop.drive_until(lambda: 2 in first.answers, DEADLINE_S)
     assert second.dropped
