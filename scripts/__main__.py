@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "play with the policy of a training run",
     "bench": "measure the speed of the core",
     "run-as-ray": "run a program that was written for Ray on shoal",
+    "chaos": "kill workers at random, and check every result",
 }
 
 

@@ -17,6 +17,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 import traceback
@@ -38,6 +39,8 @@ small_value_task: Any = None
 _LARGE, _MEDIUM = 100 * 1024 * 1024, 10 * 1024 * 1024
 #: Ray's unit in its own case is off: 0.8 for 838,860,800 bytes. Here a gigabyte is 10^9 bytes.
 _GIGABYTE = 1e9
+#: Measurements of a case in one session.
+_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -333,12 +336,17 @@ def _() -> Step:
 
 
 def measure(step: Callable[[], object], amount: float, seconds: float) -> float:
-    """Amounts per second over at least `seconds`, after as long a warm-up (but at most a second), which also says how
-    many steps go between two looks at the clock: Ray's way.
+    """Amounts per second: Ray's way, but for the median where Ray takes the mean.
+
+    A warm-up of at most a second says how many steps go between two looks at the clock; then four measurements of at
+    least `seconds`. Their median is not moved by one that has to touch fresh memory, or that the machine spoils.
     """
-    count = _repeat(step, min(1.0, seconds), 1)[0]
-    done, elapsed = _repeat(step, seconds, count // 10 + 1)
-    return done * amount / elapsed
+    stride = _repeat(step, min(1.0, seconds), 1)[0] // 10 + 1
+    figures = []
+    for _ in range(_REPEATS):
+        done, elapsed = _repeat(step, seconds, stride)
+        figures.append(done * amount / elapsed)
+    return statistics.median(figures)
 
 
 def _repeat(step: Callable[[], object], seconds: float, stride: int) -> tuple[int, float]:

@@ -1,0 +1,77 @@
+"""Actors that count their calls into a file, and callers that note what they are told: the matter of `histories`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import shoal
+from shoal import exceptions
+from shoal.scripts.endurance.histories import Entry, Outcome
+
+#: Calls of a caller to every actor before it waits for the answers.
+_BURST = 20
+#: How long an answer may take: an actor is back within a fraction of a second.
+_PATIENCE_S = 60.0
+
+
+class Counter:
+    """Counts the calls of its life, and appends each to a file that outlives it."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # A clock of the machine that never goes back: lives of an actor are in its order.
+        self._incarnation = time.monotonic_ns()
+        self._count = 0
+
+    def pid(self) -> int:
+        """Of the process that it lives in now."""
+        return os.getpid()
+
+    def count(self, caller: str, number: int) -> tuple[int, int]:
+        """Note the call. Returns which life this is, and how many calls it has seen."""
+        os.write(self._file, Entry(caller, number, self._incarnation).line())
+        self._count += 1
+        return self._incarnation, self._count
+
+
+#: As an actor that comes back as often as it is killed; calls are made at most once unless asked otherwise.
+COUNTER: Any = shoal.remote(num_cpus=0, max_restarts=-1)(Counter)
+
+
+class Caller:
+    """Calls counters in bursts. Runs in the driver as it is, and as an actor through `shoal.remote`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._numbers: list[int] = []
+
+    def pid(self) -> int:
+        """Of the process that it lives in."""
+        return os.getpid()
+
+    def call(self, counters: Sequence[Any]) -> list[list[Outcome]]:
+        """One burst of calls to every counter, in turn; what came of each, a list per counter."""
+        if not self._numbers:
+            self._numbers = [0] * len(counters)
+        made: list[list[tuple[int, Any]]] = [[] for _ in counters]
+        for _ in range(_BURST):
+            for position, counter in enumerate(counters):
+                number = self._numbers[position]
+                self._numbers[position] += 1
+                made[position].append((number, counter.count.remote(self.name, number)))
+        return [[self._outcome(number, ref) for number, ref in calls] for calls in made]
+
+    def _outcome(self, number: int, ref: Any) -> Outcome:
+        try:
+            return Outcome(self.name, number, tuple(shoal.get(ref, timeout=_PATIENCE_S)))
+        except (exceptions.ActorError, exceptions.GetTimeoutError) as failure:
+            return Outcome(self.name, number, failure=f"{type(failure).__name__}: {failure}".splitlines()[0])
+
+
+def read(path: Path) -> list[Entry]:
+    """The history in an actor's file."""
+    return [Entry.parse(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,44 @@
+"""`shoal chaos`: what it refuses, that it fails when something is wrong, and a few seconds of it."""
+
+import pytest
+
+from shoal.scripts import chaos
+from shoal.scripts.chaos import Findings
+from shoal.scripts.endurance.killer import Killer
+
+
+@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--num-cpus", "0"], ["everything"], ["--sead", "1"]])
+def test_what_cannot_be_followed_is_told_in_one_line(arguments, capsys):
+    assert chaos.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("shoal chaos: ")
+    assert told.count("\n") == 1
+
+
+def test_what_was_wrong_is_printed_up_to_a_bound():
+    findings = Findings("tasks", "3 graphs", [f"node {i}" for i in range(12)])
+    lines = str(findings).splitlines()
+    assert lines[0] == "tasks   3 graphs: 12 WRONG"
+    assert lines[1:] == [*(f"  node {i}" for i in range(10)), "  ... and 2 more"]
+    assert str(Findings("tasks", "3 graphs")) == "tasks   3 graphs: all as it must be"
+
+
+def test_the_exit_code_says_that_something_was_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(chaos, "_in_a_session", lambda run, options: Findings("tasks", "done", ["node 1"]))
+    assert chaos.main(["tasks"]) == 1
+    assert "node 1" in capsys.readouterr().out
+
+
+def test_a_killer_without_victims_kills_nobody():
+    killer = Killer(0, list, pace_s=0.001)
+    with killer.at_work():
+        pass
+    assert killer.kills == 0
+
+
+def test_a_few_seconds_of_both_parts(capsys):
+    assert chaos.main(["--seconds", "2", "--seed", "3", "--num-cpus", "2"]) == 0, capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["tasks", "actors"]
+    assert all(line.endswith(": all as it must be") for line in told)
+    assert " 0 workers killed" not in told[0]
