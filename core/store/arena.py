@@ -21,6 +21,8 @@ from ..errors import ObjectStoreFullError
 
 #: Memory of the machine that the store leaves to others when it grows.
 _RESERVE_BYTES = 128 << 20
+#: Regions are multiples of it.
+_UNIT_BYTES = 1 << 20
 
 
 class Arena:
@@ -31,6 +33,9 @@ class Arena:
         self._map = mmap.mmap(fd, size)  # MAP_SHARED, readable and writable, by default
         self._view = memoryview(self._map)
         self._closed = False
+        #: For each MiB, whether it is known to have its memory: nothing ever takes it away again. To ask the kernel
+        #: (`_is_backed`) costs 15 ms for 800 MB, a third of their copy.
+        self._known = bytearray(-(-size // _UNIT_BYTES))
 
     @classmethod
     def create(cls, size_bytes: int) -> Arena:
@@ -75,8 +80,16 @@ class Arena:
         Raises:
           ObjectStoreFullError: the machine has not enough.
         """
-        if not hasattr(os, "posix_fallocate") or self._is_backed(offset, size):
+        first, end = offset // _UNIT_BYTES, -(-(offset + size) // _UNIT_BYTES)
+        if self._known.find(0, first, end) < 0:
             return
+        if hasattr(os, "posix_fallocate") and not self._is_backed(offset, size):
+            self._fill(offset, size)
+        if not (offset % _UNIT_BYTES or size % _UNIT_BYTES):  # else the rest of its last MiB is not known
+            self._known[first:end] = b"\1" * (end - first)
+
+    def _fill(self, offset: int, size: int) -> None:
+        """Take memory from the machine."""
         available = _available_bytes()
         if available is not None and available < size + _RESERVE_BYTES:
             raise ObjectStoreFullError(

@@ -212,6 +212,11 @@ class Loop:
         finally:
             self._in_poll = True  # we return into the outer one
 
+    @property
+    def driven_here(self) -> bool:
+        """Whether the calling thread is the driver."""
+        return self._driver == threading.get_ident()
+
     # ---- for the driver (handlers, posted calls)
 
     def send(self, peer: bytes, message: Message) -> None:
