@@ -3,6 +3,7 @@
 #   make train    train PPO on CartPole-v1           make train ARGS="--seed 3 --total-steps 50000"
 #   make test     run the tests                      make test ARGS="tests/rllib -k checkpoint"
 #   make lint     ruff and mypy                      make bench ARGS=core        make results
+#   make chaos    kill workers at random             make soak    a million of everything, look for leaks
 #   make clean    remove .venv and what tools left
 #
 # The first of them makes .venv and installs into it; later calls find the stamp and start at once. The stamp is older
@@ -15,10 +16,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint bench results clean
+.PHONY: help install train test lint bench chaos soak results clean
 
 help:
-	@sed -n '3,6s/^#//p' Makefile
+	@sed -n '3,7s/^#//p' Makefile
 
 install: $(STAMP)
 
@@ -64,6 +65,13 @@ results: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/shoal bench $(ARGS)
+
+# Two minutes, and five.
+chaos: $(STAMP)
+	$(BIN)/shoal chaos $(ARGS)
+
+soak: $(STAMP)
+	$(BIN)/shoal soak $(ARGS)
 
 clean:
 	rm -rf "$(VENV)" .typing .mypy_cache .pytest_cache .ruff_cache build dist shoal.egg-info

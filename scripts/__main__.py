@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "measure the speed of the core",
     "run-as-ray": "run a program that was written for Ray on shoal",
     "chaos": "kill workers at random, and check every result",
+    "soak": "work for long and in large amounts, and look for leaks",
 }
 
 
