@@ -19,6 +19,7 @@ from .core.refs import ObjectRef
 from .core.remote import method, remote
 from .core.runtime_context import get_runtime_context
 from .core.state import available_resources, cluster_resources, nodes
+from .core.timeline import timeline
 
 __version__ = "0.1.0"
 
@@ -38,12 +39,12 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "timeline",
     "wait",
 ]
 
 # `from shoal.util.queue import Queue`, `import shoal.exceptions`: Ray's paths.
 ray_names.install(__name__)
-
 
 
 def __getattr__(name: str) -> object:

@@ -104,6 +104,7 @@ def init(
                     job_id=job_id,
                     store_bytes=config.object_store_bytes,
                     inline_bytes=config.inline_bytes,
+                    history_tasks=config.history_tasks,
                     environment=environment,
                 )
             )

@@ -34,6 +34,7 @@
      |- AsyncioActorExit  ObjectRefStreamEndOfStreamError
      |- OufOfBandObjectRefSerializationException  UserCodeException  UnserializableException
      |- RpcError  CrossLanguageError  PlasmaObjectNotAvailable
+     |- StateApiError
      `- ProtocolError
 
 Some are here for programs that name them in ``except``, and are raised by nothing in this version; they say so.
@@ -339,6 +340,12 @@ class PlasmaObjectNotAvailable(ShoalError):  # noqa: N818  Ray's name
     """The object is not in the local store. Raised by nothing: ``get`` waits for it."""
 
 
+class StateApiError(ShoalError):
+    """A question of ``shoal.util.state`` cannot be answered: it filters by what there is not, or processes did not tell
+    all that was asked for. The message says which; ``raise_on_missing_output=False`` takes what there is.
+    """
+
+
 class ProtocolError(ShoalError):
     """A peer said what it may not say: an unknown message, a wrong field, another version. Raised by the codec; a
     fault in shoal, no retry helps.
@@ -350,5 +357,6 @@ class ProtocolError(ShoalError):
 RayError = ShoalError
 RayTaskError = TaskError
 RayActorError = ActorError
+RayStateApiException = StateApiError
 RaySystemError = SessionError
 LocalRayletDiedError = HeadDiedError

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 from . import ids
 from .clock import system_clock
 from .control.server import ControlServer
+from .control.surveys import Surveys
 from .node.leases import Infeasible
 from .node.server import NodeServer
 from .session import Session
@@ -48,11 +50,18 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     control = ControlServer(loop, node, infeasible=Infeasible, on_shutdown=shut_down)
     node.on_actor_placed = control.actor_placed
     node.on_actor_refused = control.actor_refused
+    surveys = Surveys(
+        loop,
+        members=lambda: node.members,
+        facts=lambda subject, key: _facts(subject, key, node, control),
+        remembered=session.config.history_tasks,
+    )
 
     def process_died(worker_id: bytes, cause: str) -> None:
         loop.hear_out(worker_id)
         endpoint.forget(worker_id)
         control.process_died(worker_id, cause)
+        surveys.process_died(worker_id)
 
     node.on_process_died = process_died
     os.write(ready_fd, b"\1")
@@ -60,3 +69,16 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     loop.drive_until(lambda: over)
     loop.close()
     endpoint.close()
+
+
+def _facts(subject: str, key: bytes, node: NodeServer, control: ControlServer) -> list[dict[str, Any]]:
+    """What the head knows of a subject, a row each (rows.py); beside what it asks processes, who they are."""
+    if subject == "workers":
+        return node.processes.everybody()
+    if subject == "actors":
+        return [row for row in control.describe_actors(node.processes.pid) if not key or row["actor_id"] == key.hex()]
+    if subject == "usage":
+        return node.usage()
+    if subject == "placement_groups":
+        return []
+    return node.processes.living()

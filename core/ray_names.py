@@ -42,6 +42,9 @@ MODULES = {
     "util.actor_pool": "core.patterns.actor_pool",
     "util.multiprocessing.pool": "core.patterns.process_pool",
     "util.queue": "core.patterns.queue",
+    "util.state.api": "core.listings",
+    "util.state.common": "core.rows",
+    "util.state.exception": "core.errors",
 }
 #: Ray's packages -> their names -> the module of ours that has the name.
 NAMESPACES = {
@@ -54,6 +57,25 @@ NAMESPACES = {
         "AsyncResult": "core.patterns.process_pool",
         "Pool": "core.patterns.process_pool",
         "TimeoutError": "core.patterns.process_pool",
+    },
+    "util.state": {
+        "get_actor": "core.listings",
+        "get_job": "core.listings",
+        "get_node": "core.listings",
+        "get_objects": "core.listings",
+        "get_placement_group": "core.listings",
+        "get_task": "core.listings",
+        "get_worker": "core.listings",
+        "list_actors": "core.listings",
+        "list_jobs": "core.listings",
+        "list_nodes": "core.listings",
+        "list_objects": "core.listings",
+        "list_placement_groups": "core.listings",
+        "list_tasks": "core.listings",
+        "list_workers": "core.listings",
+        "summarize_actors": "core.listings",
+        "summarize_objects": "core.listings",
+        "summarize_tasks": "core.listings",
     },
 }
 #: What Ray has and shoal has not, by its path -> what it is.

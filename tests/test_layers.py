@@ -24,14 +24,14 @@ CORE_ROWS = """
     store
     control | node | runtime
     cluster engines head
-    api remote placement state runtime_context
+    api remote placement state runtime_context rows attempts listings timeline
     patterns
     boot
 """
 #: Modules of the core that everything above it may import.
 PUBLIC_LINE = {
     f"core.{name}"
-    for name in ("api", "remote", "placement", "runtime_context", "state", "patterns", "errors", "refs")
+    for name in ("api", "remote", "placement", "runtime_context", "state", "timeline", "patterns", "errors", "refs")
 }
 #: The rest of the tree: what each part may import beside itself.
 MAY_IMPORT = {

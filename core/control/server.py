@@ -6,7 +6,7 @@ Whoever changes an actor's state ends in `_publish`, which tells its watchers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from .. import ids
 from ..errors import ActorDiedError, ActorUnavailableError, ActorUnschedulableError, ShoalError
@@ -57,6 +57,29 @@ class ControlServer:
         loop.on(m.ActorOutOfScope, self._actor_out_of_scope)
         loop.on(m.Shutdown, lambda peer, message: on_shutdown())
 
+    # ---- for those who ask what goes on
+
+    def describe_actors(self, pid_of: Callable[[bytes], int]) -> list[dict[str, Any]]:
+        """A row for each actor, as `rows.ActorState` has them; what is missing there is filled in by the head."""
+        return [
+            {
+                "actor_id": record.actor_id.hex(),
+                "class_name": record.spec.class_name,
+                "state": "PENDING_CREATION" if record.state == "PENDING" else record.state,
+                "name": record.spec.name,
+                "ray_namespace": record.spec.namespace,
+                "pid": pid_of(record.worker_id) if record.worker_id else 0,
+                "worker_id": record.worker_id.hex() or None,
+                "owner_id": record.creator.hex(),
+                "required_resources": dict(record.spec.required),
+                # As it is: to load it may take the user's classes, which have no business in the head.
+                "failure": None if record.failure is None else [record.failure.payload, record.failure.buffers],
+                "is_detached": record.spec.detached,
+                "num_restarts": record.restarts,
+            }
+            for record in self.actors
+        ]
+
     # ---- functions
 
     def _export_function(self, peer: bytes, message: m.ExportFunction) -> None:
@@ -86,9 +109,7 @@ class ControlServer:
     def _place(self, record: ActorRecord) -> None:
         try:
             spec = record.spec
-            self._node.place_actor(
-                record.actor_id, record.creator, spec.required, spec.placement, spec.environment
-            )
+            self._node.place_actor(record.actor_id, record.creator, spec.required, spec.placement, spec.environment)
         except self._infeasible as why:
             self._end(record, "died", ActorUnschedulableError(f"{record.description} can never be placed: {why}"))
 

@@ -48,6 +48,16 @@ class NodeDescription:
     available: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found out about a subject (`runtime.inspecting`), as rows."""
+
+    facts: list[dict[str, Any]]  #: of the session as a whole
+    answers: Mapping[bytes, list[dict[str, Any]]]  #: of each process, by its worker id
+    silent: list[str]  #: processes that did not answer in time, in words
+    is_all: bool  #: no process had more rows than it was let tell
+
+
 class Engine(Protocol):
     """One running session, as one process sees it."""
 
@@ -103,6 +113,27 @@ class Engine(Protocol):
 
     def describe(self) -> NodeDescription:
         """The node, as it is now."""
+        ...
+
+    def survey(
+        self,
+        subject: str,
+        *,
+        key: bytes = b"",
+        target: bytes | None = None,
+        limit: int = 10_000,
+        timeout_s: float | None = None,
+        unless: Callable[[], Any] = lambda: False,
+    ) -> Survey:
+        """Ask what goes on.
+
+        Args:
+          key: only what concerns this task, object or actor.
+          target: the one process to ask; empty: none but the head; None: all.
+          limit: rows from each process at most.
+          timeout_s: how long a process may take to answer; a second at most.
+          unless: give up, with nothing, as soon as this is true.
+        """
         ...
 
     def shutdown(self) -> None:

@@ -42,14 +42,16 @@ from ..resources import ResourceSet
 from ..runtime import context
 from ..runtime.arguments import pack
 from ..runtime.concurrency import DEFAULT, lanes_wanted
+from ..runtime.history import History
 from ..runtime_env import WantedEnvironment
 from ..serialization import values
 from ..serialization.functions import FunctionExporter
 from ..serialization.values import FAILURE
 from ..transport.interrupts import Interrupts
-from .base import ActorIdentity, NodeDescription, Place
+from .base import ActorIdentity, NodeDescription, Place, Survey
 from .inline_runs import LastCall, Outcome, Runs
 from .inline_session import InlineSession
+from .inline_survey import InlineInspector
 from .inline_work import Actor, Work
 
 #: A waiting thread looks this often whether refs have died meanwhile: their end can tell nobody (`refs.py`).
@@ -74,12 +76,14 @@ class InlineEngine:
         job_id: bytes,
         store_bytes: int,
         inline_bytes: int,
+        history_tasks: int,
         environment: WantedEnvironment | None = None,
     ) -> None:
         """
         Args:
           total: resources of the session, in 1/10_000.
           store_bytes: room for values above `inline_bytes`, together.
+          history_tasks: finished work to remember.
           environment: the session's ``runtime_env``: set around work, and taken back after it.
         """
         self._environments = {b"": Environments(b"", "", limit_bytes=0)}
@@ -91,7 +95,9 @@ class InlineEngine:
         self.objects = self._tables.objects
         self.released = self.objects.released
         self._schedule = self._tables.schedule
-        self._runs = Runs(self.objects)
+        self._history = History(history_tasks)
+        self._runs = Runs(self.objects, self._history)
+        self._inspector = InlineInspector(self._tables, self._history, self._node_id, list)
         self._exporter = FunctionExporter()
         self._interrupts = Interrupts()
         self._condition = threading.Condition(threading.RLock())
@@ -177,7 +183,7 @@ class InlineEngine:
         def pending() -> list[ObjectRef]:
             return [ref for ref in refs if objects.value(ref.binary()) is None and ref.binary() in objects]
 
-        if not self._await(lambda: not pending() or failed() is not None, timeout_s, pending):
+        if not self._await("get", lambda: not pending() or failed() is not None, timeout_s, pending):
             missing = pending()
             raise GetTimeoutError(
                 f"{len(missing)} of {len(refs)} objects were not ready within {timeout_s:g} s, "
@@ -204,6 +210,7 @@ class InlineEngine:
             return objects.value(ref.binary()) is not None or ref.binary() not in objects
 
         self._await(
+            "wait",
             lambda: sum(map(is_ready, refs)) >= num_returns,
             timeout_s,
             lambda: [ref for ref in refs if not is_ready(ref)],
@@ -263,6 +270,19 @@ class InlineEngine:
             schedule = self._schedule
             total, available = schedule.total.parts(), schedule.available.parts()
         return NodeDescription(self._node_id, socket.gethostname(), total, available)
+
+    def survey(
+        self,
+        subject: str,
+        *,
+        key: bytes = b"",
+        target: bytes | None = None,
+        limit: int = 10_000,
+        timeout_s: float | None = None,
+        unless: Callable[[], Any] = lambda: False,
+    ) -> Survey:
+        with self._changing():
+            return self._inspector.survey(subject, key, limit)
 
     def shutdown(self) -> None:
         """Everything that waits fails; actors are dropped; refs of this session count no more."""
@@ -403,7 +423,13 @@ class InlineEngine:
 
     # ---- waiting
 
-    def _await(self, done: Callable[[], bool], timeout_s: float | None, missing: Callable[[], list[ObjectRef]]) -> bool:
+    def _await(
+        self,
+        verb: str,
+        done: Callable[[], bool],
+        timeout_s: float | None,
+        missing: Callable[[], list[ObjectRef]],
+    ) -> bool:
         """Wait until `done`; False when `timeout_s` has passed.
 
         Raises:
@@ -415,6 +441,8 @@ class InlineEngine:
             self._active -= stops_counting
             thread.counted = thread.counted and not stops_counting
             self._condition.notify_all()
+        task = context.current()
+        number = 0 if done() else self._history.begin_wait(verb, task.task_id if task else b"", ())
         try:
             while True:
                 self._run_ready()
@@ -431,6 +459,8 @@ class InlineEngine:
                             return False
                         self._sleep(left_s)
         finally:
+            if number:
+                self._history.end_wait(number)
             with self._condition:
                 self._active += stops_counting
                 thread.counted = thread.counted or stops_counting

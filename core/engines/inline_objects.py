@@ -74,6 +74,10 @@ class InlineObjects:
         entry = self._objects.get(object_id)
         return None if entry is None else entry.value
 
+    def entries(self) -> list[tuple[bytes, InlineObject]]:
+        """All objects by id."""
+        return list(self._objects.items())
+
     def pending(self) -> list[bytes]:
         return [object_id for object_id, entry in self._objects.items() if entry.value is None]
 

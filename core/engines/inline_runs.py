@@ -22,6 +22,7 @@ from ..runtime import context
 from ..runtime.arguments import unpack
 from ..runtime.concurrency import Lanes, lanes_for
 from ..runtime.context import TaskContext
+from ..runtime.history import History
 from ..runtime.outcomes import end_fork, exit_code, parts_of
 from ..serialization import values
 from ..serialization.functions import FunctionTable
@@ -49,8 +50,9 @@ class Outcome:
 class Runs:
     """Runs work, in whatever thread asks for it."""
 
-    def __init__(self, objects: InlineObjects) -> None:
+    def __init__(self, objects: InlineObjects, history: History) -> None:
         self._objects = objects
+        self._history = history
         self._functions = FunctionTable()
         self._pid = os.getpid()
         #: Of the work that the calling thread or coroutine runs; empty for none.
@@ -71,15 +73,19 @@ class Runs:
         actor_id = b"" if actor is None else actor.actor_id
         context.enter(TaskContext(work.task_id, work.name, actor_id, releases_cpu=actor is None))
         outcome = Outcome()
+        task_id = work.task_id if actor is None or work.is_call else b""
+        run = self._history.begin(task_id, work.name, actor_id, work.owner)
         was_in = self.environment.set(work.environment)
         try:
             with applied(work.environment):
                 args, kwargs = self._arguments(work)
                 function = self._function(work, outcome)
                 outcome.ran = True
+                run.loaded()
                 result = function(*args, **kwargs)
                 if on_event_loop and inspect.isawaitable(result):
                     result = await result
+                run.ended()
                 if work.actor is None or work.is_call:
                     outcome.results = [self._objects.owned(part) for part in parts_of(result, len(work.returns))]
                 else:
@@ -88,6 +94,7 @@ class Runs:
             outcome.error = error
         finally:
             context.enter(before)
+            run.over(outcome.error)
             self.environment.reset(was_in)
         if os.getpid() != self._pid:
             end_fork(outcome.error)

@@ -284,6 +284,10 @@ class InlineSession:
             self._bury_remains(actor.instance, actor.lanes)
             actor.instance = actor.lanes = None
 
+    def is_handle(self, object_id: bytes) -> bool:
+        """Whether an object stands for an actor."""
+        return object_id in self._guarded
+
     def _freed(self, object_id: bytes) -> None:
         """No ref is left: to an actor's handle, perhaps."""
         actor = self._guarded.pop(object_id, None)

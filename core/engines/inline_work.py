@@ -222,6 +222,10 @@ class Schedule:
         work.slots.clear()
         del self._unfinished[work.task_id]
 
+    def unfinished(self) -> list[Work]:
+        """All work that is not over, in order of submission."""
+        return list(self._unfinished.values())
+
     def maker(self, object_id: bytes) -> Work | None:
         """The unfinished work that will make an object."""
         return self._unfinished.get(ids.task_of(object_id))

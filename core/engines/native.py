@@ -18,8 +18,10 @@ from ..refs import ObjectRef
 from ..runtime import context
 from ..runtime.arguments import pack
 from ..runtime.process import Process
+from ..serialization import values
+from ..serialization.values import FAILURE
 from ..transport.endpoint import HEAD
-from .base import ActorIdentity, NodeDescription, Place
+from .base import ActorIdentity, NodeDescription, Place, Survey
 
 #: Namespace of actors that were given none.
 _DEFAULT_NAMESPACE = "default"
@@ -148,6 +150,24 @@ class NativeEngine:
         node_id, total, available = self._process.ask(m.DescribeNode)
         return NodeDescription(node_id, socket.gethostname(), total, available)
 
+    def survey(
+        self,
+        subject: str,
+        *,
+        key: bytes = b"",
+        target: bytes | None = None,
+        limit: int = 10_000,
+        timeout_s: float | None = None,
+        unless: Callable[[], Any] = lambda: False,
+    ) -> Survey:
+        facts, answers, silent, is_all = self._process.survey(
+            subject, key=key, target=target, limit=limit, timeout_s=timeout_s, unless=unless
+        )
+        for row in facts:
+            if "failure" in row:  # of an actor
+                row["death_cause"] = _death_cause(row)
+        return Survey(facts, answers, silent, is_all)
+
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster
         try:
@@ -190,6 +210,14 @@ def _weak(parts: tuple[bytes, str, Mapping[str, WireMethod]]) -> ActorIdentity:
     """An actor as the head describes it; nothing here keeps it alive."""
     actor_id, class_name, methods = parts
     return ActorIdentity(actor_id, class_name, methods, None)
+
+
+def _death_cause(row: dict[str, Any]) -> str | None:
+    """The text of the error that a dead actor's calls get."""
+    failure = row.pop("failure")
+    if failure is None or row["state"] != "DEAD":
+        return None
+    return str(values.deserialize(FAILURE, *failure))
 
 
 def _how_it_ended(code: int) -> str:

@@ -208,6 +208,11 @@ class LeaseTable:
         cpu = lease.reservation.shape.get("CPU", 0)
         self.available["CPU"] = self.available.get("CPU", 0) + (cpu if blocked else -cpu)
 
+    def holders(self) -> list[tuple[bytes, Reservation, bool]]:
+        """(worker, what it is used for, whether it is blocked) of every lease; a reservation has no worker yet."""
+        staffed = [(worker, lease.reservation, lease.blocked) for worker, lease in self.leases.items()]
+        return staffed + [(b"", reservation, False) for reservation in self._reserved]
+
     def owner_died(self, owner: bytes) -> list[bytes]:
         """Forget the demands of a dead owner; returns the workers it had leased (their work has no receiver)."""
         for place in [place for place in self._demands if place[0] == owner]:

@@ -7,9 +7,11 @@ in the same process (place an actor, end one). Whatever changes who could run wh
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from .. import ids
 from ..clock import Clock
@@ -21,6 +23,7 @@ from ..transport.loop import Loop
 from . import zygote
 from .leases import Infeasible, LeaseTable, Shape
 from .pool import WorkerPool, describe_status
+from .processes import ProcessBook
 
 #: When the channel to the zygote is full, the next try.
 _CHANNEL_RETRY_S = 0.002
@@ -51,6 +54,7 @@ class NodeServer:
         cpus = total.get("CPU", 0) // 10_000
         self.leases = LeaseTable(total, task_limit=max(16, 4 * cpus))
         self.pool = WorkerPool()
+        self.processes = ProcessBook(node_id)
         self.regions = regions
         self._memory = memory
         self._loop = loop
@@ -59,6 +63,7 @@ class NodeServer:
         self._clock = clock
         self._to_zygote: deque[m.Message] = deque()
         self._members: set[bytes] = set()
+        self._killed: set[bytes] = set()  # by us
         self._orphans: dict[int, memoryview] = {}
         self._region_requests: list[tuple[bytes, m.RequestRegion]] = []
         self._keep_idle = max(1, cpus)
@@ -84,9 +89,7 @@ class NodeServer:
 
     # ---- for the control
 
-    def place_actor(
-        self, actor: bytes, creator: bytes, required: Shape, placement: Shape, environment: bytes
-    ) -> None:
+    def place_actor(self, actor: bytes, creator: bytes, required: Shape, placement: Shape, environment: bytes) -> None:
         """Find a worker for an actor; `on_actor_placed` will tell.
 
         Raises:
@@ -103,12 +106,30 @@ class NodeServer:
     def kill_worker(self, worker_id: bytes) -> None:
         """SIGKILL; `on_process_died` will tell."""
         if worker_id in self.pool:
+            self._killed.add(worker_id)
             self._tell_zygote(m.KillWorker(worker_id))
+
+    # ---- for those who ask what goes on
+
+    def usage(self) -> list[dict[str, Any]]:
+        """Who holds which resources: a row for each reservation and lease, in 1/10_000."""
+        return [
+            {
+                "worker_id": worker_id,
+                "pid": self.processes.pid(worker_id),
+                "owner": reservation.owner,
+                "actor_id": reservation.actor,
+                "shape": dict(reservation.shape),
+                "blocked": blocked,
+            }
+            for worker_id, reservation, blocked in self.leases.holders()
+        ]
 
     # ---- messages
 
     def _register(self, peer: bytes, message: m.Register) -> None:
         self._members.add(peer)
+        self.processes.joined(peer, message.kind, message.pid, time.time() * 1e3)
         self._loop.send(peer, m.Registered(self.node_id, self.leases.total))
         if peer in self.pool:
             self.pool.registered(peer, self._clock())
@@ -193,12 +214,14 @@ class NodeServer:
         record = self.pool.reaped(worker_id)
         self.leases.release(worker_id)
         self._members.discard(worker_id)
+        cause, intended = describe_status(status), worker_id in self._killed
+        self._killed.discard(worker_id)
+        self.processes.died(worker_id, cause, time.time() * 1e3, intended=intended)
         for region in self.regions.holder_died(worker_id):
             self._orphans[region.offset] = self._memory[region.offset : region.offset + region.size]
         self._drain_orphans()
         for doomed in self.leases.owner_died(worker_id):
             self.kill_worker(doomed)
-        cause = describe_status(status)
         self.on_process_died(worker_id, cause)
         if record is not None and self.pool.failed_starts(record.environment) >= self._config.start_attempts:
             self._give_up_starting(record.environment, cause)

@@ -417,6 +417,49 @@ class RemoveBorrow(Message):
     count: int
 
 
+# ---- what goes on: asked, never told unasked
+
+
+@message(80, path="any -> head", reply="Answer", resend=True)
+class Survey(Message):
+    """Ask the head, and through it processes, what goes on. The answer is (rows of the head; (worker id, rows, whether
+    these are all) for each process that answered; worker ids of those that did not in time).
+    """
+
+    request: int
+    subject: str  #: what the rows are about, as in `runtime.inspecting`
+    key: bytes  #: only what concerns this task, object or actor; empty: everything
+    target: bytes  #: the one process to ask; empty: all; the head's own name: none
+    limit: int  #: rows from each process at most
+    timeout_s: float  #: how long a process may take to answer
+
+
+@message(81, path="head -> driver, worker", reply="Inspected", resend=True)
+class Inspect(Message):
+    """Tell what you know; see `Survey`."""
+
+    number: int
+    subject: str
+    key: bytes
+    limit: int
+
+
+@message(82, path="driver, worker -> head", resend=True)
+class Inspected(Message):
+    """The rows asked for by `number`."""
+
+    number: int
+    rows: list[dict[str, Any]]
+    is_all: bool  #: there are no more than the limit let through
+
+
+@message(83, path="worker -> head", resend=False)
+class Farewell(Message):
+    """A worker leaves because it was told to: what it would have answered to an `Inspect`, by subject."""
+
+    rows: dict[str, list[dict[str, Any]]]
+
+
 # ---- head and zygote
 
 

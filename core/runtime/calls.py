@@ -11,6 +11,7 @@ retries left (at least once), else they fail: they may have run (at most once). 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 
 from ..protocol.specs import Value
 from .tasks import Submission
@@ -28,6 +29,13 @@ class ActorLine:
         self.failure: Value | None = None
         self._waiting: deque[Submission] = deque()
         self._inflight: OrderedDict[bytes, Submission] = OrderedDict()
+
+    def __iter__(self) -> Iterator[tuple[Submission, bool]]:
+        """Every call that has no answer, oldest first, and whether it has been sent."""
+        for call in self._inflight.values():
+            yield call, True
+        for call in self._waiting:
+            yield call, False
 
     def submit(self, call: Submission) -> None:
         self._waiting.append(call)

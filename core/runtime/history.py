@@ -58,6 +58,11 @@ class History:
         self.spans: deque[Span] = deque(maxlen=length)
         self.failed: deque[Row] = deque(maxlen=length)
         self._waits = count(1)
+        self._runs = count(1)
+
+    def begin(self, task_id: bytes, name: str, actor_id: bytes, owner: bytes) -> Run:
+        """Work begins. (`execution.py` writes the same entries itself: calls would cost as much as the entries.)"""
+        return Run(self, next(self._runs), (task_id, name, actor_id, owner, time.perf_counter()))
 
     def begin_wait(self, verb: str, task_id: bytes, wanted: Sequence[WireRef]) -> int:
         """A wait begins; returns its number."""
@@ -130,6 +135,31 @@ class History:
                 "end_time_ms": _ms(time.perf_counter() + offset_s),
             }
         )
+
+
+class Run:
+    """Work under way, as `History.begin` gives it."""
+
+    def __init__(self, history: History, number: int, entry: Running) -> None:
+        self._history = history
+        self._number = number
+        self._entry = entry
+        self._loaded_s = self._ended_s = entry[-1]
+        history.running[number] = entry
+
+    def loaded(self) -> None:
+        """Its arguments are there."""
+        self._loaded_s = time.perf_counter()
+
+    def ended(self) -> None:
+        """The user's code has returned."""
+        self._ended_s = time.perf_counter()
+
+    def over(self, error: BaseException | None) -> None:
+        """Its results are kept, or `error` was raised."""
+        del self._history.running[self._number]
+        raised = "" if error is None else type(error).__name__
+        self._history.finished.append((*self._entry, self._loaded_s, self._ended_s, time.perf_counter(), raised))
 
 
 def task_identity(task_id: bytes, name: str, kind: str, actor_id: bytes, owner: bytes) -> Row:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..protocol.messages import RunTask
@@ -104,6 +104,23 @@ class Leasing:
     def environment(self, key: int) -> bytes:
         """What the workers for tasks of that number must have been started with."""
         return self._queues[key].environment
+
+    def __iter__(self) -> Iterator[tuple[Submission, bytes, ShapeQueue]]:
+        """Every task, with the worker that has been given it (empty: none yet) and its queue."""
+        for queue in self._queues:
+            for worker in queue.workers.values():
+                for submission in worker.inflight.values():
+                    yield submission, worker.worker_id, queue
+            for submission in queue.waiting:
+                yield submission, b"", queue
+
+    def at_work(self, key: int) -> list[bytes]:
+        """The workers of a shape that have something to do."""
+        return [worker.worker_id for worker in self._queues[key].workers.values() if worker.inflight]
+
+    def shape(self, key: int) -> Mapping[str, int]:
+        """The resources behind a number that `key` has given."""
+        return self._queues[key].shape
 
     @property
     def waiting(self) -> int:

@@ -32,8 +32,9 @@ from ..transport.endpoint import HEAD, Endpoint
 from ..transport.loop import Loop
 from . import context
 from .execution import Executor
-from .history import History
+from .history import History, Row
 from .holdings import Holdings
+from .inspecting import Inspector
 from .objects import Wait
 from .submitting import Submitter
 
@@ -78,8 +79,20 @@ class Process:
             slab_bytes=config.slab_bytes,
         )
         self.holdings = Holdings(worker_id, self.loop, self._store, inline_bytes=config.inline_bytes)
-        self.submitter = Submitter(worker_id, self.loop, self.holdings, self._ids, head=HEAD, config=config)
         self.history = History(config.history_tasks)
+        self.submitter = Submitter(
+            worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config
+        )
+        self.inspector = Inspector(
+            self.loop,
+            worker_id,
+            kind,
+            head=HEAD,
+            history=self.history,
+            holdings=self.holdings,
+            submitter=self.submitter,
+            metrics=list,
+        )
         self._exporter = FunctionExporter()
         self._exported: set[bytes] = set()
         self._functions = FunctionTable()
@@ -110,15 +123,15 @@ class Process:
 
     def become_worker(self) -> None:
         """Take work, before `start`."""
-        self._executor = Executor(
-            self.loop, self.holdings, self.history, fetch_function=self.fetch_function, head=HEAD
-        )
+        self._executor = Executor(self.loop, self.holdings, self.history, fetch_function=self.fetch_function, head=HEAD)
         self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
 
     def run(self) -> None:
         """Run work until told to leave."""
         assert self._executor is not None, "become_worker comes first"
         self._executor.run()
+        self.loop.post(lambda _: self.loop.send(HEAD, m.Farewell(self.inspector.farewell())), None)
+        self.loop.flush()
 
     def close(self) -> None:
         """Leave: no ref of this process counts any more, nothing can be waited for."""
@@ -240,8 +253,11 @@ class Process:
     def new_actor_id(self) -> ids.ActorID:
         return self._ids.actor()
 
-    def ask(self, question: Callable[[int], m.Message]) -> Any:
+    def ask(self, question: Callable[[int], m.Message], *, unless: Callable[[], Any] = lambda: False) -> Any:
         """Ask the head and wait for the answer.
+
+        Args:
+          unless: give up, with None, as soon as this is true.
 
         Raises:
           HeadDiedError: there will be none.
@@ -252,13 +268,49 @@ class Process:
         self.loop.post(lambda _: self.loop.send(HEAD, question(number)), None)
         timeout_s = self.session.config.request_timeout_s
         try:
-            if not self.loop.drive_until(lambda: answer or self.lost, timeout_s) and not self.lost:
+            if not self.loop.drive_until(lambda: answer or self.lost or unless(), timeout_s) and not self.lost:
                 raise HeadDiedError(f"the head has not answered a question for {timeout_s:g} s")
+            if not answer and unless():
+                return None
             if not answer:
                 raise self.lost or SessionError("shoal has been shut down")
             return answer[0]
         finally:
             del self._answers[number]
+
+    def survey(
+        self,
+        subject: str,
+        *,
+        key: bytes = b"",
+        target: bytes | None = None,
+        limit: int = 10_000,
+        timeout_s: float | None = None,
+        unless: Callable[[], Any] = lambda: False,
+    ) -> tuple[list[Row], dict[bytes, list[Row]], list[str], bool]:
+        """Ask the head, and through it processes, what goes on (`inspecting.py`).
+
+        Args:
+          key: only what concerns this task, object or actor.
+          target: the one process to ask; empty: none but the head; None: all.
+          limit: rows from each process at most.
+          timeout_s: how long a process may take to answer, if less than `survey_timeout_s`.
+          unless: give up as soon as this is true.
+
+        Returns:
+          Rows of the head; rows by process; who was silent, in words; whether these are all rows.
+        """
+        asked = b"" if target is None else target or HEAD
+        patience_s = self.session.config.survey_timeout_s if timeout_s is None else timeout_s
+        patience_s = min(patience_s, self.session.config.survey_timeout_s)
+        answer = self.ask(lambda number: m.Survey(number, subject, key, asked, limit, patience_s), unless=unless)
+        facts, answers, silent = answer if answer is not None else ([], [], [])
+        return (
+            facts,
+            {process: rows for process, rows, _ in answers},
+            [f"worker {process.hex()}" for process in silent],
+            all(is_all for _, _, is_all in answers),
+        )
 
     def _request_region(self, size_bytes: int) -> int:
         offset = self.ask(lambda number: m.RequestRegion(number, size_bytes))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .. import ids
@@ -39,20 +39,37 @@ from ..serialization.values import FAILURE
 from ..transport.loop import Loop
 from .arguments import Packed
 from .calls import ActorLine
+from .history import History
 from .holdings import Holdings, failure_value
 from .leasing import Leasing
 from .tasks import Submission
+
+#: Ray's words for why a task could not be run.
+_WORDS: Mapping[type[ShoalError], str] = {
+    TaskUnschedulableError: "TASK_UNSCHEDULABLE_ERROR",
+    RuntimeEnvSetupError: "RUNTIME_ENV_SETUP_FAILED",
+    WorkerCrashedError: "WORKER_DIED",
+}
 
 
 class Submitter:
     """Tasks and actor calls of one process."""
 
     def __init__(
-        self, me: bytes, loop: Loop, holdings: Holdings, id_source: ids.IdSource, *, head: bytes, config: CoreConfig
+        self,
+        me: bytes,
+        loop: Loop,
+        holdings: Holdings,
+        history: History,
+        id_source: ids.IdSource,
+        *,
+        head: bytes,
+        config: CoreConfig,
     ) -> None:
         self._me = me
         self._loop = loop
         self._holdings = holdings
+        self._history = history
         self._ids = id_source
         self._head = head
         self._leasing = Leasing(
@@ -67,6 +84,8 @@ class Submitter:
             look_later=lambda worker, delay_s: loop.after(delay_s, lambda: self._look_at(worker)),
         )
         self._unsettled = False
+        #: Tasks whose arguments are not there (calls stand in their line), by their own identity.
+        self._unready: dict[int, Submission] = {}
         self._lines: dict[bytes, ActorLine] = {}
         #: Creations whose ``__init__`` has not returned: they hold its arguments.
         self._creations: dict[bytes, Submission] = {}
@@ -214,6 +233,8 @@ class Submitter:
             submission.missing = 1 + len(submission.dependencies)
             if is_call:
                 enqueue(submission)  # it takes its place in line now, so that later calls stay behind it
+            elif not submission.is_creation:
+                self._unready[id(submission)] = submission
             for object_id, owner in submission.dependencies:
                 self._holdings.watch(object_id, owner, lambda _: self._argument_ready(submission, enqueue))
             self._argument_ready(submission, enqueue)
@@ -222,7 +243,10 @@ class Submitter:
 
     def _argument_ready(self, submission: Submission, enqueue: Callable[[Submission], None]) -> None:
         submission.missing -= 1
-        if submission.missing or submission.failed:
+        if submission.missing:
+            return
+        self._unready.pop(id(submission), None)
+        if submission.failed:
             return
         self._fill(submission)
         message = submission.message
@@ -247,6 +271,7 @@ class Submitter:
                     self._loop.send(self._head, m.KillActor(message.actor_id, True))  # it may have a name there
                     self._actor_failed(message.actor_id, failure)
                 else:
+                    self._note(submission, "TASK_EXECUTION_EXCEPTION", f"an argument failed: {type(error).__name__}")
                     self._finish(submission, [failure], failed=True)
                 return
             message.slots.append((object_id, owner, value.wire(message.buffers)))
@@ -270,7 +295,7 @@ class Submitter:
                 error = RuntimeEnvSetupError(f"{submission.name}() cannot run with its runtime_env: {message.reason}")
             else:
                 error = WorkerCrashedError(f"{submission.name}() has not run: {message.reason}")
-            self._fail(submission, failure_value(error))
+            self._fail(submission, failure_value(error), _WORDS[type(error)])
 
     def _on_tasks_returned(self, peer: bytes, message: m.TasksReturned) -> None:
         self._leasing.returned(peer, list(message.task_ids))
@@ -326,10 +351,11 @@ class Submitter:
         for object_id, _ in submission.uses:
             self._holdings.references.unuse(object_id)
 
-    def _fail(self, submission: Submission, failure: Value) -> None:
+    def _fail(self, submission: Submission, failure: Value, error_type: str = "TASK_EXECUTION_EXCEPTION") -> None:
         if type(submission.message) is m.CallMethod and submission.failed:
             return  # it has failed already, by an argument, while it stood in line
         submission.failed = True
+        self._note(submission, error_type, "")
         self._finish(submission, [failure], failed=True)
 
     # ---- in the driver: actors
@@ -348,7 +374,7 @@ class Submitter:
             line = self._lines[message.actor_id] = ActorLine()
         if line.state == "DEAD":
             assert line.failure is not None
-            self._fail(submission, line.failure)
+            self._fail(submission, line.failure, "ACTOR_DIED")
             return
         if line.state == "UNKNOWN":
             line.state = "PENDING"
@@ -384,7 +410,7 @@ class Submitter:
             self._lived_in.pop(line.worker_id, None)
             failure = take_value(message.failure, message.buffers)
             for call in line.lost():
-                self._fail(call, failure)
+                self._fail(call, failure, "ACTOR_UNAVAILABLE")
         elif message.state == "DEAD":
             self._actor_failed(message.actor_id, take_value(message.failure, message.buffers))
 
@@ -405,7 +431,7 @@ class Submitter:
         self._lived_in.pop(line.worker_id, None)
         self._creation_over(actor_id)
         for call in line.died(failure):
-            self._fail(call, failure)
+            self._fail(call, failure, "ACTOR_DIED")
 
     def _restartable(self, actor_id: bytes) -> bool:
         creation = self._creations.get(actor_id)
@@ -418,6 +444,45 @@ class Submitter:
             for object_id, _ in creation.uses:
                 self._holdings.references.unuse(object_id)
 
+    # ---- in the driver: for those who ask
+
+    def live(self) -> Iterator[tuple[Submission, str, bytes]]:
+        """Every submission that has no result, with its state (Ray's word) and the worker that has been given it."""
+        for submission in self._unready.values():
+            yield submission, "PENDING_ARGS_AVAIL", b""
+        for submission in self._creations.values():
+            if self._lines[submission.actor_id].state in ("PENDING", "RESTARTING"):
+                yield submission, "PENDING_ARGS_AVAIL" if submission.missing else "PENDING_NODE_ASSIGNMENT", b""
+        for submission, worker_id, _ in self._leasing:
+            yield submission, "SUBMITTED_TO_WORKER" if worker_id else "PENDING_NODE_ASSIGNMENT", worker_id
+        for line in self._lines.values():
+            for call, sent in line:
+                waits = "PENDING_ARGS_AVAIL" if call.missing else "PENDING_NODE_ASSIGNMENT"
+                yield call, "SUBMITTED_TO_WORKER" if sent else waits, line.worker_id if sent else b""
+
+    def line(self, actor_id: bytes) -> ActorLine | None:
+        """What this process knows of an actor that it has called."""
+        return self._lines.get(actor_id)
+
+    def resources(self, submission: Submission) -> Mapping[str, int]:
+        """What a task or an actor's creation asks for, in 1/10_000."""
+        message = submission.message
+        if type(message) is m.CreateActor:
+            return message.required
+        return self._leasing.shape(submission.shape) if type(message) is m.RunTask else {}
+
+    def workers_at_work(self, submission: Submission) -> list[bytes]:
+        """The workers of this process that run tasks of the same shape: it is its turn when they are done."""
+        if submission.actor_id:
+            return []
+        return self._leasing.at_work(submission.shape)
+
+    def _note(self, submission: Submission, error_type: str, message: str, worker_id: bytes = b"") -> None:
+        """Remember a failure that no worker will tell of."""
+        self._history.fail(
+            submission.identity(self._me), error_type, message, submitted_s=submission.submitted_s, worker_id=worker_id
+        )
+
     # ---- in the driver: deaths
 
     def process_died(self, worker_id: bytes, cause: str) -> None:
@@ -429,8 +494,9 @@ class Submitter:
                     error = WorkerCrashedError(
                         f"{submission.name}() did not finish: its worker ended with {cause}, and no retries are left"
                     )
-                    self._fail(submission, failure_value(error))
+                    self._fail(submission, failure_value(error), "WORKER_DIED")
                     continue
+                self._note(submission, "WORKER_DIED", f"its worker ended with {cause}", worker_id)
                 submission.retries -= 1 if submission.retries > 0 else 0  # -1: for ever
             # Those behind the first had not begun, as far as we can know, and lose no retry.
             self._leasing.requeue(submission)

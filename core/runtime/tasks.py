@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from ..protocol.messages import CallMethod, CreateActor, RunTask
+from .history import ACTOR_CREATION_TASK, ACTOR_TASK, NORMAL_TASK, Row, task_identity
 
 
 @dataclass(slots=True)
@@ -39,3 +40,24 @@ class Submission:
     @property
     def task_id(self) -> bytes:
         return self.message.task_id  # type: ignore[union-attr]
+
+    @property
+    def actor_id(self) -> bytes:
+        """Of the actor that it creates or calls; empty for a task."""
+        return b"" if isinstance(self.message, RunTask) else self.message.actor_id
+
+    @property
+    def is_creation(self) -> bool:
+        return isinstance(self.message, CreateActor)
+
+    @property
+    def kind(self) -> str:
+        """Ray's word for what it is."""
+        if isinstance(self.message, CreateActor):
+            return ACTOR_CREATION_TASK
+        return NORMAL_TASK if isinstance(self.message, RunTask) else ACTOR_TASK
+
+    def identity(self, owner: bytes) -> Row:
+        """The part of its row in a list of tasks that never changes."""
+        task_id = b"" if isinstance(self.message, CreateActor) else self.message.task_id
+        return task_identity(task_id, self.name, self.kind, self.actor_id, owner)
