@@ -293,7 +293,7 @@ class Loop:
                 if self._drive.locked() and not self._closed:
                     # somebody waits in the loop, perhaps for hours; `_release` and `close` wake us
                     self._background_wake.wait()
-                    continue
+                # Not to be woken again by each of a thousand calls that follow (10 us each): first sleep below.
                 self._background_asleep = False
             idle = time.monotonic() - self._driven_at
             if idle < self._background_s or self._wanted:
