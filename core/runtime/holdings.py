@@ -13,7 +13,7 @@ and what is called from handlers, runs in the driver of the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -199,7 +199,7 @@ class Holdings:
 
     # ---- in the driver: handing refs on
 
-    def hand_over(self, receiver: bytes, contained: Iterable[WireRef], then: Callable[[list[bytes]], None]) -> None:
+    def hand_over(self, receiver: bytes, contained: Collection[WireRef], then: Callable[[list[bytes]], None]) -> None:
         """Make sure that every ref which leaves with a message to `receiver`, or stays here after it, is known to its
         owner.
 
@@ -209,6 +209,9 @@ class Holdings:
           then: called when all is confirmed, at once if it can; given the receiver's own objects that we still hold,
             whose borrow the message itself will report.
         """
+        if not contained and not self.references.has_unregistered:
+            then([])  # the common case, 1.5 us sooner
+            return
         asked: list[tuple[bytes, bytes, bytes]] = []
         for object_id, owner in contained:
             if owner == self._me:

@@ -153,6 +153,11 @@ class ReferenceTable:
 
     # ---- borrowing, as the borrower sees it
 
+    @property
+    def has_unregistered(self) -> bool:
+        """Whether `unregistered` could name any."""
+        return bool(self._unregistered)
+
     def unregistered(self) -> list[tuple[bytes, bytes]]:
         """(id, owner) of borrowed refs held here whose owner has not been told."""
         if not self._unregistered:

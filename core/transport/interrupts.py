@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,7 @@ class Interrupts:
         self._held: tuple[int, FrameType | None] | None = None
         self._previous: Any = None
         self._installed = False
-        self._main = threading.main_thread()
+        self._main = threading.main_thread().ident
 
     @property
     def installed(self) -> bool:
@@ -35,7 +36,7 @@ class Interrupts:
 
     def install(self) -> None:
         """Take over SIGINT, if it has a Python handler and this is the main thread."""
-        if threading.current_thread() is self._main:
+        if get_ident() == self._main:
             previous = signal.getsignal(signal.SIGINT)
             if callable(previous):
                 self._previous = previous
@@ -44,14 +45,14 @@ class Interrupts:
 
     def remove(self) -> None:
         """Give SIGINT back; if somebody else has taken it meanwhile, go on passing it through for them."""
-        if self._installed and threading.current_thread() is self._main:
+        if self._installed and get_ident() == self._main:
             self._installed = False
             if signal.getsignal(signal.SIGINT) == self._on_signal:
                 signal.signal(signal.SIGINT, self._previous)
 
     def open(self) -> None:
         """Let SIGINT strike at once, also what was held so far, until `shut`."""
-        if threading.current_thread() is self._main:
+        if get_ident() == self._main:
             self._depth_when_opened, self._depth = self._depth, 0
             try:
                 self._deliver()
@@ -61,15 +62,15 @@ class Interrupts:
 
     def shut(self) -> None:
         """Hold it again."""
-        if threading.current_thread() is self._main:
+        if get_ident() == self._main:
             self._depth = self._depth_when_opened
 
     def __enter__(self) -> None:
-        if threading.current_thread() is self._main:
+        if get_ident() == self._main:
             self._depth += 1
 
     def __exit__(self, *exception: object) -> None:
-        if threading.current_thread() is self._main:
+        if get_ident() == self._main:
             # Not below 0: an interrupt that strikes at the beginning of `shut` leaves it at 0 already.
             self._depth = max(0, self._depth - 1)
             if not self._depth:

@@ -333,13 +333,16 @@ class Loop:
           timeout_s: longest wait; None waits for ever.
           done: what the caller waits for; posts and timers may bring it about, and then there is nothing to wait for.
         """
-        self._work_off_posts()
-        timeout_s = self._run_timers(timeout_s)
+        posts = self.posts
+        if posts:
+            self._work_off_posts()
+        if self._timers:
+            timeout_s = self._run_timers(timeout_s)
         self._before_flush()
         if self._endpoint.pending:
             self._endpoint.flush()
             self._flushed_at = time.monotonic()
-        if self.posts or (done is not None and done()):
+        if posts or (done is not None and done()):
             timeout_s = 0.0
         ready = self._poll(timeout_s)
         if ready is None:
@@ -355,7 +358,8 @@ class Loop:
         handlers = self._handlers
         for peer, message in self._endpoint.receive():
             handlers[type(message)](peer, message)
-        self._work_off_posts()
+        if posts:
+            self._work_off_posts()
         self._before_flush()
         if self._endpoint.pending:
             self._endpoint.flush()

@@ -117,6 +117,9 @@ class UnixCarrier:
         # Not `self._ready` at once: a signal handler may come back into here while we wait.
         ready = self._epoll.poll(timeout_s, _LINKS_PER_ROUND)
         foreign = self._foreign
+        if len(ready) == 1 and ready[0][0] not in foreign:
+            self._ready = ready
+            return ()
         found = [descriptor for descriptor, _ in ready if descriptor in foreign]
         self._ready = [event for event in ready if event[0] not in foreign] if found else ready
         return found
@@ -128,7 +131,7 @@ class UnixCarrier:
         if link is None:
             return False
         if len(frames) == 1 or sum(map(len, frames)) <= _JOIN_BYTES:
-            data = b"".join((prefix(frames), *frames))
+            data = prefix(frames) + frames[0] if len(frames) == 1 else b"".join((prefix(frames), *frames))
             if link.outbox:
                 link.outbox.append(memoryview(data))
                 return True
