@@ -123,12 +123,12 @@ class Leasing:
         return self._queues[key].shape
 
     @property
-    def waiting(self) -> bool:
-        """Whether there are tasks that no worker has been given. Asked twice in each round of the loop."""
-        for queue in self._queues:  # noqa: SIM110  `any` with a generator costs three times as much
-            if queue.waiting:
-                return True
-        return False
+    def waiting(self) -> int:
+        """Tasks that no worker has been given."""
+        total = 0
+        for queue in self._queues:  # asked twice in each round of the loop, and a generator costs three times as much
+            total += len(queue.waiting)
+        return total
 
     # ---- events
 

@@ -347,14 +347,8 @@ class Loop:
         ready = self._poll(timeout_s)
         if ready is None:
             return
-        for descriptor in ready:
-            if descriptor == self._wake_read:
-                # In this order: a poster that still sees the flag has posted before the posts are worked off below; one
-                # that sees it cleared writes a byte that is not drained here.
-                self._drain_wake_pipe()
-                self._woken = False
-            elif descriptor in self._watched:
-                self._watched[descriptor]()
+        if ready:
+            self._hear_watched(ready)
         handlers = self._handlers
         for peer, message in self._endpoint.receive():
             handlers[type(message)](peer, message)
@@ -366,6 +360,16 @@ class Loop:
         if self._waiting:
             with self._progress:
                 self._progress.notify_all()
+
+    def _hear_watched(self, ready: Sequence[int]) -> None:
+        for descriptor in ready:
+            if descriptor == self._wake_read:
+                # In this order: a poster that still sees the flag has posted before the tick works the posts off; one
+                # that sees it cleared writes a byte that is not drained here.
+                self._drain_wake_pipe()
+                self._woken = False
+            elif descriptor in self._watched:
+                self._watched[descriptor]()
 
     def _poll(self, timeout_s: float | None) -> Sequence[int] | None:
         """Wait for the sockets, open to SIGINT; returns the watched descriptors that are ready, None after `close`."""
