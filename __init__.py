@@ -14,7 +14,8 @@ Tasks, actors and shared memory with Ray's programming model; rollout workers, l
 from __future__ import annotations
 
 from .core import errors as exceptions, ray_names
-from .core.api import get, get_actor, init, is_initialized, kill, put, shutdown, wait
+from .core.api import cancel, get, get_actor, init, is_initialized, kill, put, shutdown, wait
+from .core.generators import ObjectRefGenerator
 from .core.refs import ObjectRef
 from .core.remote import method, remote
 from .core.runtime_context import get_runtime_context
@@ -25,7 +26,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ObjectRef",
+    "ObjectRefGenerator",
     "available_resources",
+    "cancel",
     "cluster_resources",
     "exceptions",
     "get",

@@ -18,6 +18,7 @@ from .engines import current
 from .engines.base import Engine
 from .engines.inline import InlineEngine
 from .engines.native import NativeEngine
+from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 from .remote import ActorHandle, identity_of, remote, weak_handle
 from .resources import ResourceSet
@@ -28,6 +29,8 @@ from .runtime_env import wanted
 __all__ = [
     "ActorHandle",
     "ObjectRef",
+    "ObjectRefGenerator",
+    "cancel",
     "get",
     "get_actor",
     "init",
@@ -165,6 +168,8 @@ def get(refs: ObjectRef | list[ObjectRef], *, timeout: float | None = None) -> A
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         return current.engine().get([refs], timeout_s=timeout)[0]
+    if isinstance(refs, ObjectRefGenerator):
+        return refs  # as Ray does: its items are refs of their own
     if not isinstance(refs, list):
         raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
     _check_refs("get", refs)
@@ -184,16 +189,17 @@ def put(value: Any) -> ObjectRef:
 
 
 def wait(
-    refs: list[ObjectRef],
+    refs: Sequence[Any],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,  # noqa: ARG001
-) -> tuple[list[ObjectRef], list[ObjectRef]]:
+) -> tuple[list[Any], list[Any]]:
     """Wait until `num_returns` of the refs are ready: finished, or failed.
 
     Args:
-      refs: a list without duplicates.
+      refs: a list without duplicates, of ObjectRefs and ObjectRefGenerators; a generator is ready when its next item
+        is, or its end.
       num_returns: how many to wait for; no more are returned as ready.
       timeout: seconds; then fewer may be ready.
       fetch_local: accepted for Ray's sake: on one machine every ready object is here.
@@ -206,6 +212,8 @@ def wait(
     """
     if not isinstance(refs, list):
         raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
+    if any(isinstance(ref, ObjectRefGenerator) for ref in refs):
+        return _wait_with_generators(refs, num_returns, timeout)
     _check_refs("wait", refs)
     _check_timeout(timeout)
     if not refs:
@@ -215,6 +223,17 @@ def wait(
     if not 0 < num_returns <= len(refs):
         raise ValueError(f"num_returns must be between 1 and the number of refs, {len(refs)}, not {num_returns}")
     return current.engine().wait(refs, num_returns=num_returns, timeout_s=timeout)
+
+
+def _wait_with_generators(
+    waitables: Sequence[Any], num_returns: int, timeout: float | None
+) -> tuple[list[Any], list[Any]]:
+    """`wait`, with the ref of its next item in place of each generator."""
+    refs = [item._peek() if isinstance(item, ObjectRefGenerator) else item for item in waitables]  # noqa: SLF001
+    ready, _ = wait(refs, num_returns=num_returns, timeout=timeout)
+    found = set(ready)
+    pairs = list(zip(waitables, refs, strict=True))
+    return [item for item, ref in pairs if ref in found], [item for item, ref in pairs if ref not in found]
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
@@ -227,6 +246,28 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
       ValueError: `actor` is no handle.
     """
     current.engine().kill(identity_of(actor, "kill"), no_restart=no_restart)
+
+
+def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel a task or a call: its ``get`` raises TaskCancelledError. One that has finished stays as it is.
+
+    One that has not begun never will. A task that runs gets KeyboardInterrupt in its main thread, a coroutine of an
+    actor ``asyncio.CancelledError``; another call of an actor is only told, if it asks
+    ``get_runtime_context().is_canceled()``. Cancelled work is not retried.
+
+    Args:
+      force: end the worker's process (WorkerCrashedError); not for calls of actors.
+      recursive: cancel also what it has submitted.
+
+    Raises:
+      TypeError: `ref` is no ref.
+      ValueError: `force` on a call of an actor.
+    """
+    if isinstance(ref, ObjectRefGenerator):
+        ref = ref.completed()
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__} {ref!r}")
+    current.engine().cancel(ref, force=force, recursive=recursive)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

@@ -5,6 +5,7 @@ driver --spawn, session through stdin--> zygote --fork--> head, workers
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import signal
@@ -55,6 +56,7 @@ def main() -> int:
         np.random.seed()  # noqa: NPY002  the one that users of the old functions share
         if "torch" in sys.modules:
             sys.modules["torch"].seed()
+        atexit.unregister(api.shutdown)  # the driver's
         run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, _connect)
 
     zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)

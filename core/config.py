@@ -92,6 +92,9 @@ class CoreConfig:
     stop_timeout_s: float = 5.0
     """How long `shutdown` waits for the session's processes before it kills them."""
 
+    force_patience_s: float = 1.0
+    """How long a worker may take to end itself when its task is cancelled by force, before it is killed."""
+
     request_timeout_s: float = 30.0
     """How long a question to the head (a name, a function, a region) may stay unanswered: the head never computes, so
     silence this long means that it hangs.

@@ -27,11 +27,12 @@
      |   `- ActorUnschedulableError
      |- TaskPlacementGroupRemoved  ActorPlacementGroupRemoved
      |- PendingCallsLimitExceeded
+     |- ObjectRefStreamEndOfStreamError
      |- RuntimeEnvSetupError
      |- ActorAlreadyExistsError        also ValueError
      |- ActorHandleNotFoundError       also ValueError
      |- AuthenticationError
-     |- AsyncioActorExit  ObjectRefStreamEndOfStreamError
+     |- AsyncioActorExit
      |- OufOfBandObjectRefSerializationException  UserCodeException  UnserializableException
      |- RpcError  CrossLanguageError  PlasmaObjectNotAvailable
      |- StateApiError
@@ -280,6 +281,12 @@ class PendingCallsLimitExceeded(ShoalError):  # noqa: N818  Ray's name
     """
 
 
+class ObjectRefStreamEndOfStreamError(ShoalError):
+    """A generator has no more items. Raised by ``get`` of a ref that `wait` was given for its next item; iteration ends
+    instead.
+    """
+
+
 class RuntimeEnvSetupError(ShoalError):
     """The environment that a task or actor asked for (``runtime_env``) could not be made. Raised by ``get``. The
     message says which step failed.
@@ -306,10 +313,6 @@ class AuthenticationError(ShoalError):
 
 class AsyncioActorExit(ShoalError):  # noqa: N818  Ray's name
     """Ends an actor from within a coroutine; users do not see it."""
-
-
-class ObjectRefStreamEndOfStreamError(ShoalError):
-    """A generator task yields no more. Iterating over its refs ends instead; users do not see it."""
 
 
 class OufOfBandObjectRefSerializationException(ShoalError):  # noqa: N818  Ray's name, and Ray's spelling

@@ -15,6 +15,11 @@ from .runtime_env import WantedEnvironment, wanted
 #: Times that a task is run again after its worker has died, unless told otherwise. Ray's.
 DEFAULT_MAX_RETRIES = 3
 
+#: Numbers of returns that are none: the task is a generator, and its items are objects of their own, as they come...
+STREAMING = -1
+#: ... or when it has ended, by way of one object that holds their refs.
+DYNAMIC = -2
+
 _LATER = frozenset(
     {
         "accelerator_type",
@@ -22,16 +27,18 @@ _LATER = frozenset(
         "enable_task_events",
         "fallback_strategy",
         "label_selector",
-        "max_calls",
-        "max_pending_calls",
         "placement_group",
         "placement_group_bundle_index",
         "placement_group_capture_child_tasks",
         "scheduling_strategy",
     }
 )
+_GENERATOR_RETURNS = {"streaming": STREAMING, "dynamic": DYNAMIC}
 _RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
-_TASK = frozenset({*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "name", "runtime_env"})
+_BACKPRESSURE = "_generator_backpressure_num_objects"
+_TASK = frozenset(
+    {*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "max_calls", "name", "runtime_env", _BACKPRESSURE}
+)
 _ACTOR = frozenset(
     {
         *_RESOURCES,
@@ -39,6 +46,7 @@ _ACTOR = frozenset(
         "get_if_exists",
         "lifetime",
         "max_concurrency",
+        "max_pending_calls",
         "max_restarts",
         "max_task_retries",
         "name",
@@ -46,19 +54,21 @@ _ACTOR = frozenset(
         "runtime_env",
     }
 )
-_METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions", "concurrency_group"})
+_METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions", "concurrency_group", _BACKPRESSURE})
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
     """Of a remote function. `resources` in 1/10_000."""
 
-    num_returns: int = 1
+    num_returns: int = 1  #: or STREAMING, DYNAMIC (protocol/specs.py)
     resources: Mapping[str, int] = field(default_factory=lambda: {"CPU": 10_000})
     max_retries: int = DEFAULT_MAX_RETRIES
     retry_on: tuple[type[BaseException], ...] = ()
     name: str | None = None
     runtime_env: WantedEnvironment | None = None
+    max_calls: int = 0
+    backpressure: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,7 @@ class MethodOptions:
     max_task_retries: int | None = None
     retry_exceptions: bool | None = None
     concurrency_group: str | None = None
+    backpressure: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +97,36 @@ class ActorOptions:
     max_restarts: int = 0
     max_task_retries: int = 0
     max_concurrency: int = 0  #: 0: not given
+    max_pending_calls: int = -1
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
     runtime_env: WantedEnvironment | None = None
 
 
-def task_options(given: Mapping[str, Any]) -> TaskOptions:
+def task_options(given: Mapping[str, Any], *, generator: bool = False) -> TaskOptions:
     """Check the keywords of ``@remote`` or ``.options`` on a function.
+
+    Args:
+      generator: the function is one: its items are streamed unless told otherwise.
 
     Raises:
       ValueError: an unknown or unsupported option, or a value out of range.
       TypeError: a value of the wrong type.
     """
     _check_names(given, _TASK, "tasks")
-    num_returns = given.get("num_returns", 1)
-    if num_returns is None:
-        num_returns = 1
-    if isinstance(num_returns, str):
-        raise ValueError(f"num_returns={num_returns!r} is not supported in this version; give a number")
-    _check_int("num_returns", num_returns, least=0)
+    num_returns = _num_returns(given.get("num_returns"), generator=generator)
+    max_calls = given.get("max_calls") or 0
+    _check_int("max_calls", max_calls, least=0)
     max_retries = given.get("max_retries", DEFAULT_MAX_RETRIES)
     _check_int("max_retries", max_retries, least=-1)
     return TaskOptions(
-        num_returns=num_returns,
+        num_returns=(STREAMING if generator else 1) if num_returns is None else num_returns,
         resources=_resources(given, default_cpus=1),
         max_retries=max_retries,
         retry_on=_retry_on(given.get("retry_exceptions", False)),
         name=_check_str("name", given.get("name")),
         runtime_env=wanted(given.get("runtime_env")),
+        max_calls=max_calls,
+        backpressure=_backpressure(given.get(_BACKPRESSURE)) or -1,
     )
 
 
@@ -134,6 +148,9 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
     max_concurrency = given.get("max_concurrency")
     if max_concurrency is not None:
         _check_int("max_concurrency", max_concurrency, least=1)
+    max_pending_calls = given.get("max_pending_calls", -1)
+    if max_pending_calls != -1:
+        _check_int("max_pending_calls", max_pending_calls, least=1)
     groups = given.get("concurrency_groups") or {}
     if not isinstance(groups, dict):
         raise TypeError(f"concurrency_groups must be a dict of names and numbers, not {groups!r}")
@@ -154,22 +171,51 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         max_restarts=max_restarts,
         max_task_retries=max_task_retries,
         max_concurrency=max_concurrency or 0,
+        max_pending_calls=max_pending_calls,
         concurrency_groups=groups,
         runtime_env=wanted(given.get("runtime_env")),
     )
 
 
-def method_options(given: Mapping[str, Any]) -> MethodOptions:
-    """Check the keywords of ``@method`` or ``.options`` on an actor's method. Raises as `task_options`."""
+def method_options(given: Mapping[str, Any], *, generator: bool | None = None) -> MethodOptions:
+    """Check the keywords of ``@method`` or ``.options`` on an actor's method. Raises as `task_options`.
+
+    Args:
+      generator: whether the method is one; None: not known here.
+    """
     _check_names(given, _METHOD, "methods of actors")
-    for name, least in (("num_returns", 0), ("max_task_retries", -1)):
-        if given.get(name) is not None:
-            _check_int(name, given[name], least=least)
+    num_returns = _num_returns(given.get("num_returns"), generator=generator)
+    if given.get("max_task_retries") is not None:
+        _check_int("max_task_retries", given["max_task_retries"], least=-1)
     retry_exceptions = given.get("retry_exceptions")
     if not isinstance(retry_exceptions, (bool, type(None))):
         raise TypeError(f"retry_exceptions of a method must be True or False, not {retry_exceptions!r}")
     group = _check_str("concurrency_group", given.get("concurrency_group"))
-    return MethodOptions(given.get("num_returns"), given.get("max_task_retries"), retry_exceptions, group)
+    backpressure = _backpressure(given.get(_BACKPRESSURE))
+    return MethodOptions(num_returns, given.get("max_task_retries"), retry_exceptions, group, backpressure)
+
+
+def _num_returns(given: Any, *, generator: bool | None) -> int | None:
+    """A number, STREAMING or DYNAMIC; None: not said."""
+    if isinstance(given, str):
+        if given not in _GENERATOR_RETURNS:
+            raise ValueError(f"num_returns must be a number, 'streaming' or 'dynamic', not {given!r}")
+        if generator is False:
+            raise ValueError(f"num_returns={given!r} is for generators: functions with a yield")
+        return _GENERATOR_RETURNS[given]
+    if given is not None:
+        _check_int("num_returns", given, least=0)
+    number: int | None = given
+    return number
+
+
+def _backpressure(given: Any) -> int | None:
+    """Items of a generator that may be ahead of its consumer; -1: any number; None: not said."""
+    if given is None or given == -1:
+        return given  # type: ignore[no-any-return]
+    _check_int(_BACKPRESSURE, given, least=1)
+    number: int = given
+    return number
 
 
 def _retry_on(given: Any) -> tuple[type[BaseException], ...]:

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, TypeVar
 
-from .engines.base import ActorIdentity
+from .engines.base import ActorIdentity, Returns
 from .engines.current import engine
 from .errors import ActorHandleNotFoundError
-from .options import ActorOptions, MethodOptions, TaskOptions, actor_options, method_options, task_options
+from .generators import ObjectRefGenerator
+from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions, actor_options, method_options, task_options
 from .protocol.specs import WireMethod
 from .refs import ObjectRef
+from .runtime.special_methods import SPECIAL_METHODS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,10 +38,11 @@ def remote(*args: Any, **options: Any) -> Any:
 
     Use it bare (``@remote``) or with options (``@remote(num_cpus=2)``).
 
-    Options of functions: num_returns, num_cpus, num_gpus, memory, resources, max_retries, retry_exceptions, name.
+    Options of functions: num_returns, num_cpus, num_gpus, memory, resources, max_retries, retry_exceptions, max_calls,
+    name. A generator's items are streamed as refs; ``num_returns="dynamic"`` gives one ref to all of them.
     Options of classes: num_cpus, num_gpus, memory, resources, name, namespace, get_if_exists, lifetime, max_restarts,
-    max_task_retries, max_concurrency, concurrency_groups. A class with an ``async def`` method makes an actor whose
-    calls run as coroutines on one event loop.
+    max_task_retries, max_concurrency, max_pending_calls, concurrency_groups. A class with an ``async def`` method makes
+    an actor whose calls run as coroutines on one event loop.
 
     Example:
       >>> @shoal.remote
@@ -63,10 +67,6 @@ def _make_remote(target: Any, options: dict[str, Any]) -> RemoteFunction | Actor
         return ActorClass(target, options)
     if inspect.iscoroutinefunction(target):
         raise ValueError(f"{target.__name__} is an async function: only methods of actors may be async")
-    if inspect.isgeneratorfunction(target):
-        raise ValueError(
-            f"{target.__name__} is a generator: streaming results are not supported in this version; return a list"
-        )
     if inspect.isfunction(target) or inspect.isbuiltin(target):
         return RemoteFunction(target, options)
     raise TypeError(f"@remote works on functions and classes, not on {type(target).__name__} {target!r}")
@@ -78,7 +78,8 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self._function = function
         self._given = dict(options)
-        self._options = task_options(self._given)
+        self._is_generator = inspect.isgeneratorfunction(function)
+        self._options = task_options(self._given, generator=self._is_generator)
         self._arity = _Arity(function)
         update_wrapper(self, function)
 
@@ -88,7 +89,9 @@ class RemoteFunction:
 
     def options(self, **options: Any) -> RemoteFunctionWithOptions:
         """The same function with other options for the calls made through the result."""
-        return RemoteFunctionWithOptions(self, task_options({**self._given, **options}))
+        if "max_calls" in options:
+            raise ValueError("max_calls is given with @remote(...), not with .options(...): it is the function's")
+        return RemoteFunctionWithOptions(self, task_options({**self._given, **options}, generator=self._is_generator))
 
     def submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Check the call and hand it to the engine; what every ``remote`` of this function comes to."""
@@ -128,12 +131,8 @@ class ActorClass:
             else _Arity(lambda: None)
         )
         self._arities = {name: _Arity(function, bound=bound) for name, function, bound in _methods(cls)}
-        for name, function, _ in _methods(cls):
-            if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-                raise ValueError(
-                    f"{cls.__name__}.{name} is a generator: streaming results are not supported in this version"
-                )
-        self._declared = {name: getattr(function, _OPTIONS, MethodOptions()) for name, function, _ in _methods(cls)}
+        self._declared = {name: _declared(name, function) for name, function, _ in _methods(cls)}
+        self._declared.update(dict.fromkeys(SPECIAL_METHODS, MethodOptions()))
         self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
@@ -212,7 +211,13 @@ class ActorHandle:
 
     def __reduce__(self) -> tuple[Callable[..., ActorHandle], tuple[Any, ...]]:
         identity = self._identity
-        return _rebuild_handle, (identity.actor_id, identity.class_name, dict(identity.methods), identity.ref)
+        return _rebuild_handle, (
+            identity.actor_id,
+            identity.class_name,
+            dict(identity.methods),
+            identity.ref,
+            identity.max_pending_calls,
+        )
 
 
 class ActorMethod:
@@ -235,12 +240,13 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options for the calls made through the result; they come before all others."""
         given = method_options(options)
-        num_returns, retries, retry_exceptions, group = self._how
+        num_returns, retries, retry_exceptions, group, backpressure = self._how
         how = (
             num_returns if given.num_returns is None else given.num_returns,
             retries if given.max_task_retries is None else given.max_task_retries,
             retry_exceptions if given.retry_exceptions is None else given.retry_exceptions,
             group if given.concurrency_group is None else given.concurrency_group,
+            backpressure if given.backpressure is None else given.backpressure,
         )
         return ActorMethod(self._identity, self._name, self._arity, how)
 
@@ -251,7 +257,8 @@ class ActorMethod:
 
 
 def method(**options: Any) -> Callable[[F], F]:
-    """Options of a method of an actor class: num_returns, max_task_retries, retry_exceptions, concurrency_group.
+    """Options of a method of an actor class: num_returns (also "streaming", "dynamic"), max_task_retries,
+    retry_exceptions, concurrency_group.
 
     What ``.options`` at a call says comes first, then this, then the options of the actor.
 
@@ -283,7 +290,19 @@ def _how(declared: MethodOptions, actor: ActorOptions) -> WireMethod:
         actor.max_task_retries if declared.max_task_retries is None else declared.max_task_retries,
         bool(declared.retry_exceptions),
         declared.concurrency_group or "",
+        declared.backpressure or -1,
     )
+
+
+def _declared(name: str, function: Callable[..., Any]) -> MethodOptions:
+    """What a method says of itself: by `method`, and by being a generator."""
+    options: MethodOptions = getattr(function, _OPTIONS, MethodOptions())
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if options.num_returns is None and is_generator:
+        return replace(options, num_returns=STREAMING)
+    if options.num_returns is not None and options.num_returns < 0 and not is_generator:
+        raise ValueError(f"{name} has num_returns='streaming' or 'dynamic', but is no generator: it has no yield")
+    return options
 
 
 class _Arity:
@@ -347,16 +366,18 @@ def _static_members(cls: type) -> list[tuple[str, Any]]:
     return [(name, inspect.getattr_static(cls, name)) for name in dir(cls)]
 
 
-def _one_or_many(refs: list[ObjectRef]) -> Any:
+def _one_or_many(refs: Returns) -> Any:
+    if isinstance(refs, ObjectRefGenerator):
+        return refs
     if len(refs) == 1:
         return refs[0]
     return refs or None
 
 
 def _rebuild_handle(
-    actor_id: bytes, class_name: str, methods: dict[str, WireMethod], ref: ObjectRef | None
+    actor_id: bytes, class_name: str, methods: dict[str, WireMethod], ref: ObjectRef | None, max_pending_calls: int
 ) -> ActorHandle:
-    return ActorHandle(ActorIdentity(actor_id, class_name, methods, ref))
+    return ActorHandle(ActorIdentity(actor_id, class_name, methods, ref, max_pending_calls))
 
 
 def identity_of(handle: object, what: str) -> ActorIdentity:

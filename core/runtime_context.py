@@ -36,6 +36,16 @@ class RuntimeContext:
         """None outside actors."""
         return self._place.actor_id.hex() or None
 
+    def is_canceled(self) -> bool:
+        """Whether the call of an actor in which this is asked has been cancelled: then it should come to its end.
+
+        Raises:
+          RuntimeError: this is no call of an actor.
+        """
+        if not self._place.actor_id or not self._place.task_id:
+            raise RuntimeError("is_canceled() can only be asked in a method of an actor: tasks get KeyboardInterrupt")
+        return engine().is_canceled()
+
     @property
     def runtime_env(self) -> RuntimeEnv:
         """What the caller's process was started with. `working_dir` and `py_modules` are the copies."""

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
-    exception_parts task_error errors ids config clock lifecycle resources refs session ray_names ray_ids as_ray
+    exception_parts task_error errors ids config clock lifecycle resources refs generators session
+    ray_names ray_ids as_ray
     ignore_rules runtime_env
     options snapshots environments
     protocol
@@ -31,7 +32,18 @@ CORE_ROWS = """
 #: Modules of the core that everything above it may import.
 PUBLIC_LINE = {
     f"core.{name}"
-    for name in ("api", "remote", "placement", "runtime_context", "state", "timeline", "patterns", "errors", "refs")
+    for name in (
+        "api",
+        "remote",
+        "placement",
+        "runtime_context",
+        "state",
+        "timeline",
+        "patterns",
+        "errors",
+        "generators",
+        "refs",
+    )
 }
 #: The rest of the tree: what each part may import beside itself.
 MAY_IMPORT = {

@@ -54,6 +54,7 @@ class ControlServer:
         loop.on(m.WatchActor, self._watch_actor)
         loop.on(m.FindActor, self._find_actor)
         loop.on(m.KillActor, self._kill_actor)
+        loop.on(m.ActorExits, self._actor_exits)
         loop.on(m.ActorOutOfScope, self._actor_out_of_scope)
         loop.on(m.Shutdown, lambda peer, message: on_shutdown())
 
@@ -210,6 +211,12 @@ class ControlServer:
         for watcher in self._early.pop(message.actor_id, ()):
             self._send_unknown(watcher, message.actor_id)
 
+    def _actor_exits(self, peer: bytes, message: m.ActorExits) -> None:
+        record = self.actors.get(message.actor_id)
+        if record is not None and record.state != "DEAD":
+            record.verdict = "it left by exit_actor()"
+        self._loop.send(peer, m.Answer(message.request, True))
+
     def _actor_out_of_scope(self, peer: bytes, message: m.ActorOutOfScope) -> None:
         record = self.actors.get(message.actor_id)
         if record is None or record.spec.detached or record.state == "DEAD":
@@ -248,9 +255,9 @@ class ControlServer:
         self._loop.send(peer, m.ActorUpdate(actor_id, state, worker_id if state == "ALIVE" else b"", wire, buffers))
 
 
-def _handle_parts(record: ActorRecord) -> tuple[bytes, str, dict[str, WireMethod]]:
+def _handle_parts(record: ActorRecord) -> tuple[bytes, str, dict[str, WireMethod], int]:
     """What a handle is made from."""
-    return (record.actor_id, record.spec.class_name, record.spec.methods)
+    return (record.actor_id, record.spec.class_name, record.spec.methods, record.spec.max_pending_calls)
 
 
 def _death(record: ActorRecord, cause: str) -> ActorDiedError:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from ..generators import ObjectRefGenerator
 from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
+
+#: What a task or call gives at once.
+Returns: TypeAlias = "list[ObjectRef] | ObjectRefGenerator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class ActorIdentity:
     class_name: str
     methods: Mapping[str, WireMethod]  #: public methods and how they are called
     ref: ObjectRef | None
+    max_pending_calls: int = -1  #: calls of one process that may be under way; -1: any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,8 @@ class Engine(Protocol):
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
-    ) -> list[ObjectRef]:
-        """Run a function; one ref for each of its `options.num_returns`."""
+    ) -> Returns:
+        """Run a function; one ref for each of its `options.num_returns`, or a generator of them."""
         ...
 
     def create_actor(
@@ -82,12 +87,12 @@ class Engine(Protocol):
 
     def call(
         self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
-    ) -> list[ObjectRef]:
+    ) -> Returns:
         """Call an actor's method, after all earlier calls of this process to it.
 
         Args:
           how: number of returns; times that the call is made again when the actor restarts; whether also after
-            exceptions.
+            exceptions; concurrency group; items of a generator that may be ahead of their consumer.
         """
         ...
 
@@ -101,6 +106,14 @@ class Engine(Protocol):
         self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """(ready, not ready)."""
+        ...
+
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        """Cancel the task or call that makes the object; ValueError: `force` on a call."""
+        ...
+
+    def is_canceled(self) -> bool:
+        """Whether the call that the calling thread runs has been cancelled."""
         ...
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None: ...

@@ -26,6 +26,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -34,7 +35,13 @@ from typing import Any
 
 from .. import ids, refs
 from ..environments import Environments
-from ..errors import ActorAlreadyExistsError, ActorHandleNotFoundError, GetTimeoutError, SessionError
+from ..errors import (
+    ActorAlreadyExistsError,
+    ActorHandleNotFoundError,
+    GetTimeoutError,
+    PendingCallsLimitExceeded,
+    SessionError,
+)
 from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
@@ -48,7 +55,7 @@ from ..serialization import values
 from ..serialization.functions import FunctionExporter
 from ..serialization.values import FAILURE
 from ..transport.interrupts import Interrupts
-from .base import ActorIdentity, NodeDescription, Place, Survey
+from .base import ActorIdentity, NodeDescription, Place, Returns, Survey
 from .inline_runs import LastCall, Outcome, Runs
 from .inline_session import InlineSession
 from .inline_survey import InlineInspector
@@ -91,7 +98,14 @@ class InlineEngine:
         self._namespace = namespace
         self._node_id = ids.new_node_id()
         self._task_worker = ids.new_worker_id()  # where tasks say that they run
-        self._tables = InlineSession(total, job_id=job_id, store_bytes=store_bytes, inline_bytes=inline_bytes)
+        self._tables = InlineSession(
+            total,
+            job_id=job_id,
+            store_bytes=store_bytes,
+            inline_bytes=inline_bytes,
+            wait=lambda refs, num_returns, timeout_s: self.wait(refs, num_returns=num_returns, timeout_s=timeout_s),
+            settled=lambda ref: self.future(ref, loaded=False),
+        )
         self.objects = self._tables.objects
         self.released = self.objects.released
         self._schedule = self._tables.schedule
@@ -104,7 +118,7 @@ class InlineEngine:
         #: Runs under way, less those whose thread waits for others without a time-out.
         self._active = 0
         self._thread = _Thread()
-        self._due: deque[tuple[Future[Any], ObjectRef]] = deque()
+        self._due: deque[tuple[Future[Any], ObjectRef, bool]] = deque()
         self._helper: threading.Thread | None = None
         self._help_wanted = False
         self._closed = False
@@ -115,7 +129,7 @@ class InlineEngine:
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
-    ) -> list[ObjectRef]:
+    ) -> Returns:
         exported = self._exporter.export(function)
         packed = pack(args, kwargs)
         environment = self._resolve(options.runtime_env)
@@ -162,13 +176,14 @@ class InlineEngine:
                 )
             actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment)
         self._run_ready()
-        return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, ref)
+        return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, ref, actor.options.max_pending_calls)
 
     def call(
         self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
-    ) -> list[ObjectRef]:
+    ) -> Returns:
         packed = pack(args, kwargs)
         with self._changing():
+            self._check_pending(actor, method)
             made = self._tables.call(actor.actor_id, actor.class_name, method, packed, how, actor.ref)
         self._run_ready()
         return made
@@ -220,6 +235,27 @@ class InlineEngine:
         for ref in refs:
             (ready if len(ready) < num_returns and is_ready(ref) else rest).append(ref)
         return ready, rest
+
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        with self._changing():
+            self._tables.cancel(ref.binary(), force=force)
+            self._condition.notify_all()
+        self._run_ready()
+
+    def is_canceled(self) -> bool:
+        task = context.current()
+        return task is not None and task.task_id in self._tables.told
+
+    def _check_pending(self, identity: ActorIdentity, method: str) -> None:
+        actor, limit = self._schedule.actors.get(identity.actor_id), identity.max_pending_calls
+        if actor is None or limit < 0 or actor.life.state == "PENDING":
+            return
+        count = len(actor.line) + len(actor.under_way)
+        if count >= limit:
+            raise PendingCallsLimitExceeded(
+                f"{identity.class_name}.{method}(): {count} calls to the actor (actor {identity.actor_id.hex()}) have "
+                f"not been answered, and its max_pending_calls is {limit}: get some results first"
+            )
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
         with self._changing():
@@ -303,14 +339,14 @@ class InlineEngine:
         """Pickled by a foreign pickler: nobody can count the copies, so the object stays, as in Ray."""
         self.objects.received(ref.binary())
 
-    def future(self, ref: ObjectRef) -> Future[Any]:
-        """A future of the ref's value: done, as a rule. Callbacks run in the thread that makes it so, and may use the
-        API.
+    def future(self, ref: ObjectRef, *, loaded: bool = True) -> Future[Any]:
+        """A future of the ref's value, or, if not `loaded`, of None: done, as a rule. Callbacks run in the thread that
+        makes it so, and may use the API.
         """
         future: Future[Any] = Future()
 
         def ready() -> None:
-            self._due.append((future, ref))
+            self._due.append((future, ref, loaded))
 
         with self._changing():
             if not self.objects.watch(ref.binary(), ready):
@@ -488,13 +524,13 @@ class InlineEngine:
                 lanes.start(DEFAULT, LastCall())
         while self._due:
             try:
-                future, ref = self._due.popleft()
+                future, ref, loaded = self._due.popleft()
             except IndexError:
                 return  # another thread has taken the last
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                value = self._runs.load(ref)
+                value = self._runs.load(ref) if loaded else None
             except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
                 future.set_exception(error)
             else:
@@ -507,7 +543,12 @@ class LaneCall:
     def __init__(self, engine: InlineEngine, work: Work) -> None:
         self._engine = engine
         self._work = work
+        self.key = work.task_id
         self.attempt = work.attempt
+
+    def cancelled(self) -> None:
+        """Before it began."""
+        self._end(Outcome(error=CancelledError()))
 
     def run(self) -> None:
         """In a thread."""
@@ -524,4 +565,4 @@ class LaneCall:
 
 def _weak(actor: Actor) -> ActorIdentity:
     """Of an actor that was looked up: nothing in it keeps the actor alive."""
-    return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, None)
+    return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, None, actor.options.max_pending_calls)

@@ -24,6 +24,7 @@ from ..runtime.concurrency import Lanes, lanes_for
 from ..runtime.context import TaskContext
 from ..runtime.history import History
 from ..runtime.outcomes import end_fork, exit_code, parts_of
+from ..runtime.special_methods import SPECIAL_METHODS, ActorExit
 from ..serialization import values
 from ..serialization.functions import FunctionTable
 from ..serialization.values import FAILURE, Serialized
@@ -36,6 +37,7 @@ class Outcome:
     """What a run has come to: results, a new actor, or an error. `ran`: it had its arguments and was begun."""
 
     results: list[Serialized] = field(default_factory=list)
+    items: list[Serialized] = field(default_factory=list)  #: of a generator
     instance: Any = None
     lanes: Lanes | None = None
     error: BaseException | None = None
@@ -44,6 +46,8 @@ class Outcome:
     @property
     def ending(self) -> str:
         """How native's process would have ended, in its words; empty if it would live."""
+        if isinstance(self.error, ActorExit):
+            return "exit_actor()"
         return f"exit code {exit_code(self.error) & 0xFF}" if isinstance(self.error, SystemExit) else ""
 
 
@@ -86,7 +90,10 @@ class Runs:
                 if on_event_loop and inspect.isawaitable(result):
                     result = await result
                 run.ended()
-                if work.actor is None or work.is_call:
+                if work.num_returns < 0:
+                    await self._take_all(result, outcome.items)
+                    outcome.results = [self._objects.owned(part) for part in parts_of(None, 1)]
+                elif work.actor is None or work.is_call:
                     outcome.results = [self._objects.owned(part) for part in parts_of(result, len(work.returns))]
                 else:
                     outcome.instance = result
@@ -100,11 +107,29 @@ class Runs:
             end_fork(outcome.error)
         return outcome
 
+    async def _take_all(self, generator: Any, items: list[Serialized]) -> None:
+        """Run a generator to its end; what it has yielded before it raises stays in `items`."""
+
+        def keep(item: Any) -> None:
+            items.append(self._objects.owned(values.serialize(item)))
+
+        if inspect.isasyncgen(generator):
+            async for item in generator:
+                keep(item)
+        elif hasattr(generator, "__next__"):
+            for item in generator:
+                keep(item)
+        else:
+            raise ValueError(f"the task returned one {type(generator).__name__}, but its items were to be streamed")
+
     def _function(self, work: Work, outcome: Outcome) -> Callable[..., Any]:
         """What the work wants called."""
         actor = work.actor
         if work.is_call:
             assert actor is not None, "a call has an actor"
+            special = SPECIAL_METHODS.get(work.method)
+            if special is not None:
+                return lambda *args, **kwargs: special(actor.instance, *args, **kwargs)
             method: Callable[..., Any] = getattr(actor.instance, work.method)
             return method
         assert work.function is not None, "only calls have no function"
@@ -142,6 +167,10 @@ class Runs:
 
 class LastCall:
     """Ends the event loop of a dead actor. (Threads end by themselves when nobody can give them work any more.)"""
+
+    key = b"the last"
+
+    def cancelled(self) -> None: ...
 
     def run(self) -> None: ...
 

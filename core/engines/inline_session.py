@@ -15,7 +15,9 @@ actors' instances and threads go to `graveyard`, for others to drop.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from asyncio import CancelledError
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -26,39 +28,58 @@ from ..errors import (
     ActorUnschedulableError,
     OwnerDiedError,
     ShoalError,
+    TaskCancelledError,
     TaskError,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
-from ..options import ActorOptions
+from ..generators import DynamicObjectRefGenerator, ObjectRefGenerator
+from ..options import STREAMING, ActorOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 from ..resources import ResourceSet
 from ..runtime import context
 from ..runtime.arguments import Packed
 from ..runtime.concurrency import Lanes
+from ..runtime.special_methods import ActorExit
 from ..serialization import values
 from ..serialization.failures import serialize_error, serialize_failure
 from ..serialization.functions import ExportedFunction
 from ..serialization.values import FAILURE, Serialized
+from .base import Returns
 from .inline_objects import InlineObjects
 from .inline_runs import Outcome
+from .inline_streams import InlineStream, WaitForRefs
 from .inline_work import WORK, Actor, Schedule, Work
 
 
 class InlineSession:
     """Work, actors and objects."""
 
-    def __init__(self, total: Mapping[str, int], *, job_id: bytes, store_bytes: int, inline_bytes: int) -> None:
+    def __init__(
+        self,
+        total: Mapping[str, int],
+        *,
+        job_id: bytes,
+        store_bytes: int,
+        inline_bytes: int,
+        wait: WaitForRefs,
+        settled: Callable[[ObjectRef], Future[Any]],
+    ) -> None:
         """
         Args:
           total: resources, in 1/10_000.
           store_bytes: room for values above `inline_bytes`, together.
+          wait, settled: for the consumers of generators.
         """
+        self._wait = wait
+        self._settled = settled
         self.me = ids.new_worker_id()
         self.job_id = ids.JobID(job_id)
         self.schedule = Schedule(ResourceSet(total))
         self.objects = InlineObjects(self.me, store_bytes=store_bytes, inline_bytes=inline_bytes, on_free=self._freed)
+        #: Calls under way that have been told of their cancellation.
+        self.told: set[bytes] = set()
         self.graveyard: list[tuple[Any, Lanes | None]] = []
         self._ids = ids.IdSource(self.me, self.job_id)
         self._pid = os.getpid()
@@ -89,7 +110,7 @@ class InlineSession:
         retries: int,
         retry_on: tuple[type[BaseException], ...],
         environment: bytes,
-    ) -> list[ObjectRef]:
+    ) -> Returns:
         """A task; one that no resources will ever suffice for has failed already."""
         work = self._work(name, function, packed)
         work.demand, work.retries, work.retry_on, work.environment = demand, retries, retry_on, environment
@@ -144,9 +165,9 @@ class InlineSession:
 
     def call(
         self, actor_id: bytes, class_name: str, method: str, packed: Packed, how: WireMethod, handle: ObjectRef | None
-    ) -> list[ObjectRef]:
+    ) -> Returns:
         """A call; one to a dead or unknown actor has failed already. `handle` lives until the answer."""
-        num_returns, retries, retry_exceptions, group = how
+        num_returns, retries, retry_exceptions, group, _ = how  # nobody is ahead of a consumer here
         work = self._work(f"{class_name}.{method}", None, packed)
         work.method, work.group = method, group
         work.retries, work.retry_on = retries, (Exception,) if retry_exceptions else ()
@@ -176,11 +197,16 @@ class InlineSession:
         slots = packed.refs[: len(packed.dependencies)]
         return Work(task_id, name, ids.creator_of(task_id), function, arguments, slots, list(packed.refs), [])
 
-    def _make_returns(self, work: Work, count: int) -> list[ObjectRef]:
-        work.returns = [ids.object_id(work.task_id, index) for index in range(count)]
+    def _make_returns(self, work: Work, count: int) -> Returns:
+        work.num_returns = count
+        work.returns = [ids.object_id(work.task_id, index) for index in range(1 if count < 0 else count)]
         for object_id in work.returns:
             self.objects.expect(object_id)
-        return [_owned_ref(object_id) for object_id in work.returns]
+        refs = [_owned_ref(object_id) for object_id in work.returns]
+        if count == STREAMING:
+            work.stream = InlineStream(refs[0], wait=self._wait, settled=self._settled)
+            return ObjectRefGenerator(work.stream)
+        return refs
 
     def _enter(self, work: Work) -> None:
         def arrived() -> None:
@@ -199,6 +225,7 @@ class InlineSession:
             self._succeeded(work, outcome)
         else:
             self._failed(work, outcome, failure)
+        self.told.discard(work.task_id)
         if work.life.is_over and (work.actor is None or work is not work.actor.creation):
             work.refs.clear()
             work.slots.clear()
@@ -207,12 +234,18 @@ class InlineSession:
         """The error of a run as bytes. Runs code of its class; changes nothing."""
         if outcome.error is None:
             return None
+        if isinstance(outcome.error, (KeyboardInterrupt, CancelledError)) and (work.actor is None or work.is_call):
+            why = f"{work.name}() was cancelled while it ran (pid={self._pid})"
+            return serialize_error(TaskCancelledError(why, task_id=work.task_id.hex()))
         actor = work.actor.class_name if work.actor is not None and outcome.ran else None
         return serialize_failure(outcome.error, name=work.name, pid=self._pid, actor=actor, ran=outcome.ran)
 
     def _succeeded(self, work: Work, outcome: Outcome) -> None:
         actor = work.actor
-        self._resolve(work, outcome.results)
+        if work.num_returns < 0:
+            self._resolve_items(work, outcome.items, None)
+        else:
+            self._resolve(work, outcome.results)
         self.schedule.ended(work)
         if actor is not None:
             if not work.is_call:
@@ -223,6 +256,10 @@ class InlineSession:
     def _failed(self, work: Work, outcome: Outcome, failure: Serialized) -> None:
         """Its code raised, or its arguments could not be had, or it left by SystemExit, which ends a process."""
         actor, error, left = work.actor, outcome.error, bool(outcome.ending)
+        if isinstance(error, ActorExit) and actor is not None:
+            self._bury_remains(None, outcome.lanes)
+            self._bury_because(actor, "it left by exit_actor()")
+            return
         if left and actor is not None:
             self._bury_remains(None, outcome.lanes)
             self.lose(actor, outcome.ending)
@@ -235,7 +272,10 @@ class InlineSession:
             why = f"{work.name}() did not finish: its worker ended with {outcome.ending}, and no retries are left"
             failure = serialize_error(WorkerCrashedError(why))
         if actor is None or work.is_call:
-            self._resolve(work, [failure])
+            if work.num_returns < 0:
+                self._resolve_items(work, outcome.items, failure)
+            else:
+                self._resolve(work, [failure])
             self.schedule.ended(work)
             if actor is not None:
                 self._leave_if_done(actor)
@@ -247,8 +287,56 @@ class InlineSession:
     def _resolve(self, work: Work, results: list[Serialized]) -> None:
         """What it makes is there: each its own value, or one failure for all."""
         failed = len(results) == 1 and results[0].kind == FAILURE
+        if work.num_returns < 0:
+            self._resolve_items(work, [], results[0] if failed else None)
+            return
         for index, object_id in enumerate(work.returns):
             self.objects.resolve(object_id, results[0] if failed else results[index])
+
+    def _resolve_items(self, work: Work, items: list[Serialized], failure: Serialized | None) -> None:
+        """A generator has ended: its items, and what it has failed with as one more, are objects of their own."""
+        refs = []
+        for index, value in enumerate([*items, *([] if failure is None else [failure])]):
+            object_id = ids.object_id(work.task_id, index + 1)
+            self.objects.expect(object_id)
+            self.objects.resolve(object_id, value)
+            refs.append(_owned_ref(object_id))
+        end = values.serialize(None)
+        if work.stream is not None:
+            work.stream.end(refs)
+            end = end if failure is None else failure
+        elif items or failure is None:
+            end = values.serialize(DynamicObjectRefGenerator(refs))
+        else:
+            end = failure
+        self.objects.resolve(work.returns[0], end)
+
+    def cancel(self, object_id: bytes, *, force: bool) -> None:
+        """Cancel the work that makes an object, if it has not begun; tell it otherwise, if it is a call.
+
+        Raises:
+          ValueError: `force` on a call.
+        """
+        work = self.schedule.maker(object_id)
+        if work is None:
+            return
+        if force and work.is_call:
+            raise ValueError(
+                f"{work.name}() is a call of an actor, which force=True would end: "
+                "cancel it without force, or kill() the actor"
+            )
+        if work.life.state == "WAITING":
+            self.cancelled(work)
+        elif work.is_call and work.actor is not None:
+            self.told.add(work.task_id)
+            if work.actor.lanes is not None:
+                work.actor.lanes.cancel(work.task_id)
+
+    def cancelled(self, work: Work) -> None:
+        """It ends before it has begun."""
+        why = f"{work.name}() was cancelled before it began"
+        self.schedule.cancel(work)
+        self._resolve(work, [serialize_error(TaskCancelledError(why, task_id=work.task_id.hex()))])
 
     # ---- ends of actors
 

@@ -37,6 +37,7 @@ from ..resources import ResourceSet
 from ..runtime.concurrency import Lanes
 from ..serialization.functions import ExportedFunction
 from ..serialization.values import Serialized
+from .inline_streams import InlineStream
 
 WORK = Lifecycle(
     "inline work",
@@ -96,6 +97,8 @@ class Work:
     environment: bytes = b""  #: set around the run; see environments.py
     missing: int = 0
     attempt: int = 0
+    num_returns: int = 1  #: STREAMING or DYNAMIC for a generator
+    stream: InlineStream | None = None  #: where the items of a generator go
     life: Life = field(default_factory=WORK.begin)
 
     @property
@@ -225,6 +228,17 @@ class Schedule:
     def unfinished(self) -> list[Work]:
         """All work that is not over, in order of submission."""
         return list(self._unfinished.values())
+
+    def cancel(self, work: Work) -> None:
+        """It shall not begin."""
+        if work in self._short:
+            self._short.remove(work)
+        if work.actor is not None and work in work.actor.line:
+            work.actor.line.remove(work)
+        self.failed(work)
+        self._leaves(work)
+        if work.actor is not None:
+            self._next_call(work.actor)
 
     def maker(self, object_id: bytes) -> Work | None:
         """The unfinished work that will make an object."""

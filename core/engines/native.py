@@ -21,7 +21,7 @@ from ..runtime.process import Process
 from ..serialization import values
 from ..serialization.values import FAILURE
 from ..transport.endpoint import HEAD
-from .base import ActorIdentity, NodeDescription, Place, Survey
+from .base import ActorIdentity, NodeDescription, Place, Returns, Survey
 
 #: Namespace of actors that were given none.
 _DEFAULT_NAMESPACE = "default"
@@ -43,7 +43,7 @@ class NativeEngine:
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
-    ) -> list[ObjectRef]:
+    ) -> Returns:
         process = self._process
         key = process.export(function)
         return process.submitter.submit_task(
@@ -54,6 +54,8 @@ class NativeEngine:
             shape=process.submitter.shape(options.resources, process.environments.resolve(options.runtime_env)),
             retries=options.max_retries,
             retry_on=options.retry_on,
+            backpressure=options.backpressure,
+            max_calls=options.max_calls,
         )
 
     def create_actor(
@@ -81,6 +83,7 @@ class NativeEngine:
             max_concurrency=options.max_concurrency,
             groups=dict(options.concurrency_groups),
             environment=process.environments.resolve(options.runtime_env),
+            max_pending_calls=options.max_pending_calls,
             arguments=NO_VALUE,
             arguments_object=b"",
             slots=[],
@@ -97,12 +100,12 @@ class NativeEngine:
                     "use another, get_actor, or get_if_exists=True"
                 )
         ref = process.submitter.create_actor(message, packed, detached=message.detached)
-        return ActorIdentity(message.actor_id, message.class_name, message.methods, ref)
+        return ActorIdentity(message.actor_id, message.class_name, message.methods, ref, message.max_pending_calls)
 
     def call(
         self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
-    ) -> list[ObjectRef]:
-        num_returns, retries, retry_exceptions, group = how
+    ) -> Returns:
+        num_returns, retries, retry_exceptions, group, backpressure = how
         return self._process.submitter.call(
             actor.actor_id,
             f"{actor.class_name}.{method}",
@@ -113,6 +116,8 @@ class NativeEngine:
             group=group,
             retries=retries,
             retry_on=(Exception,) if retry_exceptions else (),
+            backpressure=backpressure,
+            limit=actor.max_pending_calls,
         )
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
@@ -125,6 +130,12 @@ class NativeEngine:
         self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         return self._process.wait(refs, num_returns, timeout_s)
+
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        self._process.submitter.cancellation.cancel(ref, force=force, recursive=recursive)
+
+    def is_canceled(self) -> bool:
+        return self._process.is_canceled()
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
         self._process.submitter.kill(actor.actor_id, actor.class_name, no_restart=no_restart)
@@ -206,10 +217,10 @@ class NativeEngine:
         process.loop.watch(descriptor, readable)
 
 
-def _weak(parts: tuple[bytes, str, Mapping[str, WireMethod]]) -> ActorIdentity:
+def _weak(parts: tuple[bytes, str, Mapping[str, WireMethod], int]) -> ActorIdentity:
     """An actor as the head describes it; nothing here keeps it alive."""
-    actor_id, class_name, methods = parts
-    return ActorIdentity(actor_id, class_name, methods, None)
+    actor_id, class_name, methods, max_pending_calls = parts
+    return ActorIdentity(actor_id, class_name, methods, None, max_pending_calls)
 
 
 def _death_cause(row: dict[str, Any]) -> str | None:

@@ -123,6 +123,12 @@ class WorkerPool:
         self._idle = [worker_id for worker_id in self._idle if worker_id not in workers]
         return workers
 
+    def retired(self, worker_id: bytes) -> None:
+        """A busy worker will never work again."""
+        record = self._records.get(worker_id)
+        if record is not None:
+            record.leaving = True
+
     def stays(self, worker_id: bytes, now_s: float) -> None:
         """A worker that was to leave owns something: it is idle again."""
         record = self._records.get(worker_id)

@@ -74,6 +74,7 @@ class NodeServer:
         self.on_process_died: Callable[[bytes, str], None]
         loop.on(m.Register, self._register)
         loop.on(m.DemandLeases, self._demand_leases)
+        loop.on(m.KillLeased, self._kill_leased)
         loop.on(m.ReturnLease, self._return_lease)
         loop.on(m.Blocked, self._blocked)
         loop.on(m.Stay, self._stay)
@@ -145,9 +146,17 @@ class NodeServer:
 
     def _return_lease(self, peer: bytes, message: m.ReturnLease) -> None:
         if self.leases.release(message.worker_id) is not None:
+            if message.retired:
+                self.pool.retired(message.worker_id)
+                self._loop.send(message.worker_id, m.Exit())
             self.pool.put_back(message.worker_id, self._clock())
             self._schedule()
             self._loop.after(self._config.worker_idle_s, self._trim)
+
+    def _kill_leased(self, peer: bytes, message: m.KillLeased) -> None:
+        lease = self.leases.leases.get(message.worker_id)
+        if lease is not None and lease.reservation.owner == peer and not lease.reservation.actor:
+            self.kill_worker(message.worker_id)
 
     def _blocked(self, peer: bytes, message: m.Blocked) -> None:
         self.leases.block(peer, blocked=message.blocked)

@@ -165,7 +165,7 @@ class ReleaseRegion(Message):
 
 @message(14, path="any -> head", reply="Answer", resend=True)
 class FindActor(Message):
-    """Ask for a named actor; the answer is (actor id, class name, methods) or None."""
+    """Ask for a named actor; the answer is (actor id, class name, methods, max_pending_calls) or None."""
 
     request: int
     name: str
@@ -224,6 +224,7 @@ class ReturnLease(Message):
     """The owner has no more work for this worker, and none is left at it."""
 
     worker_id: bytes
+    retired: bool  #: nor may anybody else give it any
 
 
 @message(24, path="worker -> head", resend=True)
@@ -248,7 +249,9 @@ class RunTask(Message):
     arguments: WireValue  #: (args, kwargs); kind -1: none
     arguments_object: bytes  #: id of the object that holds them when they are in shared memory, else empty
     slots: list[tuple[bytes, bytes, WireValue]]  #: (object id, owner, value) for each top-level ref argument
-    num_returns: int
+    num_returns: int  #: negative: a generator, as `options` says
+    backpressure: int  #: items of a generator that may be ahead of its consumer; -1: any number
+    max_calls: int  #: the worker leaves after so many calls of this function; 0: never
     buffers: list[Any] = field(default_factory=list)
 
 
@@ -264,6 +267,7 @@ class CallMethod(Message):
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
     num_returns: int
+    backpressure: int
     buffers: list[Any] = field(default_factory=list)
 
 
@@ -284,6 +288,56 @@ class TasksReturned(Message):
     """These tasks have not begun and will not begin here: the one before them blocks or takes long."""
 
     task_ids: list[bytes]
+
+
+@message(37, path="worker -> owner", resend=True)
+class TaskYielded(Message):
+    """The next item of a generator, in order, before its TaskDone. When the task runs again, from the beginning."""
+
+    task_id: bytes
+    index: int
+    value: WireValue
+    contained: list[WireRef]
+    borrows: list[bytes]  #: objects of the receiver that the worker still holds
+    buffers: list[Any] = field(default_factory=list)
+
+
+@message(38, path="owner -> worker", resend=True)
+class ItemsTaken(Message):
+    """How many items of a generator the consumer has taken; -1: it takes no more, and need be sent none."""
+
+    task_id: bytes
+    count: int
+
+
+@message(39, path="worker -> owner", resend=True)
+class WorkerRetires(Message):
+    """The task under way is the last that this worker runs (`max_calls`): return the lease with `retired` after it."""
+
+
+@message(34, path="borrower -> owner", resend=True)
+class CancelObject(Message):
+    """Cancel the task that makes this object."""
+
+    object_id: bytes
+    force: bool
+    recursive: bool
+
+
+@message(35, path="owner -> worker", resend=True)
+class CancelTask(Message):
+    """Cancel a task or call that is with this worker. Answered by its TaskDone; not at all if it has been already."""
+
+    task_id: bytes
+    force: bool  #: end the process, if that is what it takes
+    recursive: bool  #: also what it has submitted
+
+
+@message(36, path="owner -> head", resend=True)
+class KillLeased(Message):
+    """End a worker that is leased to the sender: it has not obeyed a forced CancelTask."""
+
+    worker_id: bytes
 
 
 # ---- actors
@@ -309,6 +363,7 @@ class CreateActor(Message):
     max_concurrency: int  #: calls at once; 0: as its class demands
     groups: dict[str, int]  #: concurrency groups and their bounds
     environment: bytes  #: what its process must have been started with
+    max_pending_calls: int  #: of one caller; -1: any number
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
@@ -364,6 +419,14 @@ class KillActor(Message):
 
     actor_id: bytes
     no_restart: bool
+
+
+@message(47, path="actor's worker -> head", reply="Answer", resend=True)
+class ActorExits(Message):
+    """The actor ends by its own wish, and is not restarted."""
+
+    request: int
+    actor_id: bytes
 
 
 @message(46, path="creator -> head", resend=True)

@@ -18,9 +18,9 @@ WireValue: TypeAlias = tuple[int, "bytes | Location", int]
 #: In place of a value where there is none.
 NO_VALUE: WireValue = (-1, b"", 0)
 
-#: (number of returns, retries, retry after exceptions too, concurrency group): how a method of an actor is called
-#: unless told otherwise.
-WireMethod: TypeAlias = tuple[int, int, bool, str]
+#: (number of returns, retries, retry after exceptions too, concurrency group, backpressure): how a method of an actor
+#: is called unless told otherwise.
+WireMethod: TypeAlias = tuple[int, int, bool, str, int]
 
 #: (object id, owner): a ref inside a value.
 WireRef: TypeAlias = tuple[bytes, bytes]

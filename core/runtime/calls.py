@@ -50,6 +50,10 @@ class ActorLine:
                 ready.append(call)
         return ready
 
+    def is_under_way(self, task_id: bytes) -> bool:
+        """Whether the actor has been sent a call and has not answered."""
+        return task_id in self._inflight
+
     def done(self, task_id: bytes) -> Submission | None:
         """The actor has answered."""
         return self._inflight.pop(task_id, None)
@@ -60,6 +64,8 @@ class ActorLine:
         failed: list[Submission] = []
         for call in reversed(self._inflight.values()):
             if call.retries:
+                if call.stream is not None:
+                    call.stream.again()
                 call.retries -= 1 if call.retries > 0 else 0  # -1: for ever
                 self._waiting.appendleft(call)
             else:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -28,10 +28,13 @@ DEFAULT = ""
 
 
 class Call(Protocol):
-    """A call to be run: by `run` in a thread, by `run_async` on an event loop."""
+    """A call to be run: by `run` in a thread, by `run_async` on an event loop; or `cancelled` before it began."""
 
+    @property
+    def key(self) -> bytes: ...
     def run(self) -> None: ...
     async def run_async(self) -> None: ...
+    def cancelled(self) -> None: ...
 
 
 class Lanes(Protocol):
@@ -43,6 +46,10 @@ class Lanes(Protocol):
 
     def start(self, group: str, call: Call) -> None:
         """Begin a call, or queue it in its lane. KeyError: there is no such group."""
+        ...
+
+    def cancel(self, key: bytes) -> None:
+        """Cancel the call of that key, if it is queued, or is a coroutine."""
         ...
 
     @property
@@ -87,6 +94,7 @@ class ThreadLanes:
             for name, bound in {DEFAULT: max_concurrency, **groups}.items()
         }
         self._count = _Count()
+        self._queued: dict[bytes, tuple[Future[None], Call]] = {}
 
     def construct(self, make: Callable[[], T]) -> T:
         return make()
@@ -96,12 +104,22 @@ class ThreadLanes:
         self._count.up()
 
         def run() -> None:
+            self._queued.pop(call.key, None)
             try:
                 call.run()
             finally:
                 self._count.down()
 
-        pool.submit(run)
+        future = pool.submit(run)
+        self._queued[call.key] = (future, call)
+        if future.running() or future.done():
+            self._queued.pop(call.key, None)
+
+    def cancel(self, key: bytes) -> None:
+        future, call = self._queued.pop(key, (None, None))
+        if future is not None and call is not None and future.cancel():
+            self._count.down()
+            call.cancelled()
 
     @property
     def busy(self) -> bool:
@@ -115,7 +133,7 @@ class AsyncLanes:
         self._loop = asyncio.new_event_loop()
         self._gates = {name: asyncio.Semaphore(bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}
         self._count = _Count()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
         threading.Thread(target=self._loop.run_forever, name="shoal-asyncio", daemon=True).start()
 
     def construct(self, make: Callable[[], T]) -> T:
@@ -127,20 +145,31 @@ class AsyncLanes:
     def start(self, group: str, call: Call) -> None:
         gate = self._gates[group]
         self._count.up()
-        self._loop.call_soon_threadsafe(self._begin, self._through(gate, call))
+        self._loop.call_soon_threadsafe(self._begin, gate, call)
 
-    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def cancel(self, key: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, key)
+
+    def _cancel(self, key: bytes) -> None:
+        task = self._tasks.get(key)
+        if task is not None:
+            task.cancel()
+
+    def _begin(self, gate: asyncio.Semaphore, call: Call) -> None:
         # The loop keeps only weak references to tasks.
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._tasks[call.key] = self._loop.create_task(self._through(gate, call))
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._tasks[call.key]
+            self._count.down()
+            if task.cancelled():  # at the gate: a call that has begun takes its cancellation as its result
+                call.cancelled()
+
+        task.add_done_callback(ended)
 
     async def _through(self, gate: asyncio.Semaphore, call: Call) -> None:
-        try:
-            async with gate:
-                await call.run_async()
-        finally:
-            self._count.down()
+        async with gate:
+            await call.run_async()
 
     @property
     def busy(self) -> bool:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import inspect
 import os
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeAlias
 
-from ..errors import ActorDiedError, TaskError
+from ..errors import ActorDiedError, TaskCancelledError, TaskError
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, Value, WireRef, WireValue, take_value
 from ..refs import ObjectRef
@@ -36,7 +37,10 @@ from .concurrency import Lanes, lanes_for
 from .context import TaskContext
 from .history import History
 from .holdings import Holdings, failure_value
+from .interruption import Interruption
 from .outcomes import end_fork, parts_of
+from .special_methods import SPECIAL_METHODS, ActorExit
+from .yielding import YieldedItems
 
 Request: TypeAlias = "m.RunTask | m.CallMethod | m.StartActor"
 
@@ -55,6 +59,8 @@ class Outcome:
     #: The refs inside the results: alive until the owners know of their new holder.
     refs: list[ObjectRef]
     duration_s: float
+    #: What a generator has yielded: it goes first.
+    items: YieldedItems | None = None
 
 
 class Executor:
@@ -68,12 +74,16 @@ class Executor:
         *,
         fetch_function: Callable[[bytes], Callable[..., Any]],
         head: bytes,
+        cancel_children: Callable[[bytes, bool], None],
+        retire: Callable[[bytes], None],
     ) -> None:
         """
         Args:
           history: is told of what runs and has run.
           fetch_function: the exported function of a key; may block.
           head: whom to tell about an actor's start.
+          cancel_children: (task id, force): cancel what a task has submitted.
+          retire: this actor ends by its own wish; returns when the head knows of it.
         """
         self._loop = loop
         self._holdings = holdings
@@ -81,6 +91,21 @@ class Executor:
         self._numbers = count(1)
         self._fetch_function = fetch_function
         self._head = head
+        self._cancel_children = cancel_children
+        self._retire = retire
+        self._interruption = Interruption()
+        self._interruption.install()
+        #: What runs in the main thread: a task or call, or empty.
+        self._running = b""
+        #: Cancelled when the main thread had taken them from the queue and not begun.
+        self._not_to_begin: set[bytes] = set()
+        #: Calls under way that have been told of their cancellation.
+        self._told: set[bytes] = set()
+        #: Generators under way.
+        self._generators: dict[bytes, YieldedItems] = {}
+        #: Of functions with `max_calls`: how often this process may still run them.
+        self._calls_left: dict[bytes, int] = {}
+        self._retiring = False
         self._queue: deque[tuple[bytes, Request]] = deque()
         self._leaving = False
         self._flushed_at = 0.0
@@ -96,6 +121,8 @@ class Executor:
         for kind in (m.RunTask, m.CallMethod, m.StartActor):
             loop.on(kind, self._enqueue)
         loop.on(m.Exit, self._exit)
+        loop.on(m.CancelTask, self._cancel)
+        loop.on(m.ItemsTaken, self._items_taken)
 
     # ---- main thread
 
@@ -104,6 +131,7 @@ class Executor:
         queue = self._queue
         while True:
             if not queue:
+                self._not_to_begin.clear()
                 self._loop.drive_until(lambda: queue or self._may_leave())
                 if not queue:
                     break
@@ -116,27 +144,50 @@ class Executor:
                 continue  # the background thread has just returned it to its owner
             try:
                 self._run(peer, request)
-            except SystemExit:
+            except SystemExit as leaving:
                 # The process ends as the user said; who waits for the answer learns it from the exit code.
+                if isinstance(leaving, ActorExit):
+                    self._retire(self._actor_id)
+                self._actor = None
                 self._loop.flush()
                 raise
+        self._actor = None  # its __del__ runs while the API still works
         self._loop.flush()
         if self._exit_code is not None:
             raise SystemExit(self._exit_code)
 
     def _may_leave(self) -> bool:
-        """Told to, and no call is under way."""
-        return self._leaving and (self._exit_code is not None or self._lanes is None or not self._lanes.busy)
+        """Told to, and no call is under way; nor does anybody need what a worker owns that has run its last task."""
+        if not self._leaving or (self._retiring and self._holdings.owns_anything):
+            return False
+        return self._exit_code is not None or self._lanes is None or not self._lanes.busy
 
     def _run(self, peer: bytes, request: Request) -> None:
         """Carry out one request, here and now."""
         self._run_number += 1
         self._running_since = time.monotonic()
+        self._running = request.actor_id if isinstance(request, m.StartActor) else request.task_id
         try:
+            self._interruption.begin(self._running)
             outcome = _without_waiting(self.carry_out(peer, request, on_event_loop=False))
+            self._interruption.end()
+        except KeyboardInterrupt:  # it struck between the user's last line and here
+            self._interruption.end()
+            outcome = Outcome(request, peer, True, [self._cancelled(request)], [], 0.0)
         finally:
             self._running_since = 0.0
+            self._running = b""
+        if isinstance(request, m.RunTask) and request.max_calls:
+            self._count_call(peer, request)
         self._loop.post(self._answer, outcome)
+
+    def _count_call(self, peer: bytes, request: m.RunTask) -> None:
+        """A function with `max_calls` has run: this process may have to leave."""
+        left = self._calls_left.get(request.function, request.max_calls) - 1
+        self._calls_left[request.function] = left
+        if left <= 0:
+            self._retiring = True
+            self._loop.post(lambda _: self._loop.send(peer, m.WorkerRetires()), None)  # before the answer
 
     async def carry_out(self, peer: bytes, request: Request, *, on_event_loop: bool) -> Outcome:
         """What becomes of a request. In any thread; a coroutine only so that calls on an event loop can be awaited.
@@ -155,10 +206,12 @@ class Executor:
         refs: list[ObjectRef] = []
         ran = failed = False
         raised = ""
-        result = None
+        result = items = None
         number = next(self._numbers)
         self._history.running[number] = (task_id, name, self._actor_id, owner, started)
         try:
+            if self._not_to_begin and task_id in self._not_to_begin:
+                raise KeyboardInterrupt
             args, kwargs = self._arguments(owner, request)
             function = self._function(request)
             ran = True
@@ -166,6 +219,12 @@ class Executor:
             result = function(*args, **kwargs)
             if on_event_loop and inspect.isawaitable(result):
                 result = await result
+            if not isinstance(request, m.StartActor) and request.num_returns < 0:
+                items = self._generators[task_id] = YieldedItems(
+                    self._loop, self._holdings, owner=peer, task_id=task_id, backpressure=request.backpressure
+                )
+                await items.emit_all(result, on_event_loop=on_event_loop)
+                result = None
             ended = time.perf_counter()
             results = self._keep(result, request, owner, refs)
         except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
@@ -175,7 +234,10 @@ class Executor:
                 raise
             failed = True
             raised = type(error).__name__
-            results = [self._failure(name, error, refs, ran=ran)]
+            if isinstance(error, (KeyboardInterrupt, CancelledError)) and task_id:
+                results = [self._cancelled(request)]
+            else:
+                results = [self._failure(name, error, refs, ran=ran)]
         finally:
             args = kwargs = result = None  # type: ignore[assignment]  # their refs go before the answer is put together
             context.enter(None)
@@ -184,7 +246,7 @@ class Executor:
             end_fork(None)
         stored = time.perf_counter()
         self._history.finished.append((task_id, name, self._actor_id, owner, started, loaded, ended, stored, raised))
-        return Outcome(request, peer, failed, results, refs, stored - started)
+        return Outcome(request, peer, failed, results, refs, stored - started, items)
 
     def _function(self, request: Request) -> Callable[..., Any]:
         """What the request wants called."""
@@ -195,6 +257,9 @@ class Executor:
         if request.actor_id != self._actor_id:
             hexed = request.actor_id.hex()
             raise ActorDiedError(f"actor {hexed} does not live in this process", actor_id=hexed)
+        special = SPECIAL_METHODS.get(request.method)
+        if special is not None:
+            return lambda *args, **kwargs: special(self._actor, *args, **kwargs)
         method: Callable[..., Any] = getattr(self._actor, request.method)
         return method
 
@@ -212,7 +277,7 @@ class Executor:
         """Results as values that last; the refs inside go to `refs`."""
         if isinstance(request, m.StartActor):
             return []
-        parts = parts_of(result, request.num_returns)
+        parts = parts_of(result, 1 if request.num_returns < 0 else request.num_returns)
         for part in parts:
             refs += part.refs
         return [self._holdings.keep(part, owner) for part in parts]
@@ -234,6 +299,11 @@ class Executor:
         return Value(
             FAILURE, serialized.data, list(serialized.buffers), [(ref.binary(), ref.owner) for ref in serialized.refs]
         )
+
+    def _cancelled(self, request: Request) -> Value:
+        assert not isinstance(request, m.StartActor), "creations are not cancelled"
+        why = f"{self._name(request)}() was cancelled while it ran (pid={self._pid})"
+        return failure_value(TaskCancelledError(why, task_id=request.task_id.hex()))
 
     def _name(self, request: Request) -> str:
         if isinstance(request, m.RunTask):
@@ -266,10 +336,69 @@ class Executor:
         """A call in one of the lanes has come to an end. In any thread."""
         self._loop.submit(self._answer, outcome)
 
+    def is_canceled(self, task_id: bytes) -> bool:
+        """Whether a call that runs has been cancelled. In any thread."""
+        return task_id in self._told
+
     def exit_from_lane(self, leaving: SystemExit) -> None:
         """User code in one of the lanes wants the process to end. In any thread."""
+        if isinstance(leaving, ActorExit):
+            self._retire(self._actor_id)
         self._exit_code = leaving.code if leaving.code is not None else 0
         self._loop.submit(lambda _: self.leave(), None)
+
+    def _cancel(self, peer: bytes, message: m.CancelTask) -> None:
+        task_id = message.task_id
+        if message.recursive:
+            self._cancel_children(task_id, message.force)
+        if self._running == task_id and self._actor_id:
+            self._told.add(task_id)
+        elif self._running == task_id and message.force:
+            self._loop.after(0.0, lambda: os._exit(1))  # after this tick has told the children's workers
+        elif self._running == task_id:
+            self._interruption.strike(task_id)
+        elif self._lanes is not None:
+            self._told.add(task_id)
+            self._lanes.cancel(task_id)
+        elif not self._take_from_queue(peer, task_id):
+            # The main thread may hold it, and be about to begin. If it has answered already, this is no matter.
+            self._not_to_begin.add(task_id)
+            self._interruption.strike(task_id)
+
+    def _take_from_queue(self, peer: bytes, task_id: bytes) -> bool:
+        """Answer a cancelled request that has not begun; False if it is not in the queue."""
+        behind: list[tuple[bytes, Request]] = []
+        found = None
+        while found is None and self._queue:
+            try:
+                entry = self._queue.pop()  # from this side: the main thread takes from the other meanwhile
+            except IndexError:
+                break
+            if not isinstance(entry[1], m.StartActor) and entry[1].task_id == task_id:
+                found = entry[1]
+            else:
+                behind.append(entry)
+        self._queue.extend(reversed(behind))
+        if found is not None:
+            self.cancelled(peer, found)
+        return found is not None
+
+    def cancelled(self, peer: bytes, request: m.RunTask | m.CallMethod) -> None:
+        """A request was cancelled before it began. In any thread."""
+        why = f"{self._name(request)}() was cancelled before it began"
+        failure = failure_value(TaskCancelledError(why, task_id=request.task_id.hex()))
+        self._loop.submit(self._answer, Outcome(request, peer, True, [failure], [], 0.0))
+
+    def _items_taken(self, peer: bytes, message: m.ItemsTaken) -> None:
+        items = self._generators.get(message.task_id)
+        if items is not None:
+            items.taken(message.count)
+
+    def process_died(self, worker_id: bytes) -> None:
+        """Nobody takes the items of generators that it wanted."""
+        for items in self._generators.values():
+            if items.owner == worker_id:
+                items.taken(-1)
 
     def _exit(self, peer: bytes, message: m.Exit) -> None:
         self.leave()
@@ -302,6 +431,13 @@ class Executor:
 
     def _answer(self, outcome: Outcome) -> None:
         request = outcome.request
+        if outcome.items is not None and not isinstance(request, m.StartActor):
+            items, outcome.items = outcome.items, None
+            self._generators.pop(request.task_id, None)
+            items.close(lambda: self._answer(outcome))
+            return
+        if self._told and not isinstance(request, m.StartActor):
+            self._told.discard(request.task_id)
         contained = [ref for value in outcome.results for ref in value.contained]
         if isinstance(request, m.StartActor):
             self._holdings.hand_over(self._head, contained, lambda mine: self._send_started(request, outcome))
@@ -342,6 +478,7 @@ class ConcurrentCall:
         self._executor = executor
         self._peer = peer
         self._request = request
+        self.key = request.task_id
 
     def run(self) -> None:
         """In a thread."""
@@ -360,6 +497,10 @@ class ConcurrentCall:
             self._executor.exit_from_lane(leaving)
         else:
             self._executor.finished(outcome)
+
+    def cancelled(self) -> None:
+        """Before it began."""
+        self._executor.cancelled(self._peer, self._request)
 
 
 def _without_waiting(coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -33,12 +33,12 @@ class FutureDesk:
         self._load = load
         self._lock = threading.Lock()
         self._open: dict[int, Future[Any]] = {}
-        self._ready: SimpleQueue[tuple[Future[Any], ObjectRef] | None] = SimpleQueue()
+        self._ready: SimpleQueue[tuple[Future[Any], ObjectRef, bool] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._over: ShoalError | None = None
 
-    def add(self, ref: ObjectRef) -> Future[Any]:
-        """A new future of the ref's value."""
+    def add(self, ref: ObjectRef, *, loaded: bool = True) -> Future[Any]:
+        """A new future of the ref's value; or, if not `loaded`, of None when there is a value or a failure."""
         future: Future[Any] = Future()
         with self._lock:
             if self._over is None:
@@ -49,7 +49,7 @@ class FutureDesk:
         if self._over is not None:
             future.set_exception(self._over)
         else:
-            self._watch(ref, lambda _object_id: self._ready.put((future, ref)))
+            self._watch(ref, lambda _object_id: self._ready.put((future, ref, loaded)))
         return future
 
     def fail(self, error: ShoalError) -> None:
@@ -68,13 +68,13 @@ class FutureDesk:
             entry = self._ready.get()
             if entry is None:
                 return
-            future, ref = entry
+            future, ref, loaded = entry
             with self._lock:
                 known = self._open.pop(id(future), None)
             if known is None or not future.set_running_or_notify_cancel():
                 continue
             try:
-                value = self._load(ref)
+                value = self._load(ref) if loaded else None
             except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
                 future.set_exception(error)
             else:

@@ -86,6 +86,14 @@ class Holdings:
         """A future of the ref's value; its callbacks run in a thread of their own, and may use the API."""
         return self._futures.add(ref)
 
+    def settled(self, ref: ObjectRef) -> Future[Any]:
+        """A future that is done, with None, when the object has a value or has failed."""
+        if self.objects.value(ref.binary()) is not None:
+            done: Future[Any] = Future()
+            done.set_result(None)
+            return done
+        return self._futures.add(ref, loaded=False)
+
     def fail_futures(self, error: ShoalError) -> None:
         """Nothing will come any more."""
         self._futures.fail(error)
@@ -190,10 +198,14 @@ class Holdings:
 
     # ---- in the driver: results of our submissions
 
-    def resolve(self, object_id: bytes, value: Value) -> None:
-        """An object that we expected has its value."""
+    def resolve(self, object_id: bytes, value: Value, *, credit: bool = True) -> None:
+        """An object that we expected has its value.
+
+        Args:
+          credit: whoever made it has registered us with the owners of the refs inside, for this object.
+        """
         if value.contained:
-            self.references.contain(object_id, value.contained, credit=True)
+            self.references.contain(object_id, value.contained, credit=credit)
         if not self.objects.resolve(object_id, value):
             self.free_place(value)  # its refs have gone while it was made
 

@@ -36,6 +36,8 @@ class LeasedWorker:
     load_s: float = 0.0
     #: Its running task is long: give it nothing until it has answered.
     stalled: bool = False
+    #: What it runs is its last task.
+    retiring: bool = False
     idle_since_s: float = 0.0
     #: A look at its idleness is due.
     watched: bool = False
@@ -52,6 +54,19 @@ class ShapeQueue:
     workers: dict[bytes, LeasedWorker] = field(default_factory=dict)
     #: Workers that the node has been asked for and has not granted.
     demanded: int = 0
+    #: How many of `waiting` have failed meanwhile, and are passed over.
+    withdrawn: int = 0
+
+    @property
+    def wanting(self) -> int:
+        """Tasks that wait for a worker."""
+        return len(self.waiting) - self.withdrawn
+
+    def pass_over(self) -> None:
+        """Drop withdrawn tasks from the front."""
+        while self.waiting and self.waiting[0].failed:
+            self.waiting.popleft()
+            self.withdrawn -= 1
 
 
 class Leasing:
@@ -65,14 +80,14 @@ class Leasing:
         lease_idle_s: float,
         push: Callable[[bytes, Submission], None],
         demand: Callable[[int, Mapping[str, int], int], None],
-        give_back: Callable[[bytes], None],
+        give_back: Callable[[bytes, bool], None],
         look_later: Callable[[bytes, float], None],
     ) -> None:
         """
         Args:
           push: send a task to a worker.
           demand: (key, shape, wanted) tell the node how many more workers we could use.
-          give_back: return a worker to the node.
+          give_back: (worker, retired) return a worker to the node.
           look_later: call `idle_check(worker)` after that many seconds.
         """
         self._pipeline_s = pipeline_s
@@ -112,7 +127,8 @@ class Leasing:
                 for submission in worker.inflight.values():
                     yield submission, worker.worker_id, queue
             for submission in queue.waiting:
-                yield submission, b"", queue
+                if not submission.failed:
+                    yield submission, b"", queue
 
     def at_work(self, key: int) -> list[bytes]:
         """The workers of a shape that have something to do."""
@@ -146,6 +162,7 @@ class Leasing:
         queue.demanded = max(0, queue.demanded - 1)
         queue.workers[worker_id] = LeasedWorker(worker_id, idle_since_s=now_s)
         self._home[worker_id] = queue
+        queue.pass_over()
         self._assign(queue)
         self._watch_idleness(queue.workers[worker_id], now_s)
 
@@ -153,8 +170,9 @@ class Leasing:
         """The node can never have such a worker; returns the tasks that fail for it."""
         queue = self._queues[key]
         queue.demanded = 0
-        failed = list(queue.waiting)
+        failed = [submission for submission in queue.waiting if not submission.failed]
         queue.waiting.clear()
+        queue.withdrawn = 0
         return failed
 
     def done(self, worker_id: bytes, task_id: bytes, duration_s: float, now_s: float) -> Submission | None:
@@ -170,6 +188,10 @@ class Leasing:
         worker.load_s -= self._cost_s(submission)
         self._measure(submission, duration_s)
         if not worker.inflight:
+            if worker.retiring:
+                del queue.workers[worker_id], self._home[worker_id]
+                self._give_back(worker_id, True)
+                return submission
             worker.load_s = 0.0  # measurements have changed since the tasks were added up
             worker.idle_since_s = now_s
             self._watch_idleness(worker, now_s)
@@ -188,6 +210,26 @@ class Leasing:
                 worker.load_s -= self._cost_s(submission)
                 queue.waiting.appendleft(submission)
 
+    def retires(self, worker_id: bytes) -> None:
+        """What the worker runs is its last task."""
+        queue = self._home.get(worker_id)
+        if queue is not None:
+            queue.workers[worker_id].retiring = True
+
+    def withdraw(self, submission: Submission) -> None:
+        """A task that waits for a worker, and has just failed, needs none any more."""
+        queue = self._queues[submission.shape]
+        queue.withdrawn += 1
+        # Passed over when it comes to the front; many are cleared away at once, so that each costs O(1).
+        if 2 * queue.withdrawn > len(queue.waiting):
+            queue.waiting = deque(waiting for waiting in queue.waiting if not waiting.failed)
+            queue.withdrawn = 0
+
+    def worker_of(self, submission: Submission) -> bytes:
+        """The worker that has been given a task; empty if none has."""
+        workers = self._queues[submission.shape].workers.values()
+        return next((worker.worker_id for worker in workers if submission.task_id in worker.inflight), b"")
+
     def worker_died(self, worker_id: bytes) -> list[Submission]:
         """The worker is gone; returns what it had, oldest first: the first was running, unless its answer was lost."""
         queue = self._home.pop(worker_id, None)
@@ -204,17 +246,19 @@ class Leasing:
         worker.watched = False
         if worker.inflight:
             return  # `done` will look again
-        if queue.waiting:
+        if queue.wanting:
             worker.idle_since_s = now_s  # it is about to get one of them
         if now_s - worker.idle_since_s >= self._lease_idle_s:
             del queue.workers[worker_id], self._home[worker_id]
-            self._give_back(worker_id)
+            self._give_back(worker_id, False)
         else:
             self._watch_idleness(worker, now_s)
 
     def settle(self) -> None:
         """After events: give workers what they have room for, and tell the node what is still wanted."""
         for queue in self._queues:
+            if queue.withdrawn:
+                queue.pass_over()
             if queue.waiting:
                 self._assign(queue)
             self._update_demand(queue)
@@ -227,34 +271,35 @@ class Leasing:
         """
         free = [worker for worker in queue.workers.values() if self._has_room(worker, queue.waiting)]
         while queue.waiting and free:
-            share = -(-len(queue.waiting) // len(free))
+            share = -(-queue.wanting // len(free))
             for worker in free:
-                self._fill(worker, queue.waiting, share)
+                self._fill(worker, queue, share)
             free = [worker for worker in free if self._has_room(worker, queue.waiting)]
 
     def _has_room(self, worker: LeasedWorker, waiting: deque[Submission]) -> bool:
-        """Whether the next waiting task may go to `worker` now.
-
-        A task that must not run twice has a worker to itself while it is in flight: then a death of the worker is its
-        own and nobody else's, and whether it had begun is no question.
-        """
-        if worker.stalled or worker.load_s >= self._pipeline_s or len(worker.inflight) >= self._pipeline_tasks:
+        """Whether the next waiting task may go to `worker` now."""
+        if worker.stalled or worker.retiring:
+            return False
+        if worker.load_s >= self._pipeline_s or len(worker.inflight) >= self._pipeline_tasks:
             return False
         if not worker.inflight or not waiting:
             return True
-        return waiting[0].retries != 0 and next(reversed(worker.inflight.values())).retries != 0
+        return not waiting[0].alone and not next(reversed(worker.inflight.values())).alone
 
-    def _fill(self, worker: LeasedWorker, waiting: deque[Submission], share: int) -> None:
-        for _ in range(min(share, len(waiting))):
-            if not self._has_room(worker, waiting):
+    def _fill(self, worker: LeasedWorker, queue: ShapeQueue, share: int) -> None:
+        waiting = queue.waiting
+        for _ in range(share):
+            if not waiting or not self._has_room(worker, waiting):
                 return
             submission = waiting.popleft()
+            if queue.withdrawn:
+                queue.pass_over()  # `_has_room` looks at the next
             worker.inflight[submission.task_id] = submission
             worker.load_s += self._cost_s(submission)
             self._push(worker.worker_id, submission)
 
     def _update_demand(self, queue: ShapeQueue) -> None:
-        wanted = len(queue.waiting)
+        wanted = queue.wanting
         # The node counts down by itself as it grants; tell it when there is something to begin, to end, or much more
         # than it knows.
         if (wanted > 0) != (queue.demanded > 0) or wanted > 2 * queue.demanded:

@@ -11,6 +11,7 @@ The engine (engines/native.py) and the worker's `main` sit on top.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ class Process:
         self.holdings = Holdings(worker_id, self.loop, self._store, inline_bytes=config.inline_bytes)
         self.history = History(config.history_tasks)
         self.submitter = Submitter(
-            worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config
+            worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config, wait=self.wait
         )
         self.inspector = Inspector(
             self.loop,
@@ -123,7 +124,15 @@ class Process:
 
     def become_worker(self) -> None:
         """Take work, before `start`."""
-        self._executor = Executor(self.loop, self.holdings, self.history, fetch_function=self.fetch_function, head=HEAD)
+        self._executor = Executor(
+            self.loop,
+            self.holdings,
+            self.history,
+            fetch_function=self.fetch_function,
+            head=HEAD,
+            cancel_children=lambda task_id, force: self.submitter.cancellation.cancel_children(task_id, force=force),
+            retire=self._retire_actor,
+        )
         self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
 
     def run(self) -> None:
@@ -246,9 +255,17 @@ class Process:
             function = self._functions.load(key, blob)
         return function
 
+    def is_canceled(self) -> bool:
+        """Whether the call of an actor that the calling thread runs has been cancelled."""
+        task = context.current()
+        return task is not None and self._executor is not None and self._executor.is_canceled(task.task_id)
+
     def reserve_name(self, actor: m.CreateActor) -> Any:
         """Take the name of an actor to be created; None, or the parts of a handle to who has it."""
         return self.ask(lambda number: dataclasses.replace(actor, request=number))
+
+    def _retire_actor(self, actor_id: bytes) -> None:
+        self.ask(lambda number: m.ActorExits(number, actor_id))
 
     def new_actor_id(self) -> ids.ActorID:
         return self._ids.actor()
@@ -367,6 +384,8 @@ class Process:
         self._endpoint.forget(worker_id)
         self.holdings.process_died(worker_id)
         self.submitter.process_died(worker_id, cause)
+        if self._executor is not None:
+            self._executor.process_died(worker_id)
 
     def head_died(self, why: str) -> None:
         """The session's processes have ended; everything that waits fails with this."""
@@ -402,7 +421,8 @@ def run_worker(
     process.start()
     try:
         process.run()
-    finally:
+    finally:  # also when user code has raised SystemExit: the process ends as any program does
+        atexit._run_exitfuncs()  # noqa: SLF001  os._exit, by which forked processes leave, does not
         process.close()
 
 

@@ -30,6 +30,8 @@ from ..errors import (
     TaskUnschedulableError,
     WorkerCrashedError,
 )
+from ..generators import ObjectRefGenerator
+from ..options import DYNAMIC, STREAMING
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, Value, WireRef, take_value
 from ..refs import ObjectRef
@@ -37,11 +39,15 @@ from ..serialization import values
 from ..serialization.failures import serialize_failure
 from ..serialization.values import FAILURE
 from ..transport.loop import Loop
+from . import context
 from .arguments import Packed
 from .calls import ActorLine
+from .cancelling import Cancellation
 from .history import History
 from .holdings import Holdings, failure_value
 from .leasing import Leasing
+from .pending_calls import PendingCalls
+from .streams import ReturnStream, WaitForRefs
 from .tasks import Submission
 
 #: Ray's words for why a task could not be run.
@@ -65,13 +71,20 @@ class Submitter:
         *,
         head: bytes,
         config: CoreConfig,
+        wait: WaitForRefs,
     ) -> None:
+        """
+        Args:
+          wait: wait for refs, in any thread.
+        """
         self._me = me
         self._loop = loop
         self._holdings = holdings
         self._history = history
         self._ids = id_source
         self._head = head
+        self._wait = wait
+        self._pending_calls = PendingCalls()
         self._leasing = Leasing(
             pipeline_s=config.pipeline_s,
             pipeline_tasks=config.pipeline_tasks,
@@ -80,7 +93,7 @@ class Submitter:
             demand=lambda key, shape, wanted: loop.send(
                 head, m.DemandLeases(key, dict(shape), wanted, self._leasing.environment(key))
             ),
-            give_back=lambda worker: loop.send(head, m.ReturnLease(worker)),
+            give_back=lambda worker, retired: loop.send(head, m.ReturnLease(worker, retired)),
             look_later=lambda worker, delay_s: loop.after(delay_s, lambda: self._look_at(worker)),
         )
         self._unsettled = False
@@ -91,11 +104,26 @@ class Submitter:
         self._creations: dict[bytes, Submission] = {}
         #: Actor that lives in a worker we have called.
         self._lived_in: dict[bytes, bytes] = {}
+        #: Tasks and calls that have not come to an end.
+        self.submissions: dict[bytes, Submission] = {}
+        self.cancellation = Cancellation(
+            me,
+            loop,
+            submissions=self.submissions,
+            leasing=self._leasing,
+            lines=self._lines,
+            fail=lambda submission, error: self._fail(submission, failure_value(error), "TASK_CANCELLED"),
+            send_calls=self._send_calls,
+            head=head,
+            patience_s=config.force_patience_s,
+        )
         loop.before_flush(self._settle)
         loop.on(m.LeaseGranted, self._on_lease_granted)
         loop.on(m.LeaseRefused, self._on_lease_refused)
         loop.on(m.TaskDone, self._on_task_done)
         loop.on(m.TasksReturned, self._on_tasks_returned)
+        loop.on(m.WorkerRetires, lambda peer, message: self._leasing.retires(peer))
+        loop.on(m.TaskYielded, self._on_task_yielded)
         loop.on(m.ActorUpdate, self._on_actor_update)
 
     # ---- any thread
@@ -114,7 +142,9 @@ class Submitter:
         shape: int,
         retries: int,
         retry_on: tuple[type[BaseException], ...] = (),
-    ) -> list[ObjectRef]:
+        backpressure: int = -1,
+        max_calls: int = 0,
+    ) -> list[ObjectRef] | ObjectRefGenerator:
         """Run an exported function somewhere.
 
         Raises:
@@ -122,11 +152,20 @@ class Submitter:
         """
         wire, holder, buffers, uses = self._place(packed)
         task_id = self._ids.task()
-        message = m.RunTask(task_id, function, name, wire, holder, [], num_returns, buffers)
+        message = m.RunTask(task_id, function, name, wire, holder, [], num_returns, backpressure, max_calls, buffers)
         submission = Submission(
-            message, name, [], packed.dependencies, uses, retries=retries, retry_on=retry_on, shape=shape
+            message,
+            name,
+            [],
+            packed.dependencies,
+            uses,
+            retries=retries,
+            retry_on=retry_on,
+            shape=shape,
+            parent=_parent(),
         )
         refs = self._make_returns(submission, task_id, num_returns)
+        self.submissions[task_id] = submission
         self._loop.submit(self._begin, (submission, self._leasing.enqueue, packed.refs))
         return refs
 
@@ -142,15 +181,34 @@ class Submitter:
         group: str,
         retries: int,
         retry_on: tuple[type[BaseException], ...] = (),
-    ) -> list[ObjectRef]:
-        """Call a method of an actor. `handle` is kept until the answer: the actor lives at least that long."""
+        backpressure: int = -1,
+        limit: int = -1,
+    ) -> list[ObjectRef] | ObjectRefGenerator:
+        """Call a method of an actor. `handle` is kept until the answer: the actor lives at least that long.
+
+        Raises:
+          PendingCallsLimitExceeded: `limit` calls of this process to the actor are under way.
+        """
+        if limit > 0:
+            self._pending_calls.up(actor_id, limit, name)
         wire, holder, buffers, uses = self._place(packed)
         if handle is not None:
             uses.append((handle.binary(), handle.owner))
         task_id = self._ids.task()
-        message = m.CallMethod(task_id, actor_id, method, group, wire, holder, [], num_returns, buffers)
-        submission = Submission(message, name, [], packed.dependencies, uses, retries=retries, retry_on=retry_on)
+        message = m.CallMethod(task_id, actor_id, method, group, wire, holder, [], num_returns, backpressure, buffers)
+        submission = Submission(
+            message,
+            name,
+            [],
+            packed.dependencies,
+            uses,
+            retries=retries,
+            retry_on=retry_on,
+            parent=_parent(),
+            limited=limit > 0,
+        )
         refs = self._make_returns(submission, task_id, num_returns)
+        self.submissions[task_id] = submission
         self._loop.submit(self._begin, (submission, self._enqueue_call, (packed.refs, handle)))
         return refs
 
@@ -209,7 +267,11 @@ class Submitter:
         buffers: list[Any] = []
         return value.wire(buffers), holder, buffers, uses
 
-    def _make_returns(self, submission: Submission, task_id: ids.TaskID, count: int) -> list[ObjectRef]:
+    def _make_returns(
+        self, submission: Submission, task_id: ids.TaskID, count: int
+    ) -> list[ObjectRef] | ObjectRefGenerator:
+        if count < 0:
+            return self._make_stream(submission, task_id, count)
         references, objects, me = self._holdings.references, self._holdings.objects, self._me
         refs: list[ObjectRef] = []
         for index in range(count):
@@ -219,6 +281,26 @@ class Submitter:
             submission.returns.append(object_id)
             refs.append(ObjectRef(object_id, me))
         return refs
+
+    def _make_stream(
+        self, submission: Submission, task_id: ids.TaskID, kind: int
+    ) -> list[ObjectRef] | ObjectRefGenerator:
+        message = submission.message
+        assert not isinstance(message, m.CreateActor)
+        stream = submission.stream = ReturnStream(
+            self._me,
+            task_id,
+            self._holdings,
+            name=submission.name,
+            wait=self._wait,
+            post=self._loop.submit,
+            tell_taken=self._tell_taken,
+            backpressure=message.backpressure,
+        )
+        submission.returns.append(stream.completion.binary())
+        if kind == STREAMING:
+            return ObjectRefGenerator(stream)
+        return [stream.completion]
 
     # ---- in the driver: arguments
 
@@ -242,12 +324,12 @@ class Submitter:
             enqueue(submission)
 
     def _argument_ready(self, submission: Submission, enqueue: Callable[[Submission], None]) -> None:
+        if submission.failed:
+            return
         submission.missing -= 1
         if submission.missing:
             return
         self._unready.pop(id(submission), None)
-        if submission.failed:
-            return
         self._fill(submission)
         message = submission.message
         if type(message) is m.CallMethod:
@@ -299,6 +381,10 @@ class Submitter:
 
     def _on_tasks_returned(self, peer: bytes, message: m.TasksReturned) -> None:
         self._leasing.returned(peer, list(message.task_ids))
+        for task_id in message.task_ids:
+            submission = self.submissions.get(task_id)
+            if submission is not None:
+                self.cancellation.returned(submission)
         self._unsettled = True
 
     def _look_at(self, worker_id: bytes) -> None:
@@ -325,6 +411,30 @@ class Submitter:
             return
         self._finish(submission, results, failed=message.failed)
 
+    def _on_task_yielded(self, peer: bytes, message: m.TaskYielded) -> None:
+        value = take_value(message.value, message.buffers, list(message.contained))
+        for object_id in message.borrows:
+            self._holdings.references.borrowed(object_id, peer)
+        submission = self.submissions.get(message.task_id)
+        wanted = (
+            submission is not None and submission.stream is not None and submission.stream.arrived(message.index, value)
+        )
+        if not wanted:
+            self._drop([value])
+
+    def _tell_taken(self, task_id: bytes, count: int) -> None:
+        """How many items of a generator its consumer has taken."""
+        submission = self.submissions.get(task_id)
+        if submission is None:
+            return
+        message = submission.message
+        if isinstance(message, m.CallMethod):
+            worker_id = self._lines[message.actor_id].worker_id
+        else:
+            worker_id = self._leasing.worker_of(submission)
+        if worker_id:
+            self._loop.send(worker_id, m.ItemsTaken(task_id, count))
+
     def _drop(self, results: list[Value]) -> None:
         """Results that nobody will see: their memory, and the borrows that were made for us of the refs inside."""
         for value in results:
@@ -338,6 +448,8 @@ class Submitter:
 
     def _run_again(self, submission: Submission) -> None:
         message = submission.message
+        if submission.stream is not None:
+            submission.stream.again()
         if isinstance(message, m.CallMethod):
             self._lines[message.actor_id].again(submission)
             self._send_calls(message.actor_id)
@@ -346,8 +458,23 @@ class Submitter:
 
     def _finish(self, submission: Submission, results: list[Value], *, failed: bool) -> None:
         """Resolve what it returns, let go of what it used."""
-        for index, object_id in enumerate(submission.returns):
-            self._holdings.resolve(object_id, results[0] if failed else results[index])
+        self.submissions.pop(submission.task_id, None)
+        if submission.dependencies:
+            self._unready.pop(id(submission), None)
+        if submission.limited:
+            self._pending_calls.down(submission.message.actor_id)  # type: ignore[union-attr]
+        stream = submission.stream
+        if stream is not None and submission.message.num_returns == DYNAMIC:  # type: ignore[union-attr]
+            stream.gathered(results[0] if failed else None)
+        else:
+            for index, object_id in enumerate(submission.returns):
+                # The refs in a failure are registered for us once, not for each return.
+                value = results[0] if failed else results[index]
+                self._holdings.resolve(object_id, value, credit=not (failed and index))
+            if stream is not None and failed:
+                stream.failed(results[0])
+            elif stream is not None:
+                stream.ended()
         for object_id, _ in submission.uses:
             self._holdings.references.unuse(object_id)
 
@@ -491,13 +618,25 @@ class Submitter:
         for position, submission in reversed(list(enumerate(lost))):
             if position == 0:
                 if submission.retries == 0:
+                    why = "it was cancelled" if submission.cancelled else "no retries are left"
                     error = WorkerCrashedError(
-                        f"{submission.name}() did not finish: its worker ended with {cause}, and no retries are left"
+                        f"{submission.name}() did not finish: its worker ended with {cause}, and {why}"
                     )
                     self._fail(submission, failure_value(error), "WORKER_DIED")
                     continue
                 self._note(submission, "WORKER_DIED", f"its worker ended with {cause}", worker_id)
                 submission.retries -= 1 if submission.retries > 0 else 0  # -1: for ever
+            elif submission.cancelled:
+                self.cancellation.lost(submission)
+                continue
             # Those behind the first had not begun, as far as we can know, and lose no retry.
+            if submission.stream is not None:
+                submission.stream.again()
             self._leasing.requeue(submission)
         self._unsettled = True
+
+
+def _parent() -> bytes:
+    """The task or call in which the caller runs; empty outside."""
+    task = context.current()
+    return b"" if task is None else task.task_id

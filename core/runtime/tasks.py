@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..protocol.messages import CallMethod, CreateActor, RunTask
 from .history import ACTOR_CREATION_TASK, ACTOR_TASK, NORMAL_TASK, Row, task_identity
+from .streams import ReturnStream
 
 
 @dataclass(slots=True)
@@ -36,6 +37,23 @@ class Submission:
     failed: bool = False
     #: When it was submitted, by `time.perf_counter`.
     submitted_s: float = field(default_factory=time.perf_counter)
+    #: The task that submitted it; empty outside tasks.
+    parent: bytes = b""
+    #: It counts against its actor's `max_pending_calls`.
+    limited: bool = False
+    #: Of a generator: where its items go.
+    stream: ReturnStream | None = None
+    #: `cancel` has been asked for: it is not run again.
+    cancelled: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has a worker to itself while it is in flight.
+
+        A task that must not run twice: then a death of the worker is its own and nobody else's, and whether it had
+        begun is no question. And one after which the worker may leave.
+        """
+        return not self.retries or bool(self.message.max_calls)  # type: ignore[union-attr]
 
     @property
     def task_id(self) -> bytes:

@@ -28,22 +28,31 @@ class Bench:
             lease_idle_s=0.05,
             push=lambda worker, submission: self.pushed.append((worker, submission.task_id)),
             demand=lambda key, shape, wanted: self.demands.append(wanted),
-            give_back=self.given_back.append,
+            give_back=lambda worker, retired: self.given_back.append(worker),
             look_later=lambda worker, delay_s: self.looks.append((worker, delay_s)),
         )
         self.key = self.leasing.key({"CPU": 10_000})
         self.serial = 0
+        self.submissions: dict[bytes, Submission] = {}
 
     def submit(self, count: int, function: bytes = SHORT, *, retries: int = 3) -> list[bytes]:
         ids = []
         for _ in range(count):
             self.serial += 1
             task_id = self.serial.to_bytes(24, "big")
-            message = RunTask(task_id, function, "f", (-1, b"", 0), b"", [], 1, [])
-            self.leasing.enqueue(Submission(message, "f", [], [], [], retries=retries, shape=self.key))
+            message = RunTask(task_id, function, "f", (-1, b"", 0), b"", [], 1, -1, 0, [])
+            submission = self.submissions[task_id] = Submission(
+                message, "f", [], [], [], retries=retries, shape=self.key
+            )
+            self.leasing.enqueue(submission)
             ids.append(task_id)
         self.leasing.settle()
         return ids
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that no worker has been given."""
+        return sum(1 for _, worker, _ in self.leasing if not worker)
 
     def learn(self, function: bytes, duration_s: float) -> None:
         """Have a worker report this run time."""
@@ -95,7 +104,7 @@ def test_demand_is_told_when_it_begins_grows_and_ends():
     bench.leasing.granted(bench.key, b"w2", 0.0)
     bench.leasing.granted(bench.key, b"w3", 0.0)
     bench.leasing.settle()
-    assert bench.leasing.waiting == 0
+    assert not bench.waiting
     assert len(bench.pushed) == 3
 
 
@@ -106,7 +115,7 @@ def test_tasks_behind_a_long_one_come_back_in_order_and_go_elsewhere():
     ids = bench.submit(10)
     bench.leasing.returned(b"w1", ids[1:])
     bench.leasing.settle()
-    assert bench.leasing.waiting == 9, "its worker is stalled and gets nothing"
+    assert bench.waiting == 9, "its worker is stalled and gets nothing"
     bench.pushed.clear()
     bench.leasing.granted(bench.key, b"w2", 0.0)
     assert [task for _, task in bench.pushed] == ids[1:]
@@ -174,7 +183,30 @@ def test_a_refused_shape_fails_what_waits_for_it():
     bench = Bench()
     ids = bench.submit(3)
     assert [s.task_id for s in bench.leasing.refused(bench.key)] == ids
-    assert bench.leasing.waiting == 0
+    assert not bench.waiting
+
+
+def test_a_worker_that_runs_its_last_task_gets_no_more_and_is_returned_as_retired():
+    bench = Bench()
+    bench.learn(SHORT, 10e-6)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    (first,) = bench.submit(1)
+    bench.leasing.retires(b"w")
+    bench.submit(1)
+    assert len(bench.pushed) == 1
+    bench.leasing.done(b"w", first, 1e-5, 0.0)
+    assert bench.given_back == [b"w"]
+
+
+def test_many_withdrawn_tasks_are_cleared_away_and_not_asked_workers_for():
+    bench = Bench()
+    ids = bench.submit(1000)
+    for task_id in ids[1:]:
+        bench.submissions[task_id].failed = True
+        bench.leasing.withdraw(bench.submissions[task_id])
+    assert bench.waiting == 1
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    assert [task for _, task in bench.pushed] == [ids[0]]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -184,9 +216,10 @@ def test_every_task_is_run_exactly_once_whatever_workers_do(seed):  # noqa: C901
     at: dict[bytes, list[bytes]] = {}
     finished: Counter[bytes] = Counter()
     submitted: list[bytes] = []
+    withdrawn: set[bytes] = set()
     workers, serial, read = [], 0, 0
     for step in range(600):
-        event = rng.randrange(8)
+        event = rng.randrange(9)
         if event <= 1 and step < 400:
             submitted += bench.submit(rng.randrange(1, 20), rng.choice([SHORT, LONG]))
         elif event == 2 and len(workers) < 4:
@@ -204,6 +237,14 @@ def test_every_task_is_run_exactly_once_whatever_workers_do(seed):  # noqa: C901
             if len(at[worker]) > 1:
                 bench.leasing.returned(worker, at[worker][1:])
                 del at[worker][1:]
+        elif event == 8 and submitted:
+            submission = bench.submissions[rng.choice(submitted)]
+            holder = bench.leasing.worker_of(submission)
+            assert holder == next((worker for worker in workers if submission.task_id in at[worker]), b"")
+            if not holder and not submission.failed and not finished[submission.task_id]:
+                submission.failed = True
+                bench.leasing.withdraw(submission)
+                withdrawn.add(submission.task_id)
         elif event == 5 and workers:
             bench.leasing.idle_check(rng.choice(workers), step + 1e6)
         elif workers:
@@ -220,7 +261,7 @@ def test_every_task_is_run_exactly_once_whatever_workers_do(seed):  # noqa: C901
             assert not at.pop(worker)
             workers.remove(worker)
         bench.given_back.clear()
-    while any(at.values()) or bench.leasing.waiting:
+    while any(at.values()) or bench.waiting:
         if not workers:
             workers.append(b"last worker!")
             at[workers[-1]] = []
@@ -234,4 +275,4 @@ def test_every_task_is_run_exactly_once_whatever_workers_do(seed):  # noqa: C901
         for worker, task_id in bench.pushed[read:]:
             at[worker].append(task_id)
         read = len(bench.pushed)
-    assert finished == Counter(submitted)
+    assert finished == Counter(task_id for task_id in submitted if task_id not in withdrawn)

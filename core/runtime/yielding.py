@@ -1,0 +1,114 @@
+"""The worker's side of a generator: its items go to the owner one by one, in order, while it runs.
+
+    user code yields --emit--> serialised, kept --> the refs inside registered --> TaskYielded, in order --> TaskDone
+
+The thread that runs the generator waits when it is `backpressure` items ahead of the consumer. When the consumer has
+gone, the generator goes on to its end, but nothing more is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol import messages as m
+from ..protocol.specs import Value
+from ..refs import ObjectRef
+from ..serialization import values
+from ..transport.loop import Loop
+from .holdings import Holdings
+
+
+class YieldedItems:
+    """The items of one run of a generator."""
+
+    def __init__(self, loop: Loop, holdings: Holdings, *, owner: bytes, task_id: bytes, backpressure: int) -> None:
+        """
+        Args:
+          owner: whose objects they are.
+          backpressure: how many may be ahead of the consumer; not positive: any number.
+        """
+        self.owner = owner
+        self._loop = loop
+        self._holdings = holdings
+        self._task_id = task_id
+        self._backpressure = backpressure
+        self._emitted = 0
+        self._taken = 0
+        self._dropped = False
+        #: Handed over, and waiting for those before them.
+        self._ready: dict[int, tuple[Value, list[bytes]]] = {}
+        self._sent = 0
+        self._then: Callable[[], None] | None = None
+
+    # ---- in the thread that runs the generator
+
+    async def emit_all(self, generator: Any, *, on_event_loop: bool) -> None:
+        """Run a generator to its end.
+
+        Raises:
+          ValueError: it is none.
+        """
+        if inspect.isasyncgen(generator):
+            async for item in generator:
+                self._emit(item)
+                if not self._has_room():
+                    await asyncio.to_thread(self._await_room)
+        elif hasattr(generator, "__next__"):
+            for item in generator:
+                self._emit(item)
+                if not self._has_room():
+                    if on_event_loop:
+                        await asyncio.to_thread(self._await_room)
+                    else:
+                        self._await_room()
+        else:
+            raise ValueError(f"the task returned one {type(generator).__name__}, but its items were to be streamed")
+
+    def _emit(self, item: Any) -> None:
+        if self._dropped:
+            return
+        serialized = values.serialize(item)
+        value = self._holdings.keep(serialized, self.owner)
+        self._loop.submit(self._hand_over, (self._emitted, value, serialized.refs))
+        self._emitted += 1
+
+    def _has_room(self) -> bool:
+        return self._dropped or self._backpressure <= 0 or self._emitted - self._taken < self._backpressure
+
+    def _await_room(self) -> None:
+        self._loop.drive_until(self._has_room)
+
+    # ---- in the loop's driver
+
+    def taken(self, count: int) -> None:
+        """What the owner says of the consumer (`ItemsTaken`)."""
+        self._taken = max(self._taken, count)
+        self._dropped = self._dropped or count < 0
+
+    def close(self, then: Callable[[], None]) -> None:
+        """The generator has ended: call `then` when all items have been sent."""
+        self._then = then
+        self._send_ready()
+
+    def _hand_over(self, entry: tuple[int, Value, list[ObjectRef]]) -> None:
+        index, value, _refs_alive_until_registered = entry
+
+        def confirmed(mine: list[bytes]) -> None:
+            self._ready[index] = (value, mine)
+            self._send_ready()
+
+        self._holdings.hand_over(self.owner, value.contained, confirmed)
+
+    def _send_ready(self) -> None:
+        while self._sent in self._ready:
+            value, mine = self._ready.pop(self._sent)
+            buffers: list[Any] = []
+            wire = value.wire(buffers)
+            self._loop.send(self.owner, m.TaskYielded(self._task_id, self._sent, wire, value.contained, mine, buffers))
+            self._sent += 1
+        if self._then is not None and self._sent == self._emitted:
+            then, self._then = self._then, None
+            then()
