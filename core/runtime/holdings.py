@@ -62,9 +62,10 @@ class Holdings:
             lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None), self.load
         )
         self._dead: set[bytes] = set()
-        append, count_down = loop.posts.append, self.references.released
-        # A closure and not a method: this runs for every ref that dies, at 0.1 us instead of 0.2.
+        append, count_down, count_up = loop.posts.append, self.references.released, self._count_received
+        # Closures and not methods: they run for every ref that dies or comes out of a pickle, at 0.1 us instead of 0.2.
         self.released: Callable[[bytes], None] = lambda object_id: append((count_down, object_id))
+        self.received: Callable[[bytes, bytes], None] = lambda object_id, owner: append((count_up, (object_id, owner)))
         loop.on(m.FetchObject, self._on_fetch_object)
         loop.on(m.ObjectValue, self._on_object_value)
         loop.on(m.AddBorrow, self._on_add_borrow)
@@ -72,9 +73,6 @@ class Holdings:
         loop.on(m.RemoveBorrow, self._on_remove_borrow)
 
     # ---- in any thread: refs
-
-    def received(self, object_id: bytes, owner: bytes) -> None:
-        self._loop.post(self._count_received, (object_id, owner))
 
     def escaped(self, ref: ObjectRef) -> None:
         """Pickled by a foreign pickler: nobody can count the copies, so the object stays until this process ends, as in

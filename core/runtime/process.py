@@ -164,10 +164,8 @@ class Process:
         objects = self.holdings.objects
         missing = [ref for ref in refs_wanted if objects.value(ref.binary()) is None]
         if missing:
-            for ref in refs_wanted:
-                value = objects.value(ref.binary())
-                if value is not None and value.kind == FAILURE:
-                    self.holdings.load(ref)
+            if len(missing) < len(refs_wanted):
+                self._raise_failure(refs_wanted)
             wait = Wait(objects, len(missing), failure_ends=True)
             if not self._wait("get", wait, missing, timeout_s):
                 still = sum(1 for ref in missing if objects.value(ref.binary()) is None)
@@ -175,29 +173,44 @@ class Process:
                     f"{still} of {len(refs_wanted)} objects were not ready within {timeout_s:g} s, "
                     f"the first is {_first_pending(objects, missing)}"
                 )
-            for ref in missing:  # the one that ended the wait early is not the first in order
-                value = objects.value(ref.binary())
-                if value is not None and value.kind == FAILURE:
-                    self.holdings.load(ref)
+            if wait.seen < len(missing):
+                self._raise_failure(missing)  # the one that has ended the wait is not the first in order
         return [self.holdings.load(ref) for ref in refs_wanted]
 
     def wait(
         self, refs_wanted: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """(ready, not ready), both in the order given, at most `num_returns` ready."""
-        objects = self.holdings.objects
-        missing = [ref for ref in refs_wanted if objects.value(ref.binary()) is None]
-        enough = num_returns - (len(refs_wanted) - len(missing))
-        if enough > 0:
-            self._wait("wait", Wait(objects, enough, failure_ends=False), missing, timeout_s)
+        ready, rest = self._sort_out(refs_wanted, num_returns)
+        if len(ready) < num_returns:
+            wait = Wait(self.holdings.objects, num_returns - len(ready), failure_ends=False)
+            self._wait("wait", wait, rest, timeout_s)
+            ready, rest = self._sort_out(refs_wanted, num_returns)
+        return ready, rest
+
+    def _sort_out(
+        self, refs_wanted: Sequence[ObjectRef], num_returns: int
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """(ready, the rest). Looks no further than to the last that it needs: of a thousand, most often the first."""
+        value = self.holdings.objects.value
         ready: list[ObjectRef] = []
         rest: list[ObjectRef] = []
-        for ref in refs_wanted:
-            if len(ready) < num_returns and objects.value(ref.binary()) is not None:
-                ready.append(ref)
-            else:
+        for position, ref in enumerate(refs_wanted, 1):
+            if value(ref.binary()) is None:
                 rest.append(ref)
+            else:
+                ready.append(ref)
+                if len(ready) == num_returns:
+                    rest += refs_wanted[position:]
+                    break
         return ready, rest
+
+    def _raise_failure(self, refs_wanted: Sequence[ObjectRef]) -> None:
+        """Raise the first failure that there is."""
+        for ref in refs_wanted:
+            value = self.holdings.objects.value(ref.binary())
+            if value is not None and value.kind == FAILURE:
+                self.holdings.load(ref)
 
     def _wait(self, verb: str, wait: Wait, missing: Sequence[ObjectRef], timeout_s: float | None) -> bool:
         """Wait until `wait` is done, or `timeout_s` has passed (False). A task gives its CPU back meanwhile.
