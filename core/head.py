@@ -78,7 +78,7 @@ def _facts(subject: str, key: bytes, node: NodeServer, control: ControlServer) -
     if subject == "actors":
         return [row for row in control.describe_actors(node.processes.pid) if not key or row["actor_id"] == key.hex()]
     if subject == "usage":
-        return node.usage()
+        return [{"total": node.leases.total, "available": node.leases.available}, *node.usage()]
     if subject == "placement_groups":
         return []
     return node.processes.living()

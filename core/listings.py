@@ -21,6 +21,7 @@ from .attempts import attempts
 from .engines.base import Engine, Survey
 from .engines.current import running
 from .errors import SessionError, StateApiError
+from .refs import ObjectRef
 from .resources import SCALE
 from .rows import (
     ActorState,
@@ -38,6 +39,7 @@ from .rows import (
 )
 
 __all__ = [
+    "explain",
     "get_actor",
     "get_job",
     "get_node",
@@ -159,6 +161,22 @@ def list_jobs(
 ) -> list[JobState]:
     """The driver's session: one row. As `list_tasks`."""
     return _choose(JobState, _jobs, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def explain(ref: ObjectRef) -> str:
+    """What a ref is waiting for, in words: to the end of the chain of arguments, actors, resources and nested waits.
+
+    Example:
+      >>> state.explain(total.remote(part.options(num_cpus=4).remote()))  # doctest: +SKIP
+      'total() waits for its argument ObjectRef(...); part() waits in the queue: it needs CPU 4, 2 of 4 are free; ...'
+
+    Raises:
+      TypeError: `ref` is none.
+      SessionError: there is no session.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"explain takes an ObjectRef, not {type(ref).__name__} {ref!r}")
+    return _engine(None).explain(ref)
 
 
 # ---- one

@@ -59,6 +59,7 @@ NAMESPACES = {
         "TimeoutError": "core.patterns.process_pool",
     },
     "util.state": {
+        "explain": "core.listings",  # ours alone
         "get_actor": "core.listings",
         "get_job": "core.listings",
         "get_node": "core.listings",

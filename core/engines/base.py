@@ -149,6 +149,10 @@ class Engine(Protocol):
         """
         ...
 
+    def explain(self, ref: ObjectRef) -> str:
+        """What a ref is waiting for, in words."""
+        ...
+
     def shutdown(self) -> None:
         """End the session (a driver), or leave it."""
         ...

@@ -320,6 +320,10 @@ class InlineEngine:
         with self._changing():
             return self._inspector.survey(subject, key, limit)
 
+    def explain(self, ref: ObjectRef) -> str:
+        with self._changing():
+            return self._tables.reason(ref)
+
     def shutdown(self) -> None:
         """Everything that waits fails; actors are dropped; refs of this session count no more."""
         refs.connect(None)

@@ -372,6 +372,21 @@ class InlineSession:
             self._bury_remains(actor.instance, actor.lanes)
             actor.instance = actor.lanes = None
 
+    def reason(self, ref: ObjectRef) -> str:
+        """What a ref is waiting for, in words: the deepest reason of its chain."""
+        value = self.objects.value(ref.binary())
+        if value is not None:
+            return f"{ref!r} is there" + (": it is an error, which get raises" if value.kind == FAILURE else "")
+        if ref.binary() not in self.objects:
+            return f"{ref!r} was freed, or made by hand from an id: get raises"
+        work = self.schedule.maker(ref.binary())
+        if work is None:
+            return f"{ref!r} stands for an actor and has no value"
+        argument = next((slot for slot in work.slots if self.objects.value(slot.binary()) is None), None)
+        if work.life.state == "WAITING" and argument is not None:
+            return f"{work.name}() waits for its argument {argument!r}; {self.reason(argument)}"
+        return f"{work.name}() {self.schedule.reason(work)}"
+
     def is_handle(self, object_id: bytes) -> bool:
         """Whether an object stands for an actor."""
         return object_id in self._guarded

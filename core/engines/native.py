@@ -179,6 +179,13 @@ class NativeEngine:
                 row["death_cause"] = _death_cause(row)
         return Survey(facts, answers, silent, is_all)
 
+    def explain(self, ref: ObjectRef) -> str:
+        process = self._process
+        value = process.holdings.objects.value(ref.binary())
+        if value is not None:
+            return f"{ref!r} is there" + (": it is an error, which get raises" if value.kind == FAILURE else "")
+        return process.reason([(ref.binary(), ref.owner)]).text
+
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster
         try:

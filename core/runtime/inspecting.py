@@ -8,6 +8,7 @@
     objects   what it owns or borrows, with sizes and counts
     store     the objects that it owns in shared memory: all of them in one row, then the largest
     object    facts of one object: is it there, who makes it, what does that wait for (key: its id)
+    creation  facts of an actor that this process creates (key: its id)
     running   what it runs, since when, and what that waits for
     metrics   its counters, gauges and histograms
 
@@ -75,6 +76,7 @@ class Inspector:
             "objects": self._objects,
             "store": self._store,
             "object": self._object,
+            "creation": self._creation,
             "running": self._running,
             "metrics": lambda _: metrics(),
         }
@@ -195,18 +197,25 @@ class Inspector:
         is_actor = key in self._holdings.guarded
         return [{"state": "actor" if is_actor else "pending"}]
 
+    def _creation(self, key: bytes) -> Iterable[Row]:
+        return [
+            self._maker(submission, state, worker_id)
+            for submission, state, worker_id in self._submitter.live()
+            if submission.is_creation and submission.actor_id == key
+        ]
+
     def _maker(self, submission: Submission, state: str, worker_id: bytes) -> Row:
         objects = self._holdings.objects
         ahead = []
         line = self._submitter.line(submission.actor_id) if submission.actor_id else None
-        if line is not None:
+        if line is not None and not submission.is_creation:
             for call, _ in line:
                 if call is submission:
                     break
                 ahead.append(call)
         blocking = next((call for call in ahead if call.missing), submission)
         return {
-            "task_id": submission.task_id,
+            "task_id": b"" if submission.is_creation else submission.task_id,
             "name": submission.name,
             "task_state": state,
             "worker_id": worker_id,

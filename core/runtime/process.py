@@ -37,6 +37,7 @@ from .history import History, Row
 from .holdings import Holdings
 from .inspecting import Inspector
 from .objects import Wait
+from .reasons import Reason, reason_of
 from .submitting import Submitter
 
 #: Puts of small objects between two looks at what has been released.
@@ -341,6 +342,15 @@ class Process:
             [f"worker {process.hex()}" for process in silent],
             all(is_all for _, _, is_all in answers),
         )
+
+    def reason(self, wanted: Sequence[tuple[bytes, bytes]], *, unless: Callable[[], Any] = lambda: False) -> Reason:
+        """Why the objects (id, owner) are not there; asks along the chain, until `unless` is true."""
+
+        def ask(subject: str, key: bytes, target: bytes) -> list[Row] | None:
+            facts, answers, _, _ = self.survey(subject, key=key, target=target, unless=unless)
+            return answers.get(target) if target else facts
+
+        return reason_of(ask, wanted)
 
     def _request_region(self, size_bytes: int) -> int:
         offset = self.ask(lambda number: m.RequestRegion(number, size_bytes))
