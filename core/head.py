@@ -11,6 +11,7 @@ from typing import Any
 
 from . import ids
 from .clock import system_clock
+from .control.notices import NoticeBoard
 from .control.server import ControlServer
 from .control.surveys import Surveys
 from .node.leases import Infeasible
@@ -56,6 +57,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
         facts=lambda subject, key: _facts(subject, key, node, control),
         remembered=session.config.history_tasks,
     )
+    NoticeBoard(loop, drivers=node.processes.drivers)
 
     def process_died(worker_id: bytes, cause: str) -> None:
         loop.hear_out(worker_id)

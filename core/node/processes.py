@@ -45,6 +45,10 @@ class ProcessBook:
         row = self._living.get(worker_id)
         return 0 if row is None else int(row["pid"])
 
+    def drivers(self) -> list[bytes]:
+        """The worker ids of the living drivers."""
+        return [worker_id for worker_id, row in self._living.items() if row["worker_type"] == "DRIVER"]
+
     def living(self) -> list[dict[str, Any]]:
         """A row for each process, as `rows.WorkerState` has them."""
         return list(self._living.values())

@@ -523,6 +523,14 @@ class Farewell(Message):
     rows: dict[str, list[dict[str, Any]]]
 
 
+@message(84, path="any -> head -> driver", resend=True)
+class Notice(Message):
+    """Something waits and nothing will end it; the head passes each cause on once."""
+
+    cause: str
+    words: str
+
+
 # ---- head and zygote
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import os
+import sys
+import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -36,6 +38,7 @@ from .execution import Executor
 from .history import History, Row
 from .holdings import Holdings
 from .inspecting import Inspector
+from .notices import WaitWatch
 from .objects import Wait
 from .reasons import Reason, reason_of
 from .submitting import Submitter
@@ -107,6 +110,7 @@ class Process:
         self.loop.on(m.Registered, self._on_registered)
         self.loop.on(m.Answer, self._on_answer)
         self.loop.on(m.ProcessDied, self._on_process_died)
+        self.loop.on(m.Notice, self._on_notice)
         self.loop.send(HEAD, m.Register(worker_id, kind, os.getpid()))
         refs.connect(self.holdings)
 
@@ -232,7 +236,7 @@ class Process:
             self.loop.post(self._say_blocked, True)
         number = self.history.begin_wait(verb, task.task_id if task is not None else b"", watched)
         try:
-            self.loop.drive_until(lambda: wait.done or self.lost, timeout_s)
+            self._drive(verb, wait, watched, timeout_s)
         finally:
             self.history.end_wait(number)
             if blocks:
@@ -242,6 +246,34 @@ class Process:
         if self.lost and not wait.done:
             raise self.lost
         return wait.done
+
+    def _drive(self, verb: str, wait: Wait, watched: Sequence[tuple[bytes, bytes]], timeout_s: float | None) -> None:
+        """Until `wait` is done, the session is lost, or the time is up; reports waits that nothing will end."""
+        notice_s = self.session.config.notice_s
+
+        def over() -> object:
+            return wait.done or self.lost
+
+        def why() -> Reason:
+            pending = [ref for ref in watched if self.holdings.objects.value(ref[0]) is None]
+            return self.reason(pending, unless=over)
+
+        if notice_s <= 0 or (timeout_s is not None and timeout_s <= notice_s):
+            self.loop.drive_until(over, timeout_s)
+            return
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        watch = WaitWatch(verb, notice_s, self._notice)
+        while not over():
+            left_s = watch.interval_s if ends is None else min(watch.interval_s, ends - time.monotonic())
+            if self.loop.drive_until(over, left_s) or (ends is not None and time.monotonic() >= ends):
+                return
+            watch.look(why)
+
+    def _notice(self, cause: str, words: str) -> None:
+        self.loop.post(lambda _: self.loop.send(HEAD, m.Notice(cause, words)), None)
+
+    def _on_notice(self, peer: bytes, message: m.Notice) -> None:
+        sys.stderr.write(f"shoal: {message.words}\n")
 
     def _say_blocked(self, blocked: bool) -> None:  # noqa: FBT001  posted with its argument
         self.loop.send(HEAD, m.Blocked(blocked))

@@ -77,7 +77,9 @@ class Chain:
     def of(self, object_id: bytes, owner: bytes) -> Reason:
         """Why an object is not there."""
         if object_id in self._path:
-            return Reason(Kind.ENDLESS, "which waits for this very object: that never ends", f"endless:{object_id.hex()}")
+            # The cycle has no first object: its name is the same wherever it was entered.
+            cycle = min(self._path[self._path.index(object_id) :])
+            return Reason(Kind.ENDLESS, "which waits for this very object: that never ends", f"endless:{cycle.hex()}")
         if len(self._path) >= _STEPS:
             return Reason(Kind.UNKNOWN, f"and so on: the chain is longer than {_STEPS} steps")
         rows = self._ask("object", object_id, owner) if owner else []
@@ -181,7 +183,7 @@ class Chain:
         need = ResourceSet(shape)
         free = ResourceSet({name: max(0, amount) for name, amount in totals["available"].items()})
         if need.fits(free):
-            return Reason(Kind.STUCK, f"{who} waits for a worker process, which is being started", "starting")
+            return Reason(Kind.STUCK, f"{who} waits for a worker process, which is being started", f"starting:{who}")
         short = [name for name in need if need.amount(name) > free.amount(name)]
         total = ResourceSet(totals["total"])
         words = ", ".join(
@@ -223,7 +225,8 @@ class Chain:
 
 
 def _join(words: str, deeper: Reason, by: str = "; ") -> Reason:
-    return Reason(deeper.kind, words + (", " if deeper.kind is Kind.ENDLESS else by) + deeper.text, deeper.key)
+    link = ", " if deeper.text.startswith("which") else by
+    return Reason(deeper.kind, f"{words}{link}{deeper.text}", deeper.key)
 
 
 def _ref(object_id: bytes) -> str:
