@@ -95,6 +95,9 @@ class CoreConfig:
     force_patience_s: float = 1.0
     """How long a worker may take to end itself when its task is cancelled by force, before it is killed."""
 
+    report_unhandled_errors: int = 1
+    """Whether exceptions of tasks are logged whose refs go before anybody has asked for them; 0: no."""
+
     request_timeout_s: float = 30.0
     """How long a question to the head (a name, a function, a region) may stay unanswered: the head never computes, so
     silence this long means that it hangs.

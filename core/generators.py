@@ -19,7 +19,7 @@ from .refs import ObjectRef
 class ItemStream(Protocol):
     """The items of one generator, for one consumer."""
 
-    #: Resolves when the task has ended: None, or its failure.
+    #: Resolves when the task has ended.
     completion: ObjectRef
 
     def take(self, timeout_s: float | None) -> ObjectRef | None:
@@ -71,7 +71,9 @@ class ObjectRefGenerator:
         return ref
 
     def completed(self) -> ObjectRef:
-        """A ref that is ready when the task has ended: None, or its failure."""
+        """A ref that is ready when the task has ended. Its value is None, also if the generator has raised: that is an
+        item. It fails when the task could not come to its end.
+        """
         return self._stream.completion
 
     def next_ready(self) -> bool:

@@ -78,7 +78,7 @@ def _rule(line: str) -> Rule | None:
 _TOKEN = re.compile(
     r"(?P<deep>(?:^|(?<=/))\*\*/)|(?P<all>(?<=/)\*\*$)|(?P<some>\*+)|(?P<one>\?)|\[(?P<set>!?\]?[^]]*)\]|\\(?P<plain>.)|(?P<letter>.)",
     re.DOTALL,
-)  # noqa: E501  one alternative after the other reads worse
+)
 
 
 def _expression(pattern: str) -> str:

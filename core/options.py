@@ -149,8 +149,7 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
     if max_concurrency is not None:
         _check_int("max_concurrency", max_concurrency, least=1)
     max_pending_calls = given.get("max_pending_calls", -1)
-    if max_pending_calls != -1:
-        _check_int("max_pending_calls", max_pending_calls, least=1)
+    _check_int("max_pending_calls", max_pending_calls, least=-1)
     groups = given.get("concurrency_groups") or {}
     if not isinstance(groups, dict):
         raise TypeError(f"concurrency_groups must be a dict of names and numbers, not {groups!r}")

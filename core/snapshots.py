@@ -70,7 +70,7 @@ def _copy(source: str, draft: str, excludes: Sequence[str], limit_bytes: int, di
         origin, copy = os.path.join(source, path) if path else source, os.path.join(draft, path) if path else draft
         digest.update(
             f"{path}\0{stat.S_IFMT(status.st_mode)}\0{status.st_mode & 0o111}\0".encode("utf-8", "surrogateescape")
-        )  # noqa: E501
+        )
         if stat.S_ISDIR(status.st_mode):
             os.mkdir(copy)
         elif stat.S_ISLNK(status.st_mode):

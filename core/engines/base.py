@@ -26,7 +26,7 @@ class ActorIdentity:
     class_name: str
     methods: Mapping[str, WireMethod]  #: public methods and how they are called
     ref: ObjectRef | None
-    max_pending_calls: int = -1  #: calls of one process that may be under way; -1: any number
+    max_pending_calls: int = -1  #: calls of one process that may be under way; not positive: any number
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ Not here: locks. Everything but `received` and `released` is called by one threa
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -27,7 +28,10 @@ import numpy as np
 from .. import ids
 from ..errors import ObjectStoreFullError
 from ..serialization import values
-from ..serialization.values import Serialized
+from ..serialization.failures import text_of
+from ..serialization.values import FAILURE, Serialized
+
+_log = logging.getLogger("shoal")
 
 
 @dataclass(slots=True)
@@ -43,14 +47,24 @@ class InlineObject:
 class InlineObjects:
     """Objects by id."""
 
-    def __init__(self, driver: bytes, *, store_bytes: int, inline_bytes: int, on_free: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        driver: bytes,
+        *,
+        store_bytes: int,
+        inline_bytes: int,
+        on_free: Callable[[bytes], None],
+        report_unhandled: bool = True,
+    ) -> None:
         """
         Args:
           driver: worker id of the owner that never dies.
           store_bytes: room for values above `inline_bytes`, together.
+          report_unhandled: log the exceptions of work whose refs go before anybody has asked for them.
           on_free: called with the id of each object that nobody needs any more, after it is forgotten.
         """
         self._driver = driver
+        self._reports = report_unhandled
         self._store_bytes = store_bytes
         self._inline_bytes = inline_bytes
         self._on_free = on_free
@@ -147,9 +161,18 @@ class InlineObjects:
             entry.count += change
             if not entry.count:
                 del self._objects[object_id]
+                if entry.value is not None and entry.value.kind == FAILURE and not entry.value.seen:
+                    self._report(entry.value)
                 self._mortal.get(object_id[: ids.WORKER_BYTES], {}).pop(object_id, None)
                 self._used_bytes -= entry.weight_bytes
                 self._on_free(object_id)
+
+    def _report(self, failure: Serialized) -> None:
+        """A failure goes that nobody has asked for: a program that never looks would not know."""
+        failure.seen = True  # the returns of one task share it
+        text = text_of(failure.data) if self._reports else None
+        if text is not None:
+            _log.error("Unhandled error (suppress with SHOAL_REPORT_UNHANDLED_ERRORS=0): %s", text)
 
     def _set(self, entry: InlineObject, value: Serialized) -> None:
         self._used_bytes -= entry.weight_bytes

@@ -160,6 +160,7 @@ class Runs:
             )
         result = self._objects.load(ref.binary(), value)
         if value.kind == FAILURE:
+            value.seen = True
             assert isinstance(result, BaseException), "a FAILURE holds an exception"
             raise result
         return result

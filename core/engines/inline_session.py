@@ -219,6 +219,8 @@ class InlineSession:
 
     def over(self, work: Work, attempt: int, outcome: Outcome, failure: Serialized | None) -> None:
         """A run has ended, `failure` is its error as bytes. What a run that was given up has come to is dropped."""
+        if failure is None and work.task_id in self.told:
+            failure = self._cancelled_while_it_ran(work)  # what it returned then is of no use
         if work.attempt != attempt or work.life.is_over:
             self._bury_remains(outcome.instance, outcome.lanes)
         elif failure is None:
@@ -235,10 +237,13 @@ class InlineSession:
         if outcome.error is None:
             return None
         if isinstance(outcome.error, (KeyboardInterrupt, CancelledError)) and (work.actor is None or work.is_call):
-            why = f"{work.name}() was cancelled while it ran (pid={self._pid})"
-            return serialize_error(TaskCancelledError(why, task_id=work.task_id.hex()))
+            return self._cancelled_while_it_ran(work)
         actor = work.actor.class_name if work.actor is not None and outcome.ran else None
         return serialize_failure(outcome.error, name=work.name, pid=self._pid, actor=actor, ran=outcome.ran)
+
+    def _cancelled_while_it_ran(self, work: Work) -> Serialized:
+        why = f"{work.name}() was cancelled while it ran (pid={self._pid})"
+        return serialize_error(TaskCancelledError(why, task_id=work.task_id.hex()))
 
     def _succeeded(self, work: Work, outcome: Outcome) -> None:
         actor = work.actor
@@ -304,7 +309,6 @@ class InlineSession:
         end = values.serialize(None)
         if work.stream is not None:
             work.stream.end(refs)
-            end = end if failure is None else failure
         elif items or failure is None:
             end = values.serialize(DynamicObjectRefGenerator(refs))
         else:

@@ -39,6 +39,8 @@ class Value:
     payload: bytes | Location
     buffers: list[Any]
     contained: list[WireRef]
+    #: Of a failure: somebody here has got it, or has been sent it.
+    seen: bool = False
 
     @property
     def stored(self) -> bool:

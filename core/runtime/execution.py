@@ -244,6 +244,8 @@ class Executor:
             del self._history.running[number]
         if os.getpid() != self._pid:
             end_fork(None)
+        if self._told and task_id in self._told and not failed:
+            failed, results = True, [self._cancelled(request)]  # what it returned then is of no use
         stored = time.perf_counter()
         self._history.finished.append((task_id, name, self._actor_id, owner, started, loaded, ended, stored, raised))
         return Outcome(request, peer, failed, results, refs, stored - started, items)

@@ -13,6 +13,7 @@ and what is called from handlers, runs in the driver of the loop.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -23,13 +24,15 @@ from ..protocol import messages as m
 from ..protocol.specs import Value, WireRef, take_value
 from ..refs import ObjectRef
 from ..serialization import values
-from ..serialization.failures import serialize_error
+from ..serialization.failures import serialize_error, text_of
 from ..serialization.values import FAILURE, Serialized
 from ..store.client import Location, StoreClient
 from ..transport.loop import Loop
 from .futures import FutureDesk
 from .objects import ObjectTable, Wait
 from .references import ReferenceTable
+
+_log = logging.getLogger("shoal")
 
 
 def failure_value(error: ShoalError) -> Value:
@@ -46,7 +49,14 @@ def wire_refs(refs: Iterable[ObjectRef]) -> list[WireRef]:
 class Holdings:
     """References, values and memory of one process. Also the sink of its refs' births and deaths (`refs.RefEvents`)."""
 
-    def __init__(self, me: bytes, loop: Loop, store: StoreClient, *, inline_bytes: int) -> None:
+    def __init__(
+        self, me: bytes, loop: Loop, store: StoreClient, *, inline_bytes: int, report_unhandled: bool = True
+    ) -> None:
+        """
+        Args:
+          report_unhandled: log the exceptions of tasks whose refs go before anybody has asked for them.
+        """
+        self._reports = report_unhandled
         self._me = me
         self._loop = loop
         self._store = store
@@ -133,6 +143,7 @@ class Holdings:
             # The owner guards the inner refs only as long as we hold the outer one.
             self._loop.post(self._adopt, (ref.binary(), ref))
         if value.kind == FAILURE:
+            value.seen = True
             assert isinstance(result, BaseException), "a FAILURE holds an exception"
             raise result
         return result
@@ -276,10 +287,19 @@ class Holdings:
     def _free(self, object_id: bytes) -> None:
         value = self.objects.forget(object_id)
         if value is not None:
+            if value.kind == FAILURE and not value.seen:
+                self._report(value)
             self.free_place(value)
         guard = self.guarded.pop(object_id, None)
         if guard is not None:
             guard()
+
+    def _report(self, failure: Value) -> None:
+        """A failure goes that nobody has asked for: a program that never looks would not know."""
+        failure.seen = True  # the returns of one task share it
+        text = text_of(failure.payload) if self._reports and isinstance(failure.payload, bytes) else None
+        if text is not None:
+            _log.error("Unhandled error (suppress with SHOAL_REPORT_UNHANDLED_ERRORS=0): %s", text)
 
     def _drop(self, object_id: bytes, owner: bytes, credit: int) -> None:
         self.objects.forget(object_id)
@@ -296,6 +316,7 @@ class Holdings:
         def answer(object_id: bytes) -> None:
             value = self.objects.value(object_id)
             assert value is not None, "watchers are called with a value in place"
+            value.seen = True
             buffers: list[Any] = []
             self._loop.send(peer, m.ObjectValue(object_id, value.wire(buffers), value.contained, buffers))
 

@@ -5,9 +5,12 @@ Used by every engine that runs user code (execution.py in workers, engines/inlin
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import traceback
+from collections.abc import Generator
+from itertools import islice
 from typing import Any, NoReturn
 
 from ..serialization import values
@@ -21,10 +24,12 @@ def parts_of(result: Any, count: int) -> list[Serialized]:
       ValueError: it returned another number of them.
       TypeError: one cannot be pickled.
     """
-    if count == 1:
-        return [values.serialize(result)]
     if count == 0:
         return []
+    if inspect.isgenerator(result):
+        return _first_of(result, count)
+    if count == 1:
+        return [values.serialize(result)]
     try:
         parts = list(result)
     except TypeError:
@@ -32,6 +37,15 @@ def parts_of(result: Any, count: int) -> list[Serialized]:
     if len(parts) != count:
         raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
     return [values.serialize(part) for part in parts]
+
+
+def _first_of(generator: Generator[Any, Any, Any], count: int) -> list[Serialized]:
+    """The first `count` items of a generator; what it has more is not asked for."""
+    parts = [values.serialize(item) for item in islice(generator, count)]
+    generator.close()
+    if len(parts) < count:
+        raise ValueError(f"num_returns={count}, but the generator yielded {len(parts)} values")
+    return parts
 
 
 def exit_code(leaving: SystemExit) -> int:

@@ -83,7 +83,13 @@ class Process:
             release_region=self._release_region,
             slab_bytes=config.slab_bytes,
         )
-        self.holdings = Holdings(worker_id, self.loop, self._store, inline_bytes=config.inline_bytes)
+        self.holdings = Holdings(
+            worker_id,
+            self.loop,
+            self._store,
+            inline_bytes=config.inline_bytes,
+            report_unhandled=bool(config.report_unhandled_errors),
+        )
         self.history = History(config.history_tasks)
         self.submitter = Submitter(
             worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config, wait=self.wait

@@ -163,9 +163,9 @@ class ReturnStream:
         else:
             self._end()
 
-    def failed(self, failure: Value) -> None:
-        """It comes to no end, and this is why: an item that raises."""
-        self.arrived(self._received, failure, credit=False)  # the end of the task has failed with it, too
+    def failed(self, failure: Value, *, credit: bool = True) -> None:
+        """It yields no more, and this is why: an item that raises. `credit` as for `arrived`."""
+        self.arrived(self._received, failure, credit=credit)
         self._end()
 
     def gathered(self, failure: Value | None) -> None:

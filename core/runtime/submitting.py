@@ -58,6 +58,10 @@ _WORDS: Mapping[type[ShoalError], str] = {
 }
 
 
+#: What a generator that has ended returns.
+_NONE = Value((_none := values.serialize(None)).kind, _none.data, [], [])
+
+
 class Submitter:
     """Tasks and actor calls of one process."""
 
@@ -344,6 +348,7 @@ class Submitter:
             value = self._holdings.objects.value(object_id)
             assert value is not None, "missing has counted down to 0"
             if value.kind == FAILURE:
+                value.seen = True
                 error = values.deserialize(FAILURE, value.payload, value.buffers)  # type: ignore[arg-type]
                 assert isinstance(error, BaseException), "a FAILURE holds an exception"
                 serialized = serialize_failure(error, name=submission.name, pid=os.getpid())
@@ -409,6 +414,11 @@ class Submitter:
             self._drop(results)
             self._run_again(submission)
             return
+        stream = submission.stream
+        if message.failed and stream is not None and submission.message.num_returns == STREAMING:  # type: ignore[union-attr]
+            stream.failed(results[0])  # its exception is an item; it has come to its end all the same
+            self._finish(submission, [_NONE], failed=False)
+            return
         self._finish(submission, results, failed=message.failed)
 
     def _on_task_yielded(self, peer: bytes, message: m.TaskYielded) -> None:
@@ -472,7 +482,7 @@ class Submitter:
                 value = results[0] if failed else results[index]
                 self._holdings.resolve(object_id, value, credit=not (failed and index))
             if stream is not None and failed:
-                stream.failed(results[0])
+                stream.failed(results[0], credit=False)  # the end has it, too
             elif stream is not None:
                 stream.ended()
         for object_id, _ in submission.uses:

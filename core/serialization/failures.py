@@ -74,6 +74,26 @@ def _serialize(text: str, name: str, pid: int, actor: str | None, cause: BaseExc
     return Serialized(FAILURE, pickle.dumps(payload, PROTOCOL), [], refs)
 
 
+def text_of(payload: bytes) -> str | None:
+    """The text of a task's failure, without running any code of the exception's class; None for the errors that the
+    runtime has found by itself.
+    """
+    try:
+        text: str = _TextReader(BytesIO(payload)).load()
+    except pickle.UnpicklingError:
+        return None
+    return text
+
+
+class _TextReader(pickle.Unpickler):
+    """Reads a `_Failure` as its text, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) != (__name__, _load_failure.__name__):
+            raise pickle.UnpicklingError(f"{module}.{name} is not a task's failure")
+        return lambda text, *_: text
+
+
 class _Failure(NamedTuple):
     text: str
     name: str

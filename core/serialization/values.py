@@ -60,6 +60,7 @@ class Serialized:
     data: bytes
     buffers: list[memoryview]  #: one-dimensional, contiguous, format "B"; alias the value
     refs: list[ObjectRef[Any]]  #: the refs inside the value, kept alive
+    seen: bool = False  #: of a failure: somebody has got it
 
     @property
     def nbytes(self) -> int:

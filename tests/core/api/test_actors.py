@@ -417,7 +417,7 @@ def test_an_actor_that_owns_actors_takes_them_along():
     [
         (lambda: Counter(), TypeError, "instantiated directly"),
         (lambda: Counter.remote(1, 2), TypeError, "too many positional"),
-        (lambda: Counter.options(max_pending_calls=0), ValueError, "at least 1"),
+        (lambda: Counter.options(max_pending_calls=-2), ValueError, "at least -1"),
         (lambda: Counter.remote().add.options(num_returns="streams"), ValueError, "streaming"),
         (lambda: Counter.options(max_restarts=-2), ValueError, "max_restarts"),
         (lambda: Counter.remote().add.options(num_returns=-1), ValueError, "num_returns"),

@@ -279,7 +279,7 @@ class TestCallsOfActors:
         ref = actor.work.remote(tmp_path / "started")
         appeared(tmp_path / "started")
         shoal.cancel(ref)
-        assert shoal.get(ref, timeout=DEADLINE_S) == "told"
+        is_cancelled(ref)
         assert shoal.get(actor.is_canceled.remote(), timeout=DEADLINE_S) is False, "the next call is another one"
 
     def test_a_coroutine_is_cancelled_while_it_runs_and_while_it_waits_for_its_turn(self, tmp_path):
@@ -321,7 +321,8 @@ class TestCallsOfActors:
         is_cancelled(queued)
         for ref in running:
             shoal.cancel(ref)
-        assert shoal.get(running, timeout=DEADLINE_S) == ["told", "told"]
+        for ref in running:
+            is_cancelled(ref)
         assert not (tmp_path / "queued").exists()
 
     def test_force_is_refused(self, tmp_path):

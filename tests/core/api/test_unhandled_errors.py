@@ -1,0 +1,80 @@
+"""Exceptions of tasks whose refs go before anybody has asked for them: logged once, on every engine."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+
+import pytest
+
+import shoal
+
+DEADLINE_S = 20.0
+
+
+@shoal.remote
+def fail():
+    raise ValueError("nobody looks")
+
+
+@shoal.remote
+def take(value):
+    return value
+
+
+def settle():
+    """Let what has happened to refs be worked off."""
+    gc.collect()
+    for _ in range(3):
+        shoal.get(take.remote(1), timeout=DEADLINE_S)
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "shoal"]
+
+
+def test_an_exception_that_nobody_asks_for_is_logged_once(caplog):
+    with caplog.at_level(logging.ERROR, "shoal"):
+        refs = fail.options(num_returns=3).remote()
+        shoal.wait(refs, num_returns=3, timeout=DEADLINE_S)
+        del refs
+        settle()
+    (message,) = messages(caplog)
+    assert "Unhandled error" in message
+    assert "ValueError: nobody looks" in message
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ref: shoal.get(ref, timeout=DEADLINE_S),
+        lambda ref: ref.future().result(DEADLINE_S),
+        lambda ref: shoal.get(take.remote(ref), timeout=DEADLINE_S),
+    ],
+    ids=["get", "future", "argument"],
+)
+def test_an_exception_that_somebody_has_got_is_not_logged(caplog, ask):
+    with caplog.at_level(logging.ERROR, "shoal"):
+        ref = fail.remote()
+        with pytest.raises(ValueError, match="nobody looks"):
+            ask(ref)
+        del ref
+        settle()
+    assert messages(caplog) == []
+
+
+def test_the_end_of_an_actor_is_not_an_unhandled_error(caplog):
+    @shoal.remote
+    class Actor:
+        def wait(self):
+            time.sleep(0.1)
+
+    with caplog.at_level(logging.ERROR, "shoal"):
+        actor = Actor.remote()
+        ref = actor.wait.remote()
+        shoal.kill(actor)
+        shoal.wait([ref], timeout=DEADLINE_S)
+        del ref
+        settle()
+    assert messages(caplog) == []
