@@ -19,9 +19,9 @@ from .engines.base import Engine
 from .engines.inline import InlineEngine
 from .engines.native import NativeEngine
 from .generators import ObjectRefGenerator
+from .machine import offer
 from .refs import ObjectRef, object_ids
 from .remote import ActorHandle, identity_of, remote, weak_handle
-from .resources import ResourceSet
 from .runtime import context
 from .runtime.process import Process
 from .runtime_env import wanted
@@ -50,6 +50,7 @@ def init(
     num_cpus: float | None = None,
     num_gpus: float | None = None,
     resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
     object_store_memory: int | None = None,
     ignore_reinit_error: bool = False,
     namespace: str | None = None,
@@ -61,8 +62,9 @@ def init(
 
     Args:
       num_cpus: CPUs to schedule on; those of the machine by default. Bookkeeping: nothing is pinned or measured.
-      num_gpus: likewise, 0 by default.
+      num_gpus: likewise; by default those that CUDA_VISIBLE_DEVICES lists, or that the machine has.
       resources: further resources by name.
+      labels: of this node, for label selectors and NodeLabelSchedulingStrategy.
       object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
       ignore_reinit_error: do nothing when there is a session already.
       namespace: where the names of this driver's actors live.
@@ -92,17 +94,23 @@ def init(
         config = from_environment(overrides)
         size = config.object_store_bytes or int(memory * config.store_fraction)
         config = from_environment({**overrides, "object_store_bytes": _check_store_bytes(size)})
-        total = ResourceSet.of(
+        machine = offer(
             num_cpus=_cpus() if num_cpus is None else num_cpus,
-            num_gpus=num_gpus or 0,
-            memory=memory,
+            num_gpus=num_gpus,
+            memory_bytes=max(0, memory - config.object_store_bytes),
+            store_bytes=config.object_store_bytes,
             resources=resources,
-        ).parts()
+            labels=labels,
+            environ=os.environ,
+        )
         job_id = b"\1\0\0\0"
         if engine == "inline":
             current.set_engine(
                 InlineEngine(
-                    total,
+                    machine.resources,
+                    gpus=machine.gpus,
+                    gpus_listed=machine.gpus_listed,
+                    labels=machine.labels,
                     namespace=namespace or "default",
                     job_id=job_id,
                     store_bytes=config.object_store_bytes,
@@ -112,7 +120,7 @@ def init(
                 )
             )
             return
-        cluster = start(resources=total, config=config, job_id=job_id, preload=list(preload))
+        cluster = start(machine, config=config, job_id=job_id, preload=list(preload))
         driver: NativeEngine | None = None
         try:
             process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)

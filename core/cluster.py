@@ -25,6 +25,7 @@ import msgpack
 from . import ray_names
 from .config import CoreConfig
 from .errors import SessionError
+from .machine import Machine
 from .session import Session, new_token
 from .store.arena import Arena
 
@@ -59,8 +60,14 @@ class Cluster:
             shutil.rmtree(self.session.directory, ignore_errors=True)
 
 
-def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, preload: list[str]) -> Cluster:
-    """Start a session on this machine.
+def start(
+    machine: Machine,
+    *,
+    config: CoreConfig,
+    job_id: bytes,
+    preload: list[str],
+) -> Cluster:
+    """Start a session on this machine, which offers what `machine` says. For the other arguments see `Session`.
 
     Raises:
       SessionError: its processes did not come up; says why.
@@ -82,7 +89,10 @@ def start(*, resources: dict[str, int], config: CoreConfig, job_id: bytes, prelo
             arena_bytes=config.object_store_bytes,
             job_id=job_id,
             driver_pid=os.getpid(),
-            resources=resources,
+            resources=machine.resources,
+            gpus=machine.gpus,
+            gpus_listed=machine.gpus_listed,
+            labels=machine.labels,
             path=[os.path.abspath(entry) for entry in sys.path],
             preload=preload,
             as_ray=ray_names.stands_for_ray(),

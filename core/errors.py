@@ -18,6 +18,7 @@
      |- GetTimeoutError                also TimeoutError
      |- HeadDiedError  NodeDiedError
      |- SessionError
+     |   |- PlacementGroupNameTakenError   also ValueError
      |   |- StreamingGeneratorReplayInconsistentError
      |   |- RayChannelError
      |   |   `- RayChannelTimeoutError  also TimeoutError
@@ -252,7 +253,7 @@ class RayDirectTransportError(SessionError):
 
 class UnschedulableError(ShoalError):
     """No machine of the cluster can ever satisfy the demand. Raised by ``get``, at once rather than never; base of
-    the two below.
+    the two below. Raised itself by ``placement_group()``.
 
     Not while the resources exist but are busy: such work waits. A retry helps only with a smaller demand or a larger
     cluster.
@@ -268,11 +269,15 @@ class ActorUnschedulableError(UnschedulableError):
 
 
 class TaskPlacementGroupRemoved(ShoalError):  # noqa: N818  Ray's name
-    """The placement group that the task was to run in has been removed. Raised by ``get``."""
+    """The placement group that the task was to run in, or ran in, has been removed. Raised by ``get``, also of
+    ``ready()`` of the group. No retry helps; create another group.
+    """
 
 
 class ActorPlacementGroupRemoved(ShoalError):  # noqa: N818  Ray's name
-    """The placement group that the actor lived in has been removed. Raised by ``get`` of its calls."""
+    """The placement group that the actor lived in, or was to live in, has been removed. Raised by ``get`` of its method
+    calls. No retry helps.
+    """
 
 
 class PendingCallsLimitExceeded(ShoalError):  # noqa: N818  Ray's name
@@ -302,6 +307,12 @@ class ActorAlreadyExistsError(ValueError, ShoalError):
 class ActorHandleNotFoundError(ValueError, ShoalError):
     """No such actor: no living one has the name (``get_actor``), or the handle is of an earlier session (``kill`` on
     the inline engine). Create it first, or wait until its creator has.
+    """
+
+
+class PlacementGroupNameTakenError(SessionError, ValueError):
+    """A placement group of the namespace has the name. Raised by ``placement_group()``. Ray's is a RaySystemError, as
+    this is. The name is free when that group is removed.
     """
 
 

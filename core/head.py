@@ -37,6 +37,8 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
         channel,
         node_id=ids.new_node_id(),
         total=session.resources,
+        gpus=session.gpus,
+        labels=session.labels,
         regions=RegionTable(arena.size_bytes),
         memory=arena.view,
         config=session.config,
@@ -48,9 +50,11 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
         nonlocal over
         over = True
 
-    control = ControlServer(loop, node, infeasible=Infeasible, on_shutdown=shut_down)
+    control = ControlServer(loop, node, clock=system_clock, infeasible=Infeasible, on_shutdown=shut_down)
     node.on_actor_placed = control.actor_placed
     node.on_actor_refused = control.actor_refused
+    node.on_freed = control.groups.resources_freed
+    node.is_gone = control.groups.is_gone
     surveys = Surveys(
         loop,
         members=lambda: node.members,

@@ -5,11 +5,14 @@ What Ray has and this version does not is refused with that sentence, never igno
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .resources import ResourceSet
+from .labels import NodeRule
+from .machine import ACCELERATOR_SHARE
+from .resources import SCALE, ResourceSet
 from .runtime_env import WantedEnvironment, wanted
 
 #: Times that a task is run again after its worker has died, unless told otherwise. Ray's.
@@ -22,26 +25,40 @@ DYNAMIC = -2
 
 _LATER = frozenset(
     {
-        "accelerator_type",
         "allow_out_of_order_execution",
         "enable_task_events",
-        "fallback_strategy",
-        "label_selector",
-        "placement_group",
-        "placement_group_bundle_index",
-        "placement_group_capture_child_tasks",
-        "scheduling_strategy",
     }
 )
 _GENERATOR_RETURNS = {"streaming": STREAMING, "dynamic": DYNAMIC}
-_RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
+_RESOURCES = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type")
+#: What `destinations.py` makes of them stands in `Destination`.
+_PLACES = (
+    "fallback_strategy",
+    "label_selector",
+    "placement_group",
+    "placement_group_bundle_index",
+    "placement_group_capture_child_tasks",
+    "scheduling_strategy",
+)
 _BACKPRESSURE = "_generator_backpressure_num_objects"
 _TASK = frozenset(
-    {*_RESOURCES, "num_returns", "max_retries", "retry_exceptions", "max_calls", "name", "runtime_env", _BACKPRESSURE}
+    {
+        *_RESOURCES,
+        *_PLACES,
+        "num_returns",
+        "max_retries",
+        "retry_exceptions",
+        "max_calls",
+        "name",
+        "runtime_env",
+        _BACKPRESSURE,
+    }
 )
 _ACTOR = frozenset(
     {
         *_RESOURCES,
+        *_PLACES,
+        "object_store_memory",
         "concurrency_groups",
         "get_if_exists",
         "lifetime",
@@ -58,8 +75,22 @@ _METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions", "con
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where work is to run.
+
+    inherits: in its submitter's placement group, if that one captures what it submits; all else is said then.
+    captures: what it submits runs in the same placement group. (Which one, the resources say: their names have its id.)
+    rule: which nodes will do; None: all.
+    """
+
+    inherits: bool = True
+    captures: bool = False
+    rule: NodeRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """Of a remote function. `resources` in 1/10_000."""
+    """Of a remote function. `resources` in 1/10_000, a placement group's own if it is to run in one."""
 
     num_returns: int = 1  #: or STREAMING, DYNAMIC (protocol/specs.py)
     resources: Mapping[str, int] = field(default_factory=lambda: {"CPU": 10_000})
@@ -69,6 +100,7 @@ class TaskOptions:
     runtime_env: WantedEnvironment | None = None
     max_calls: int = 0
     backpressure: int = -1
+    destination: Destination = Destination()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +117,7 @@ class MethodOptions:
 @dataclass(frozen=True, slots=True)
 class ActorOptions:
     """Of an actor class. `placement`: what the node must have at least; `required`: what it gives up while the actor
-    lives.
+    lives. Both are of a placement group if it is to live in one.
     """
 
     required: Mapping[str, int] = field(default_factory=dict)
@@ -100,6 +132,7 @@ class ActorOptions:
     max_pending_calls: int = -1
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
     runtime_env: WantedEnvironment | None = None
+    destination: Destination = Destination()
 
 
 def task_options(given: Mapping[str, Any], *, generator: bool = False) -> TaskOptions:
@@ -157,8 +190,11 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         if not _check_str("the name of a concurrency group", group):
             raise ValueError("the name of a concurrency group cannot be the empty string")
         _check_int(f"concurrency_groups[{group!r}]", bound, least=1)
-    # Ray's rule: an actor for which no resource is asked takes one CPU to be placed and none while it runs.
-    explicit = any(given.get(option) is not None for option in _RESOURCES)
+    # Ray's rule: an actor for which no resource is asked takes one CPU to be placed and none while it runs. Memory is
+    # no resource in this, nor is an empty dict.
+    explicit = bool(given.get("resources")) or any(
+        given.get(option) is not None for option in ("num_cpus", "num_gpus", "accelerator_type")
+    )
     required = _resources(given, default_cpus=1 if explicit else 0)
     return ActorOptions(
         required=required,
@@ -227,17 +263,34 @@ def _retry_on(given: Any) -> tuple[type[BaseException], ...]:
 
 
 def _resources(given: Mapping[str, Any], *, default_cpus: float) -> dict[str, int]:
-    num_cpus = given.get("num_cpus")
-    return ResourceSet.of(
+    num_cpus, resources = given.get("num_cpus"), given.get("resources")
+    if not isinstance(resources, (dict, type(None))):
+        raise TypeError(f"resources must be a dict of names and amounts, not {type(resources).__name__} {resources!r}")
+    accelerator = _check_str("accelerator_type", given.get("accelerator_type"))
+    if accelerator is not None:
+        resources = {**(resources or {}), f"accelerator_type:{accelerator}": ACCELERATOR_SHARE}
+    parts = ResourceSet.of(
         num_cpus=default_cpus if num_cpus is None else num_cpus,
         num_gpus=given.get("num_gpus"),
         memory=given.get("memory"),
-        resources=given.get("resources"),
+        resources=resources,
     ).parts()
+    store = given.get("object_store_memory")
+    if store is not None:
+        _check_int("object_store_memory", store, least=0)
+        warnings.warn(
+            "object_store_memory of an actor reserves no memory of the object store: leave it out",
+            DeprecationWarning,
+            stacklevel=5,
+        )
+        parts.update({"object_store_memory": store * SCALE} if store else {})
+    return parts
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
     for name in given:
+        if name == "object_store_memory" and name not in known:
+            raise ValueError("object_store_memory cannot be set for tasks: what they return takes what it needs")
         if name in _LATER:
             raise ValueError(
                 f"option {name!r} is not supported in this version of shoal; {what} take {', '.join(sorted(known))}"

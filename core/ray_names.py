@@ -33,6 +33,7 @@ ROOT = {
     "TaskID": "core.ray_ids",
     "UniqueID": "core.ray_ids",
     "WorkerID": "core.ray_ids",
+    "get_gpu_ids": "core.runtime_context",
 }
 #: Ray's path below the root package -> our module.
 MODULES = {
@@ -40,6 +41,8 @@ MODULES = {
     "exceptions": "core.errors",
     "runtime_env": "core.runtime_env",
     "util.actor_pool": "core.patterns.actor_pool",
+    "util.placement_group": "core.placement",
+    "util.scheduling_strategies": "core.scheduling_strategies",
     "util.multiprocessing.pool": "core.patterns.process_pool",
     "util.queue": "core.patterns.queue",
     "util.state.api": "core.listings",
@@ -51,7 +54,12 @@ NAMESPACES = {
     "util": {
         "ActorPool": "core.patterns.actor_pool",
         "as_completed": "core.patterns.iterators",
+        "get_current_placement_group": "core.placement",
+        "get_placement_group": "core.placement",
         "map_unordered": "core.patterns.iterators",
+        "placement_group": "core.placement",
+        "placement_group_table": "core.placement",
+        "remove_placement_group": "core.placement",
     },
     "util.multiprocessing": {
         "AsyncResult": "core.patterns.process_pool",

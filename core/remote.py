@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, TypeVar
 
+from .destinations import inherit_actor, inherit_task, placed_actor, placed_task
 from .engines.base import ActorIdentity, Returns
 from .engines.current import engine
 from .errors import ActorHandleNotFoundError
@@ -25,6 +26,7 @@ from .generators import ObjectRefGenerator
 from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions, actor_options, method_options, task_options
 from .protocol.specs import WireMethod
 from .refs import ObjectRef
+from .runtime import context
 from .runtime.special_methods import SPECIAL_METHODS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +81,7 @@ class RemoteFunction:
         self._function = function
         self._given = dict(options)
         self._is_generator = inspect.isgeneratorfunction(function)
-        self._options = task_options(self._given, generator=self._is_generator)
+        self._options = self._check(self._given)
         self._arity = _Arity(function)
         update_wrapper(self, function)
 
@@ -91,12 +93,20 @@ class RemoteFunction:
         """The same function with other options for the calls made through the result."""
         if "max_calls" in options:
             raise ValueError("max_calls is given with @remote(...), not with .options(...): it is the function's")
-        return RemoteFunctionWithOptions(self, task_options({**self._given, **options}, generator=self._is_generator))
+        return RemoteFunctionWithOptions(self, self._check({**self._given, **options}))
 
     def submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Check the call and hand it to the engine; what every ``remote`` of this function comes to."""
         self._arity.check(args, kwargs)
+        if options.destination.inherits:
+            task = context.current()
+            if task is not None and task.equipment.captures:
+                options = inherit_task(options, task.equipment, self._function.__name__)
         return _one_or_many(engine().submit(self._function, args, kwargs, options))
+
+    def _check(self, given: Mapping[str, Any]) -> TaskOptions:
+        options = task_options(given, generator=self._is_generator)
+        return placed_task(options, given, self._function.__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._function.__name__
@@ -124,7 +134,7 @@ class ActorClass:
     def __init__(self, cls: type, options: Mapping[str, Any]) -> None:
         self._cls = cls
         self._given = dict(options)
-        self._options = actor_options(self._given)
+        self._options = self._check(self._given)
         self._constructor = (
             _Arity(inspect.getattr_static(cls, "__init__"), bound=True)
             if not _has_default_init(cls)
@@ -145,14 +155,21 @@ class ActorClass:
         """The same class with other options for the actors made through the result."""
         if "concurrency_groups" in options:
             raise ValueError("concurrency_groups are given with @remote(...), not with .options(...)")
-        return ActorClassWithOptions(self, actor_options({**self._given, **options}))
+        return ActorClassWithOptions(self, self._check({**self._given, **options}))
 
     def create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
         """Check the call and hand it to the engine; what every ``remote`` of this class comes to."""
         self._constructor.check(args, kwargs)
+        if options.destination.inherits:
+            task = context.current()
+            if task is not None and task.equipment.captures:
+                options = inherit_actor(options, task.equipment, self._cls.__name__)
         methods = {name: _how(declared, options) for name, declared in self._declared.items()}
         identity = engine().create_actor(self._cls, methods, args, kwargs, options)
         return ActorHandle(identity, self._arities)
+
+    def _check(self, given: Mapping[str, Any]) -> ActorOptions:
+        return placed_actor(actor_options(given), given, self._cls.__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._cls.__name__

@@ -9,6 +9,9 @@ from .engines.current import engine
 from .environments import Environment
 from .runtime_env import RuntimeEnv
 
+#: Kinds of accelerators that Ray knows beside GPUs; programs look for theirs.
+_OTHER_ACCELERATORS = ("FURIOSA", "HPU", "MBLT", "NPU", "RBLN", "TPU", "TTNPU", "neuron_cores")
+
 
 class RuntimeContext:
     """The job, node, worker, task and actor that the caller belongs to; ids in hexadecimal. A snapshot."""
@@ -46,6 +49,33 @@ class RuntimeContext:
             raise RuntimeError("is_canceled() can only be asked in a method of an actor: tasks get KeyboardInterrupt")
         return engine().is_canceled()
 
+    def get_node_labels(self) -> dict[str, str]:
+        """Of the node that the caller runs on."""
+        return dict(self._place.node_labels)
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the calling task, or actor, holds: ``{"CPU": 1.0}``. In a placement group under the plain names, too.
+
+        Raises:
+          RuntimeError: called in a driver, which holds nothing.
+        """
+        if not self._place.task_id and not self._place.actor_id:
+            raise RuntimeError("get_assigned_resources: a driver holds no resources; call it in a task or an actor")
+        return self._place.equipment.resources()
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """Ids of the accelerators that the caller may use, by kind; there are only GPUs here."""
+        return {**{kind: [] for kind in _OTHER_ACCELERATORS}, "GPU": list(self._place.equipment.gpus)}
+
+    def get_placement_group_id(self) -> str | None:
+        """None outside of placement groups."""
+        return self._place.equipment.group.hex() or None
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what the caller submits runs in its placement group, unless told otherwise."""
+        return self._place.equipment.captures
+
     @property
     def runtime_env(self) -> RuntimeEnv:
         """What the caller's process was started with. `working_dir` and `py_modules` are the copies."""
@@ -59,6 +89,16 @@ class RuntimeContext:
     def namespace(self) -> str:
         """Where names of actors are looked up that come without a namespace."""
         return self._place.namespace
+
+
+def get_gpu_ids() -> list[int] | list[str]:
+    """The GPUs that the calling task or actor may use, which is what it sees in CUDA_VISIBLE_DEVICES; [] in a driver.
+
+    Numbers, or what CUDA_VISIBLE_DEVICES held for the session as a whole if it was set.
+    """
+    place = engine().place()
+    gpus = place.equipment.gpus
+    return list(gpus) if place.gpus_listed else [int(gpu) for gpu in gpus]
 
 
 def get_runtime_context() -> RuntimeContext:

@@ -19,6 +19,8 @@ class Session:
     job_id: 4 bytes.
     driver_pid: the session ends when this process does.
     resources: of the node, in 1/10_000.
+    gpus: ids of its GPUs, as CUDA_VISIBLE_DEVICES has them; `gpus_listed`: it was set.
+    labels: of the node.
     path: the driver's ``sys.path``, so that workers find the same modules.
     preload: modules that the zygote imports, so that workers need not.
     as_ray: ``import ray`` finds shoal in the driver, hence in every worker too.
@@ -31,6 +33,9 @@ class Session:
     job_id: bytes
     driver_pid: int
     resources: dict[str, int]
+    gpus: list[str]
+    gpus_listed: bool
+    labels: dict[str, str]
     path: list[str]
     preload: list[str]
     as_ray: bool

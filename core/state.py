@@ -7,6 +7,7 @@ from typing import Any
 from .engines.base import Engine
 from .engines.current import running
 from .errors import SessionError
+from .machine import ADDRESS
 from .resources import SCALE
 
 
@@ -16,15 +17,17 @@ def nodes() -> list[dict[str, Any]]:
     Raises:
       SessionError: there is no session.
     """
-    node = _engine().describe()
+    engine = _engine()
+    node = engine.describe()
     return [
         {
             "NodeID": node.node_id.hex(),
             "Alive": True,
             "alive": True,
-            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerAddress": ADDRESS,
             "NodeManagerHostname": node.hostname,
             "Resources": _units(node.total),
+            "Labels": dict(engine.place().node_labels),
         }
     ]
 

@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE_ROWS = """
     exception_parts task_error errors ids config clock lifecycle resources refs generators session
     ray_names ray_ids as_ray
-    ignore_rules runtime_env
+    ignore_rules runtime_env labels bundles machine scheduling_strategies
     options snapshots environments
     protocol
     transport | serialization
     store
     control | node | runtime
     cluster engines head
-    api remote placement state runtime_context rows attempts listings timeline
+    api remote placement destinations state runtime_context rows attempts listings timeline
     patterns
     boot
 """
@@ -36,6 +36,7 @@ PUBLIC_LINE = {
         "api",
         "remote",
         "placement",
+        "scheduling_strategies",
         "runtime_context",
         "state",
         "timeline",

@@ -8,20 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .. import ids
-from ..errors import ActorDiedError, ActorUnavailableError, ActorUnschedulableError, ShoalError
+from .. import bundles, ids
+from ..clock import Clock
+from ..errors import (
+    ActorDiedError,
+    ActorPlacementGroupRemoved,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    ShoalError,
+)
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, Value, WireMethod
 from ..serialization.failures import serialize_error
 from ..transport.loop import Loop
 from .actors import ActorRecord, ActorTable
+from .group_server import GroupNode, GroupServer
 
 
-class Node(Protocol):
+class Node(GroupNode, Protocol):
     """What the control asks of the node it shares a process with."""
 
-    @property
-    def members(self) -> set[bytes]: ...
     def place_actor(
         self, actor: bytes, creator: bytes, required: dict[str, int], placement: dict[str, int], environment: bytes
     ) -> None: ...
@@ -32,7 +38,9 @@ class Node(Protocol):
 class ControlServer:
     """Actors and functions of the cluster."""
 
-    def __init__(self, loop: Loop, node: Node, *, infeasible: type[Exception], on_shutdown: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: Loop, node: Node, *, clock: Clock, infeasible: type[Exception], on_shutdown: Callable[[], None]
+    ) -> None:
         """
         Args:
           infeasible: what `node.place_actor` raises when no node can ever hold the actor.
@@ -42,6 +50,9 @@ class ControlServer:
         self._node = node
         self._infeasible = infeasible
         self.actors = ActorTable()
+        self.groups = GroupServer(
+            loop, node, clock=clock, holder_of=self._detached_actor_in, end_actor=self._actor_lost_its_group
+        )
         self._functions: dict[bytes, bytes] = {}
         #: Actor whose process a worker is; also from placement to the end of ``__init__``.
         self._hosts: dict[bytes, bytes] = {}
@@ -108,6 +119,14 @@ class ControlServer:
         self._place(record)
 
     def _place(self, record: ActorRecord) -> None:
+        if record.spec.refused:
+            why = f"{record.description} can never be placed: {record.spec.refused}"
+            self._end(record, "died", ActorUnschedulableError(why))
+            return
+        group = bundles.group_of(record.spec.required)
+        if group and self.groups.is_gone(group):
+            self._actor_lost_its_group(record.actor_id)
+            return
         try:
             spec = record.spec
             self._node.place_actor(record.actor_id, record.creator, spec.required, spec.placement, spec.environment)
@@ -122,8 +141,8 @@ class ControlServer:
             record.verdict = f"no process could be started for it {what}({why})"
             self._end(record, "died", _death(record, ""))
 
-    def actor_placed(self, actor_id: bytes, worker_id: bytes) -> None:
-        """The node has a worker for the actor."""
+    def actor_placed(self, actor_id: bytes, worker_id: bytes, gpus: list[str]) -> None:
+        """The node has a worker for the actor, and these GPUs."""
         record = self.actors.get(actor_id)
         if record is None or record.state == "DEAD":
             self._node.kill_worker(worker_id)  # it died while the worker was on its way
@@ -131,6 +150,7 @@ class ControlServer:
         self._hosts[worker_id] = actor_id
         record.worker_id = worker_id
         spec = record.spec
+        self._loop.send(worker_id, m.Equip(spec.required, gpus, spec.captures))
         self._loop.send(
             worker_id,
             m.StartActor(
@@ -167,11 +187,14 @@ class ControlServer:
         record = self.actors.get(actor_id) if actor_id is not None else None
         if record is not None:
             self._actor_lost(record, cause)
+            if record.state == "DEAD":
+                self.groups.actor_died(record.actor_id)
         for doomed in self.actors.process_died(worker_id):
             self._doom(doomed, "the process that created it has died")
         for actor_id in [actor_id for actor_id in self._early if ids.creator_of(actor_id) == worker_id]:
             for watcher in self._early.pop(actor_id):
                 self._send_unknown(watcher, actor_id)
+        self.groups.process_died(worker_id)
         for member in self._node.members:
             self._loop.send(member, m.ProcessDied(worker_id, cause))
 
@@ -236,6 +259,19 @@ class ControlServer:
         self._end(record, "died", _death(record, ""))
         if record.worker_id:
             self._node.kill_worker(record.worker_id)
+
+    def _detached_actor_in(self, worker_id: bytes) -> bytes:
+        """The detached actor that a process is; empty for all others."""
+        record = self.actors.get(self._hosts.get(worker_id, b""))
+        return record.actor_id if record is not None and record.spec.detached else b""
+
+    def _actor_lost_its_group(self, actor_id: bytes) -> None:
+        """The placement group it lives in, or was to live in, is gone; its process is being killed, if it has one."""
+        record = self.actors.get(actor_id)
+        if record is not None and record.state != "DEAD":
+            record.verdict = "its placement group has been removed"
+            why = f"{record.description} is dead: {record.verdict}"
+            self._end(record, "died", ActorPlacementGroupRemoved(why))
 
     def _end(self, record: ActorRecord, event: str, error: ShoalError) -> None:
         if self.actors.ended(record.actor_id, event, _failure(error)) is not None:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from .. import ids
 from ..generators import ObjectRefGenerator
 from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
+from ..runtime.equipment import Equipment
+from ..serialization.values import Serialized
 
 #: What a task or call gives at once.
 Returns: TypeAlias = "list[ObjectRef] | ObjectRefGenerator"
@@ -41,6 +44,10 @@ class Place:
     actor_id: bytes
     namespace: str
     environment: bytes  #: as `environments.Environment` encodes itself
+    equipment: Equipment  #: what the work holds
+    gpus_listed: bool  #: ids of GPUs are those of the session's CUDA_VISIBLE_DEVICES, else numbers
+    node_labels: Mapping[str, str]
+    node_resources: Mapping[str, int]  #: in all, in 1/10_000, without those of placement groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,21 @@ class NodeDescription:
     hostname: str
     total: Mapping[str, int]
     available: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """A placement group. `bundles` in 1/10_000; `creation_s`: how long it has waited for its
+    resources; -1: it has not got them.
+    """
+
+    group_id: bytes
+    name: str
+    strategy: str
+    bundles: Sequence[Mapping[str, int]]
+    state: str
+    attempts: int
+    creation_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +148,28 @@ class Engine(Protocol):
 
     def describe(self) -> NodeDescription:
         """The node, as it is now."""
+        ...
+
+    def create_group(
+        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+    ) -> ids.PlacementGroupID:
+        """Set resources aside, now or when they are free; an empty node could. Nobody waits for it.
+
+        Raises:
+          PlacementGroupNameTakenError: another group of the namespace has the name.
+        """
+        ...
+
+    def remove_group(self, group_id: bytes) -> None:
+        """End the group and what runs inside. One that is gone is ignored."""
+        ...
+
+    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
+        """A ref to `value` that is there when the group has its resources."""
+        ...
+
+    def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
+        """The group of this id or name, or none; with neither, all."""
         ...
 
     def survey(

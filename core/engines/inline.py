@@ -40,22 +40,25 @@ from ..errors import (
     ActorHandleNotFoundError,
     GetTimeoutError,
     PendingCallsLimitExceeded,
+    PlacementGroupNameTakenError,
     SessionError,
 )
-from ..options import ActorOptions, TaskOptions
+from ..labels import NODE_ID
+from ..options import ActorOptions, Destination, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 from ..resources import ResourceSet
 from ..runtime import context
 from ..runtime.arguments import pack
 from ..runtime.concurrency import DEFAULT, lanes_wanted
+from ..runtime.equipment import BARE
 from ..runtime.history import History
 from ..runtime_env import WantedEnvironment
 from ..serialization import values
 from ..serialization.functions import FunctionExporter
-from ..serialization.values import FAILURE
+from ..serialization.values import FAILURE, Serialized
 from ..transport.interrupts import Interrupts
-from .base import ActorIdentity, NodeDescription, Place, Returns, Survey
+from .base import ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
 from .inline_runs import LastCall, Outcome, Runs
 from .inline_session import InlineSession
 from .inline_survey import InlineInspector
@@ -85,10 +88,15 @@ class InlineEngine:
         inline_bytes: int,
         history_tasks: int,
         environment: WantedEnvironment | None = None,
+        gpus: Sequence[str] = (),
+        gpus_listed: bool = False,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
           total: resources of the session, in 1/10_000.
+          gpus: ids of the GPUs among them; gpus_listed: see `base.Place`.
+          labels: of the node; its id is added.
           store_bytes: room for values above `inline_bytes`, together.
           history_tasks: finished work to remember.
           environment: the session's ``runtime_env``: set around work, and taken back after it.
@@ -105,7 +113,11 @@ class InlineEngine:
             inline_bytes=inline_bytes,
             wait=lambda refs, num_returns, timeout_s: self.wait(refs, num_returns=num_returns, timeout_s=timeout_s),
             settled=lambda ref: self.future(ref, loaded=False),
+            gpus=gpus,
         )
+        self._total = dict(total)
+        self._gpus_listed = gpus_listed
+        self._labels = {**(labels or {}), NODE_ID: self._node_id.hex()}
         self.objects = self._tables.objects
         self.released = self.objects.released
         self._schedule = self._tables.schedule
@@ -144,6 +156,8 @@ class InlineEngine:
                 retries=options.max_retries,
                 retry_on=options.retry_on,
                 environment=environment,
+                captures=options.destination.captures,
+                refused=self._refusal(options.destination),
             )
         self._run_ready()
         return made
@@ -174,7 +188,8 @@ class InlineEngine:
                     f"the name {options.name!r} (namespace {namespace!r}) is already taken; "
                     "use another, get_actor, or get_if_exists=True"
                 )
-            actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment)
+            refused = self._refusal(options.destination)
+            actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment, refused)
         self._run_ready()
         return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, ref, actor.options.max_pending_calls)
 
@@ -286,7 +301,45 @@ class InlineEngine:
             actor_id=task.actor_id if task else b"",
             namespace=self._namespace,
             environment=self._inherited(),
+            equipment=task.equipment if task else BARE,
+            gpus_listed=self._gpus_listed,
+            node_labels=self._labels,
+            node_resources=self._total,
         )
+
+    def create_group(
+        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+    ) -> ids.PlacementGroupID:
+        namespace = self._namespace
+        with self._changing():
+            group_id = self._tables.create_group(
+                bundles, strategy=strategy, name=name, namespace=namespace, detached=detached
+            )
+        if group_id is None:
+            raise PlacementGroupNameTakenError(
+                f"the name {name!r} (namespace {namespace!r}) is already taken by a placement group; "
+                "use another, or get_placement_group"
+            )
+        return group_id
+
+    def remove_group(self, group_id: bytes) -> None:
+        with self._changing():
+            self._tables.remove_group(group_id)
+            self._condition.notify_all()
+        self._run_ready()
+
+    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
+        value = value.owned()
+        with self._changing():
+            return self._tables.group_ready(group_id, value)
+
+    def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
+        with self._changing():
+            return self._tables.groups.describe(group_id, name, self._namespace)
+
+    def _refusal(self, destination: Destination) -> str:
+        """Why the node does not suit work; empty if it does."""
+        return "" if destination.rule is None else destination.rule.mismatch(self._labels)
 
     def _inherited(self) -> bytes:
         """The environment of the work that the caller is part of; the session's in the driver's own code."""

@@ -22,6 +22,7 @@ from ..runtime import context
 from ..runtime.arguments import unpack
 from ..runtime.concurrency import Lanes, lanes_for
 from ..runtime.context import TaskContext
+from ..runtime.equipment import visible
 from ..runtime.history import History
 from ..runtime.outcomes import end_fork, exit_code, parts_of
 from ..runtime.special_methods import SPECIAL_METHODS, ActorExit
@@ -75,13 +76,14 @@ class Runs:
         """What becomes of work; a coroutine only so that calls on an event loop can be awaited."""
         actor, before = work.actor, context.current()
         actor_id = b"" if actor is None else actor.actor_id
-        context.enter(TaskContext(work.task_id, work.name, actor_id, releases_cpu=actor is None))
+        equipment = work.equipment if actor is None else actor.equipment
+        context.enter(TaskContext(work.task_id, work.name, actor_id, actor is None, equipment))
         outcome = Outcome()
         task_id = work.task_id if actor is None or work.is_call else b""
         run = self._history.begin(task_id, work.name, actor_id, work.owner)
         was_in = self.environment.set(work.environment)
         try:
-            with applied(work.environment):
+            with applied(work.environment), visible(equipment.gpus):
                 args, kwargs = self._arguments(work)
                 function = self._function(work, outcome)
                 outcome.ran = True

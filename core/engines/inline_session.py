@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import os
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from .. import ids
+from .. import bundles, ids
 from ..errors import (
     ActorDiedError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
     OwnerDiedError,
@@ -34,6 +35,7 @@ from ..errors import (
     WorkerCrashedError,
 )
 from ..generators import DynamicObjectRefGenerator, ObjectRefGenerator
+from ..node.stock import Infeasible
 from ..options import STREAMING, ActorOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
@@ -47,6 +49,7 @@ from ..serialization.failures import serialize_error, serialize_failure
 from ..serialization.functions import ExportedFunction
 from ..serialization.values import FAILURE, Serialized
 from .base import Returns
+from .inline_groups import InlineGroups, new_spec, removed
 from .inline_objects import InlineObjects
 from .inline_runs import Outcome
 from .inline_streams import InlineStream, WaitForRefs
@@ -65,10 +68,12 @@ class InlineSession:
         inline_bytes: int,
         wait: WaitForRefs,
         settled: Callable[[ObjectRef], Future[Any]],
+        gpus: Sequence[str] = (),
     ) -> None:
         """
         Args:
           total: resources, in 1/10_000.
+          gpus: ids of the GPUs among them.
           store_bytes: room for values above `inline_bytes`, together.
           wait, settled: for the consumers of generators.
         """
@@ -76,10 +81,11 @@ class InlineSession:
         self._settled = settled
         self.me = ids.new_worker_id()
         self.job_id = ids.JobID(job_id)
-        self.schedule = Schedule(ResourceSet(total))
+        self.schedule = Schedule(ResourceSet(total), gpus)
         self.objects = InlineObjects(self.me, store_bytes=store_bytes, inline_bytes=inline_bytes, on_free=self._freed)
         #: Calls under way that have been told of their cancellation.
         self.told: set[bytes] = set()
+        self.groups = InlineGroups(self.schedule, self.objects)
         self.graveyard: list[tuple[Any, Lanes | None]] = []
         self._ids = ids.IdSource(self.me, self.job_id)
         self._pid = os.getpid()
@@ -110,17 +116,31 @@ class InlineSession:
         retries: int,
         retry_on: tuple[type[BaseException], ...],
         environment: bytes,
+        captures: bool = False,
+        refused: str = "",
     ) -> Returns:
-        """A task; one that no resources will ever suffice for has failed already."""
+        """A task; one that no resources will ever suffice for has failed already, and so has one that no node suits."""
         work = self._work(name, function, packed)
         work.demand, work.retries, work.retry_on, work.environment = demand, retries, retry_on, environment
+        work.captures = captures
         made = self._make_returns(work, num_returns)
-        if demand.fits(self.schedule.total):
-            self._enter(work)
+        gone = self.groups.is_gone(demand.parts())
+        why = refused or self._lacking(demand)
+        if gone:
+            self._resolve(work, [removed(gone)])
+        elif why:
+            self._resolve(work, [serialize_error(TaskUnschedulableError(f"{name}() can never run: {why}"))])
         else:
-            why = f"{name}() can never run: it {demand.shortage(self.schedule.total)} in all"
-            self._resolve(work, [serialize_error(TaskUnschedulableError(why))])
+            self._enter(work)
         return made
+
+    def _lacking(self, demand: ResourceSet) -> str:
+        """Why a demand can never be met; empty if it can."""
+        try:
+            self.schedule.stock.check(demand.parts())
+        except Infeasible as why:
+            return str(why)
+        return ""
 
     def create_actor(
         self,
@@ -130,6 +150,7 @@ class InlineSession:
         namespace: str,
         options: ActorOptions,
         environment: bytes,
+        refused: str = "",
     ) -> tuple[Actor, ObjectRef]:
         """An actor, and the ref that stands for its life; its name, if any, is free."""
         creator = self._id_source()
@@ -154,13 +175,14 @@ class InlineSession:
         handle_id = ids.object_id(creator.task(), 0)
         self.objects.expect(handle_id)
         self._guarded[handle_id] = actor
-        total = self.schedule.total
-        lacking = next((d for d in (ResourceSet(options.placement), work.demand) if not d.fits(total)), None)
-        if lacking is None:
-            self._enter(work)
+        why = refused or self._lacking(ResourceSet(options.placement)) or self._lacking(work.demand)
+        if self.groups.is_gone(options.required):
+            self._bury(actor, _group_gone(actor))
+        elif why:
+            error = ActorUnschedulableError(f"{actor.description} can never be placed: {why}")
+            self._bury(actor, serialize_error(error))
         else:
-            why = f"{actor.description} can never be placed: it {lacking.shortage(total)} in all"
-            self._bury(actor, serialize_error(ActorUnschedulableError(why)))
+            self._enter(work)
         return actor, _owned_ref(handle_id)
 
     def call(
@@ -184,6 +206,41 @@ class InlineSession:
         else:
             self._enter(work)
         return made
+
+    # ---- placement groups
+
+    def create_group(
+        self, bundles_wanted: Sequence[Mapping[str, int]], *, strategy: str, name: str, namespace: str, detached: bool
+    ) -> ids.PlacementGroupID | None:
+        """A new group; None when its name is taken."""
+        task = context.current()
+        creator = self.schedule.actors.get(task.actor_id) if task is not None else None
+        holder = creator.actor_id if creator is not None and creator.detached and not detached else b""
+        group_id = self._id_source().group()
+        spec = new_spec(group_id, bundles_wanted, strategy=strategy, name=name, namespace=namespace, detached=detached)
+        return group_id if self.groups.create(spec, holder=holder) else None
+
+    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
+        """A ref to `value`, there when the group is."""
+        object_id = ids.object_id(self._id_source().task(), 0)
+        self.objects.expect(object_id)
+        self.groups.ready(group_id, object_id, value)
+        return _owned_ref(object_id)
+
+    def remove_group(self, group_id: bytes) -> None:
+        """End a group and what is inside."""
+        if not self.groups.remove(group_id):
+            return
+        group = group_id.hex()
+        for work in self.schedule.unfinished():
+            if work.actor is None and bundles.group_of(work.demand.parts()) == group:
+                self._resolve(work, [removed(group)])
+                self.schedule.failed(work)
+        for actor in self.schedule.living():
+            if bundles.group_of(actor.options.required) == group:
+                self._bury(actor, _group_gone(actor))
+        self.schedule.resources_freed()
+        self.groups.settle()
 
     def _id_source(self) -> ids.IdSource:
         """Of what makes things now: an actor, or the driver."""
@@ -419,6 +476,9 @@ class InlineSession:
         for work in self.schedule.died(actor):
             self._resolve(work, [failure])
         self._drop(actor)
+        for group_id in self.groups.held_by(actor.actor_id):
+            self.remove_group(group_id)
+        self.groups.settle()
 
     def _drop(self, actor: Actor) -> None:
         """What goes with a process: its state, the objects that it owns, the tasks that it waits for, its actors."""
@@ -451,6 +511,11 @@ def _init_failed(actor: Actor, failure: Serialized) -> Serialized:
     )
     died.__cause__ = error.cause
     return serialize_error(died)
+
+
+def _group_gone(actor: Actor) -> Serialized:
+    why = f"{actor.description} is dead: its placement group has been removed"
+    return serialize_error(ActorPlacementGroupRemoved(why))
 
 
 def _owner_died(object_id: bytes) -> Serialized:

@@ -97,7 +97,7 @@ class InlineInspector:
             "pid": 0 if actor.is_dead else os.getpid(),
             "worker_id": actor.worker_id.hex(),
             "owner_id": actor.creator.hex(),
-            "required_resources": actor.held.parts(),
+            "required_resources": dict(actor.equipment.shape),
             "death_cause": died,
             "is_detached": actor.detached,
             "num_restarts": actor.restarts,

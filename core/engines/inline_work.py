@@ -24,17 +24,19 @@ Not here: values, locks, running (inline.py).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import ids
 from ..lifecycle import Life, Lifecycle
+from ..node.stock import Holding, Stock
 from ..options import ActorOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 from ..resources import ResourceSet
 from ..runtime.concurrency import Lanes
+from ..runtime.equipment import BARE, Equipment
 from ..serialization.functions import ExportedFunction
 from ..serialization.values import Serialized
 from .inline_streams import InlineStream
@@ -95,6 +97,8 @@ class Work:
     method: str = ""
     group: str = ""
     environment: bytes = b""  #: set around the run; see environments.py
+    equipment: Equipment = BARE  #: of a task
+    captures: bool = False  #: what it submits runs in its placement group
     missing: int = 0
     attempt: int = 0
     num_returns: int = 1  #: STREAMING or DYNAMIC for a generator
@@ -139,11 +143,18 @@ class Actor:
     instance: Any = None
     leaving: bool = False
     failure: Serialized | None = None
-    held: ResourceSet = field(default_factory=ResourceSet)
+    holding: Holding | None = None  #: from its placement to its death
     line: deque[Work] = field(default_factory=deque)
     under_way: dict[bytes, Work] = field(default_factory=dict)
     lanes: Lanes | None = None  #: where the calls of a concurrent actor run
     life: Life = field(default_factory=ACTOR.begin)
+
+    @property
+    def equipment(self) -> Equipment:
+        """What its calls have."""
+        if self.holding is None:
+            return BARE
+        return Equipment(self.holding.shape, list(self.holding.gpus), self.options.destination.captures)
 
     @property
     def is_dead(self) -> bool:
@@ -168,15 +179,24 @@ class Actor:
 class Schedule:
     """All unfinished work, and all actors."""
 
-    def __init__(self, total: ResourceSet) -> None:
-        self.total = total
-        self.available = total
+    def __init__(self, total: ResourceSet, gpus: Sequence[str] = ()) -> None:
+        self.stock = Stock(total.parts(), gpus)
         self.actors: dict[bytes, Actor] = {}
         self.ready: deque[Work] = deque()
         self._living: dict[bytes, Actor] = {}
         self._names: dict[tuple[str, str], Actor] = {}
         self._short: list[Work] = []  # waits for resources, in order of submission
         self._unfinished: dict[bytes, Work] = {}
+
+    @property
+    def total(self) -> ResourceSet:
+        """What the session has, with the resources of its placement groups."""
+        return ResourceSet(self.stock.total)
+
+    @property
+    def available(self) -> ResourceSet:
+        """What of it living actors do not hold."""
+        return ResourceSet(self.stock.available)
 
     # ---- work
 
@@ -311,12 +331,17 @@ class Schedule:
         actor.creation = None
         if actor.name:
             del self._names[actor.namespace, actor.name]
-        self.available += actor.held
-        actor.held = ResourceSet()
+        if actor.holding is not None:
+            self.stock.give_back(actor.holding)
+            actor.holding = None
+        self.resources_freed()
+        return doomed
+
+    def resources_freed(self) -> None:
+        """What waits for resources may go on."""
         short, self._short = self._short, []
         for work in short:
             self._consider(work)
-        return doomed
 
     def living(self) -> list[Actor]:
         """The actors that are not dead, in order of creation."""
@@ -336,13 +361,17 @@ class Schedule:
         if work.is_call:
             assert actor is not None, "a call has an actor"
             self._next_call(actor)
-        elif not work.demand.fits(self.available):
+            return
+        holding = self.stock.take(work.demand.parts())
+        if holding is None:
             self._short.append(work)
+            return
+        if actor is None:
+            work.equipment = Equipment(holding.shape, list(holding.gpus), work.captures)
+            self.stock.give_back(holding)
         else:
-            if actor is not None:
-                actor.held = work.demand
-                self.available -= actor.held
-            self.ready.append(work)
+            actor.holding = holding
+        self.ready.append(work)
 
     def _next_call(self, actor: Actor) -> None:
         if actor.lanes is not None and actor.life.state == "IDLE":  # at once and in no order, as far as lanes are free

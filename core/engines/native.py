@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .. import ids
 from ..cluster import Cluster
-from ..errors import ActorAlreadyExistsError
+from ..errors import ActorAlreadyExistsError, PlacementGroupNameTakenError
 from ..node import lifeline
-from ..options import ActorOptions, TaskOptions
+from ..options import ActorOptions, Destination, TaskOptions
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, WireMethod
 from ..refs import ObjectRef
 from ..runtime import context
 from ..runtime.arguments import pack
+from ..runtime.equipment import BARE
 from ..runtime.process import Process
 from ..serialization import values
-from ..serialization.values import FAILURE
+from ..serialization.values import FAILURE, Serialized
 from ..transport.endpoint import HEAD
-from .base import ActorIdentity, NodeDescription, Place, Returns, Survey
+from .base import ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
 
 #: Namespace of actors that were given none.
 _DEFAULT_NAMESPACE = "default"
@@ -51,7 +54,12 @@ class NativeEngine:
             options.name or function.__name__,
             pack(args, kwargs),
             num_returns=options.num_returns,
-            shape=process.submitter.shape(options.resources, process.environments.resolve(options.runtime_env)),
+            shape=process.submitter.shape(
+                options.resources,
+                process.environments.resolve(options.runtime_env),
+                captures=options.destination.captures,
+                refused=self._refusal(options.destination),
+            ),
             retries=options.max_retries,
             retry_on=options.retry_on,
             backpressure=options.backpressure,
@@ -87,6 +95,8 @@ class NativeEngine:
             arguments=NO_VALUE,
             arguments_object=b"",
             slots=[],
+            captures=options.destination.captures,
+            refused=self._refusal(options.destination),
             buffers=[],
         )
         packed = pack(args, kwargs)
@@ -155,6 +165,10 @@ class NativeEngine:
             actor_id=task.actor_id if task else b"",
             namespace=self._namespace,
             environment=process.environments.inherited,
+            equipment=task.equipment if task else BARE,
+            gpus_listed=process.session.gpus_listed,
+            node_labels=process.node_labels,
+            node_resources=process.node_resources,
         )
 
     def describe(self) -> NodeDescription:
@@ -185,6 +199,34 @@ class NativeEngine:
         if value is not None:
             return f"{ref!r} is there" + (": it is an error, which get raises" if value.kind == FAILURE else "")
         return process.reason([(ref.binary(), ref.owner)]).text
+
+    def create_group(
+        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+    ) -> ids.PlacementGroupID:
+        process, group_id = self._process, self._process.new_group_id()
+        parts = [dict(bundle) for bundle in bundles]
+        message = m.CreateGroup(0, group_id, name, self._namespace, strategy, parts, detached)
+        if name and not process.ask(lambda number: dataclasses.replace(message, request=number)):
+            raise PlacementGroupNameTakenError(
+                f"the name {name!r} (namespace {self._namespace!r}) is already taken by a placement group; "
+                "use another, or get_placement_group"
+            )
+        process.groups.created(message, announced=bool(name))
+        return group_id
+
+    def remove_group(self, group_id: bytes) -> None:
+        self._process.groups.remove(group_id)
+
+    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
+        return self._process.groups.ready(group_id, value)
+
+    def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
+        rows = self._process.ask(lambda number: m.DescribeGroups(number, group_id, name, self._namespace))
+        return [GroupDescription(*row) for row in rows]
+
+    def _refusal(self, destination: Destination) -> str:
+        """Why the node does not suit work; empty if it does."""
+        return "" if destination.rule is None else destination.rule.mismatch(self._process.node_labels)
 
     def shutdown(self) -> None:
         process, cluster = self._process, self._cluster

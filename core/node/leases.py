@@ -8,22 +8,25 @@
         | release(worker)
     resources free
 
-Resources are `{name: amount in 1/10_000}`. Invariant: available + what reservations and leases hold = total, where a
-lease that is blocked holds no CPU. `available` may go below zero for a moment, when a blocked task takes its CPU back
-that others use by then.
+    close_group(group)                     all of this that stands in a placement group has ended
 
-Not here: processes (pool.py), messages (server.py).
+Resources are `{name: amount in 1/10_000}`. Invariant: what reservations and leases hold is what stock.py says is taken,
+where a lease that is blocked holds no CPU. A demand in a placement group names the group's own resources; one for a
+group that has not got them yet waits.
+
+Not here: amounts and GPUs (stock.py), processes (pool.py), messages (server.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from ..resources import ResourceSet
+from .. import bundles
+from .stock import Holding, Infeasible, Shape, Stock
 
-Shape = Mapping[str, int]
+__all__ = ["ClosedGroup", "Infeasible", "Lease", "LeaseTable", "Reservation", "Shape"]
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Demand:
 
 @dataclass(slots=True)
 class Reservation:
-    """Resources taken for a worker to come. `actor` is empty for a lease to `owner`."""
+    """Resources taken for a worker to come: `holding`. `actor` is empty for a lease to `owner`."""
 
     owner: bytes
     key: int
@@ -47,6 +50,12 @@ class Reservation:
     actor: bytes = b""
     #: What its worker must have been started with.
     environment: bytes = b""
+    holding: Holding = field(default_factory=lambda: Holding({}))
+
+    @property
+    def gpus(self) -> list[str]:
+        """Ids of the GPUs that are its own, or in which it has a share."""
+        return list(self.holding.gpus)
 
 
 @dataclass(slots=True)
@@ -57,29 +66,48 @@ class Lease:
     blocked: bool = False
 
 
-class Infeasible(Exception):  # noqa: N818  named after what is wrong with the demand
-    """This node can never satisfy the demand; the text says what is asked and what there is."""
+@dataclass(slots=True)
+class ClosedGroup:
+    """What has ended with a placement group.
+
+    refused: (owner, key) of tasks' demands and leases. actors: those that lived, or were to live, inside.
+    workers: processes at work inside.
+    """
+
+    refused: list[tuple[bytes, int]]
+    actors: list[bytes]
+    workers: list[bytes]
 
 
 class LeaseTable:
     """The node's book of resources."""
 
-    def __init__(self, total: Shape, *, task_limit: int) -> None:
+    def __init__(self, total: Shape, *, task_limit: int, gpus: Sequence[str] = ()) -> None:
         """
         Args:
           total: what the node has.
+          gpus: ids of its GPUs.
           task_limit: most workers that may run tasks at once, not counting blocked ones: tasks that ask for no resource
             would otherwise get a process each.
         """
-        self.total = dict(total)
+        self.stock = Stock(total, gpus)
         self._task_limit = task_limit
         self._running = 0  # reservations and unblocked leases for tasks
-        self.available = dict(total)
         self._demands: dict[tuple[bytes, int], Demand] = {}
         self._turn: deque[tuple[bytes, int]] = deque()  # owners take turns; each demand stands here once
         self._actors: deque[Reservation] = deque()  # actors that wait for resources
         self._reserved: deque[Reservation] = deque()
         self.leases: dict[bytes, Lease] = {}
+
+    @property
+    def total(self) -> Shape:
+        """What the node has, with the resources of its placement groups."""
+        return self.stock.total
+
+    @property
+    def available(self) -> Shape:
+        """What of it nobody has."""
+        return self.stock.available
 
     @property
     def unstaffed(self) -> int:
@@ -91,26 +119,20 @@ class LeaseTable:
         """The same, by what the process must have been started with."""
         return Counter(reservation.environment for reservation in self._reserved)
 
-    def check(self, shape: Shape) -> None:
-        """Raise `Infeasible` when not even an empty node could hold `shape`."""
-        demand, total = ResourceSet(shape), ResourceSet(self.total)
-        if not demand.fits(total):
-            raise Infeasible(f"it {demand.shortage(total)} in all")
-
     def demand(self, owner: bytes, key: int, shape: Shape, wanted: int, environment: bytes = b"") -> None:
         """Set how many more workers the owner could use.
 
         Raises:
           Infeasible: never on this node.
         """
-        self.check(shape)
+        self.stock.check(shape)
         place = (owner, key)
         if wanted <= 0:
             self._demands.pop(place, None)
             for reservation in [r for r in self._reserved if (r.owner, r.key) == place and not r.actor]:
                 self._reserved.remove(reservation)
                 self._running -= 1
-                self._give_back(reservation.shape)
+                self.stock.give_back(reservation.holding)
             return
         if place not in self._demands:
             self._turn.append(place)
@@ -126,8 +148,8 @@ class LeaseTable:
         Raises:
           Infeasible: never on this node.
         """
-        self.check(placement)
-        self.check(required)
+        self.stock.check(placement)
+        self.stock.check(required)
         self._actors.append(Reservation(owner, 0, required, actor, environment))
 
     def withdraw_actor(self, actor: bytes) -> None:
@@ -136,26 +158,29 @@ class LeaseTable:
             for reservation in [r for r in queue if r.actor == actor]:
                 queue.remove(reservation)
                 if held:
-                    self._give_back(reservation.shape)
+                    self.stock.give_back(reservation.holding)
 
     def admit(self) -> None:
         """Take resources for every demand that fits now: actors first (others wait for them), then owners in turn."""
         for _ in range(len(self._actors)):
             reservation = self._actors.popleft()
-            if self._take(reservation.shape):
-                self._reserved.append(reservation)
-            else:
+            holding = self.stock.take(reservation.shape)
+            if holding is None:
                 self._actors.append(reservation)
+            else:
+                reservation.holding = holding
+                self._reserved.append(reservation)
         stuck = 0
         while self._turn and stuck < len(self._turn):
             place = self._turn.popleft()
             demand = self._demands.get(place)
             if demand is None:
                 continue  # withdrawn since
-            if self._running < self._task_limit and self._take(demand.shape):
+            holding = self.stock.take(demand.shape) if self._running < self._task_limit else None
+            if holding is not None:
                 self._running += 1
                 self._reserved.append(
-                    Reservation(demand.owner, demand.key, demand.shape, environment=demand.environment)
+                    Reservation(demand.owner, demand.key, demand.shape, environment=demand.environment, holding=holding)
                 )
                 demand.wanted -= 1
                 stuck = 0
@@ -195,7 +220,7 @@ class LeaseTable:
             return None
         if not (lease.blocked or lease.reservation.actor):
             self._running -= 1
-        self._give_back(lease.reservation.shape, without_cpu=lease.blocked)
+        self.stock.give_back(lease.reservation.holding, without_cpu=lease.blocked)
         return lease.reservation
 
     def block(self, worker: bytes, *, blocked: bool) -> None:
@@ -205,8 +230,7 @@ class LeaseTable:
             return
         lease.blocked = blocked
         self._running += -1 if blocked else 1
-        cpu = lease.reservation.shape.get("CPU", 0)
-        self.available["CPU"] = self.available.get("CPU", 0) + (cpu if blocked else -cpu)
+        self.stock.lend_cpu(lease.reservation.holding, lend=blocked)
 
     def holders(self) -> list[tuple[bytes, Reservation, bool]]:
         """(worker, what it is used for, whether it is blocked) of every lease; a reservation has no worker yet."""
@@ -225,14 +249,30 @@ class LeaseTable:
             if lease.reservation.owner == owner and not lease.reservation.actor
         ]
 
-    def _take(self, shape: Shape) -> bool:
-        if any(amount > self.available.get(name, 0) for name, amount in shape.items() if amount):
-            return False
-        for name, amount in shape.items():
-            self.available[name] = self.available.get(name, 0) - amount
-        return True
+    def groups_wanted(self) -> set[str]:
+        """The placement groups that demands and actors wait to run in."""
+        shapes = [*(demand.shape for demand in self._demands.values()), *(r.shape for r in self._actors)]
+        return {bundles.group_of(shape) for shape in shapes} - {""}
 
-    def _give_back(self, shape: Shape, *, without_cpu: bool = False) -> None:
-        for name, amount in shape.items():
-            if not (without_cpu and name == "CPU"):
-                self.available[name] += amount
+    def close_group(self, group: str) -> ClosedGroup:
+        """End all that stands in a placement group, and give the node back what it had set aside. The workers are still
+        to be killed; their leases end as those of all workers do.
+        """
+
+        def within(shape: Shape) -> bool:
+            return bundles.group_of(shape) == group
+
+        places = [place for place, demand in self._demands.items() if within(demand.shape)]
+        waiting = [r for r in (*self._actors, *self._reserved) if within(r.shape)]
+        leased = [worker for worker, lease in self.leases.items() if within(lease.reservation.shape)]
+        inside = [*waiting, *(self.leases[worker].reservation for worker in leased)]
+        for reservation in waiting:
+            if reservation.actor:
+                self.withdraw_actor(reservation.actor)
+            else:
+                places.append((reservation.owner, reservation.key))
+        for owner, key in places:
+            self.demand(owner, key, {}, 0)
+        places += [(r.owner, r.key) for r in inside if not r.actor]
+        self.stock.release_group(group)
+        return ClosedGroup(list(dict.fromkeys(places)), [r.actor for r in inside if r.actor], leased)

@@ -43,6 +43,8 @@ class WorkerRecord:
     idle_since_s: float = 0.0
     #: It has been asked to leave, and gets no work until it says that it stays.
     leaving: bool = False
+    #: It must never be used again, and lives only as long as something is needed that it owns.
+    retired: bool = False
 
 
 class WorkerPool:
@@ -123,16 +125,20 @@ class WorkerPool:
         self._idle = [worker_id for worker_id in self._idle if worker_id not in workers]
         return workers
 
-    def retired(self, worker_id: bytes) -> None:
-        """A busy worker will never work again."""
+    def retire(self, worker_id: bytes) -> None:
+        """The worker has nothing to do any more, and gets nothing again. It is to be asked to leave."""
         record = self._records.get(worker_id)
         if record is not None:
-            record.leaving = True
+            record.leaving = record.retired = True
+
+    def is_retired(self, worker_id: bytes) -> bool:
+        record = self._records.get(worker_id)
+        return record is not None and record.retired
 
     def stays(self, worker_id: bytes, now_s: float) -> None:
         """A worker that was to leave owns something: it is idle again."""
         record = self._records.get(worker_id)
-        if record is not None and record.leaving:
+        if record is not None and record.leaving and not record.retired:
             record.leaving = False
             self._now_idle(record, now_s)
 

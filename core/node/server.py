@@ -1,7 +1,7 @@
 """The node's shell: carries out with processes and messages what pool, leases and regions decide.
 
 It hears owners (demands, returned leases), workers (registered, blocked), the zygote (forked, reaped) and the control
-in the same process (place an actor, end one). Whatever changes who could run where ends in `_schedule`.
+in the same process (place an actor, end one). Whatever changes who could run where ends in `schedule`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .. import ids
+from .. import bundles as bundle_names, ids
 from ..clock import Clock
 from ..config import CoreConfig
+from ..labels import NODE_ID
 from ..protocol import messages as m
 from ..store.allocator import Slab
 from ..store.regions import RegionTable
@@ -39,6 +40,8 @@ class NodeServer:
         *,
         node_id: ids.NodeID,
         total: Shape,
+        gpus: Sequence[str],
+        labels: Mapping[str, str],
         regions: RegionTable,
         memory: memoryview,
         config: CoreConfig,
@@ -48,11 +51,14 @@ class NodeServer:
         Args:
           channel: to the zygote.
           total: the node's resources, in 1/10_000.
+          gpus: ids of its GPUs.
+          labels: of the node; its id is added.
           memory: the arena that `regions` divides.
         """
         self.node_id = node_id
         cpus = total.get("CPU", 0) // 10_000
-        self.leases = LeaseTable(total, task_limit=max(16, 4 * cpus))
+        self.leases = LeaseTable(total, task_limit=max(16, 4 * cpus), gpus=gpus)
+        self._labels = {**labels, NODE_ID: node_id.hex()}
         self.pool = WorkerPool()
         self.processes = ProcessBook(node_id)
         self.regions = regions
@@ -67,10 +73,13 @@ class NodeServer:
         self._orphans: dict[int, memoryview] = {}
         self._region_requests: list[tuple[bytes, m.RequestRegion]] = []
         self._keep_idle = max(1, cpus)
-        #: Set by the head: an actor has got this worker; an actor gets none, and why; a process of the session has
-        #: died, and why.
-        self.on_actor_placed: Callable[[bytes, bytes], None]
+        #: Set by the head: an actor has got this worker with these GPUs; an actor gets none, and why; a process of the
+        #: session has died, and why; resources have come back; whether a placement group, by its id in hexadecimal, has
+        #: been removed.
+        self.on_actor_placed: Callable[[bytes, bytes, list[str]], None]
         self.on_actor_refused: Callable[[bytes, str], None]
+        self.on_freed: Callable[[], None]
+        self.is_gone: Callable[[str], bool]
         self.on_process_died: Callable[[bytes, str], None]
         loop.on(m.Register, self._register)
         loop.on(m.DemandLeases, self._demand_leases)
@@ -97,18 +106,40 @@ class NodeServer:
           Infeasible: never on this node.
         """
         self.leases.demand_actor(actor, creator, required, placement, environment)
-        self._schedule()
+        self.schedule()
 
     def withdraw_actor(self, actor: bytes) -> None:
         """The actor is dead before it had a worker."""
         self.leases.withdraw_actor(actor)
-        self._schedule()
+        self.schedule()
 
     def kill_worker(self, worker_id: bytes) -> None:
         """SIGKILL; `on_process_died` will tell."""
         if worker_id in self.pool:
             self._killed.add(worker_id)
             self._tell_zygote(m.KillWorker(worker_id))
+
+    def reserve_group(self, group: str, bundles: Sequence[Shape]) -> bool:
+        """Set the resources of a placement group aside, if they are free. `schedule` follows, once for many."""
+        return self.leases.stock.reserve_group(group, bundles)
+
+    def close_group(self, group: str) -> list[bytes]:
+        """End the tasks in a placement group and give its resources back. `schedule` follows.
+
+        Returns:
+          The actors that lived inside, or were to; their processes are being killed.
+        """
+        closed = self.leases.close_group(group)
+        # Before anybody hears that the workers have died: else the owners would run their tasks again.
+        for owner, key in closed.refused:
+            self._loop.send(owner, m.LeaseRefused(key, _removed(group), False, True))
+        for worker_id in closed.workers:
+            self.kill_worker(worker_id)
+        return closed.actors
+
+    def groups_wanted(self) -> set[str]:
+        """The placement groups that somebody waits for."""
+        return self.leases.groups_wanted()
 
     # ---- for those who ask what goes on
 
@@ -131,26 +162,34 @@ class NodeServer:
     def _register(self, peer: bytes, message: m.Register) -> None:
         self._members.add(peer)
         self.processes.joined(peer, message.kind, message.pid, time.time() * 1e3)
-        self._loop.send(peer, m.Registered(self.node_id, self.leases.total))
+        self._loop.send(peer, m.Registered(self.node_id, dict(self.leases.total), self._labels))
         if peer in self.pool:
             self.pool.registered(peer, self._clock())
-            self._schedule()
+            self.schedule()
 
     def _demand_leases(self, peer: bytes, message: m.DemandLeases) -> None:
+        group = bundle_names.group_of(message.shape)
+        if group and self.is_gone(group):
+            if message.wanted > 0:
+                self._loop.send(peer, m.LeaseRefused(message.key, _removed(group), False, True))
+            return
         try:
             self.leases.demand(peer, message.key, message.shape, message.wanted, message.environment)
         except Infeasible as why:
-            self._loop.send(peer, m.LeaseRefused(message.key, str(why), False))
+            self._loop.send(peer, m.LeaseRefused(message.key, str(why), False, False))
             return
-        self._schedule()
+        self.schedule()
 
     def _return_lease(self, peer: bytes, message: m.ReturnLease) -> None:
-        if self.leases.release(message.worker_id) is not None:
-            if message.retired:
-                self.pool.retired(message.worker_id)
-                self._loop.send(message.worker_id, m.Exit())
-            self.pool.put_back(message.worker_id, self._clock())
-            self._schedule()
+        used_for = self.leases.release(message.worker_id)
+        if used_for is not None:
+            if message.retired or used_for.gpus:
+                # With GPUs: CUDA sees for ever what it saw first, so the process must not run with others.
+                self.pool.retire(message.worker_id)
+                self._loop.send(message.worker_id, m.Exit() if message.retired else m.LeaveIfIdle())
+            else:
+                self.pool.put_back(message.worker_id, self._clock())
+            self.schedule()
             self._loop.after(self._config.worker_idle_s, self._trim)
 
     def _kill_leased(self, peer: bytes, message: m.KillLeased) -> None:
@@ -161,15 +200,22 @@ class NodeServer:
     def _blocked(self, peer: bytes, message: m.Blocked) -> None:
         self.leases.block(peer, blocked=message.blocked)
         if message.blocked:
-            self._schedule()
+            self.schedule()
 
     def _describe(self, peer: bytes, message: m.DescribeNode) -> None:
         self._loop.send(peer, m.Answer(message.request, (self.node_id, self.leases.total, self.leases.available)))
 
     def _stay(self, peer: bytes, message: m.Stay) -> None:
+        if self.pool.is_retired(peer):
+            self._loop.after(self._config.worker_idle_s, lambda: self._ask_to_leave(peer))
+            return
         self.pool.stays(peer, self._clock())
-        self._schedule()
+        self.schedule()
         self._loop.after(self._config.worker_idle_s, self._trim)
+
+    def _ask_to_leave(self, worker_id: bytes) -> None:
+        if worker_id in self.pool:
+            self._loop.send(worker_id, m.LeaveIfIdle())
 
     def _request_region(self, peer: bytes, message: m.RequestRegion) -> None:
         if not self._answer_region(peer, message):
@@ -234,7 +280,7 @@ class NodeServer:
         self.on_process_died(worker_id, cause)
         if record is not None and self.pool.failed_starts(record.environment) >= self._config.start_attempts:
             self._give_up_starting(record.environment, cause)
-        self._schedule()
+        self.schedule()
 
     def _give_up_starting(self, environment: bytes, cause: str) -> None:
         """Whoever waits for a worker of this environment learns why none comes up."""
@@ -242,7 +288,7 @@ class NodeServer:
         why = f"{self._config.start_attempts} workers in a row ended while they started, the last with {cause}"
         demands, actors = self.leases.refuse(environment)
         for owner, key in demands:
-            self._loop.send(owner, m.LeaseRefused(key, why, True))
+            self._loop.send(owner, m.LeaseRefused(key, why, True, False))
         for actor in actors:
             self.on_actor_refused(actor, why)
 
@@ -260,10 +306,13 @@ class NodeServer:
 
     # ---- scheduling
 
-    def _schedule(self) -> None:
+    def schedule(self) -> None:
         """Turn demands that fit into reservations, reservations into leases, and fork for those that find no idle
         worker.
         """
+        if self.leases.stock.freed:
+            self.leases.stock.freed = False
+            self.on_freed()
         self.leases.admit()
         if self.leases.unstaffed:
             for environment, count in self.leases.unstaffed_by_environment.items():
@@ -294,14 +343,18 @@ class NodeServer:
         reservation = self.leases.assign(worker_id, environment)
         assert reservation is not None, "the caller has counted"
         if reservation.actor:
-            self.on_actor_placed(reservation.actor, worker_id)
+            self.on_actor_placed(reservation.actor, worker_id, reservation.gpus)
         else:
-            self._loop.send(reservation.owner, m.LeaseGranted(reservation.key, worker_id))
+            self._loop.send(reservation.owner, m.LeaseGranted(reservation.key, worker_id, reservation.gpus))
 
     def _trim(self) -> None:
         """Let surplus idle workers go."""
         for worker_id in self.pool.surplus(self._keep_idle, self._clock() - self._config.worker_idle_s):
             self._loop.send(worker_id, m.LeaveIfIdle())
+
+
+def _removed(group: str) -> str:
+    return f"placement group {group} has been removed"
 
 
 def _is_empty(memory: memoryview) -> bool:

@@ -98,6 +98,7 @@ class Registered(Message):
 
     node_id: bytes
     resources: dict[str, int]  #: totals of the node, in 1/10_000
+    labels: dict[str, str]  #: of the node
 
 
 @message(4, path="head -> driver, worker", resend=True)
@@ -206,17 +207,19 @@ class LeaseGranted(Message):
 
     key: int
     worker_id: bytes
+    gpus: list[str]  #: ids of the GPUs that the tasks may use
 
 
 @message(22, path="head -> owner", resend=True)
 class LeaseRefused(Message):
     """No worker of this shape can be had here. Never, and `reason` says what is asked and what there is; or because
-    workers of its environment do not come up (`failed_starts`), and it says why.
+    workers of its environment do not come up (`failed_starts`), and it says why; or not any more (`removed`).
     """
 
     key: int
     reason: str
     failed_starts: bool
+    removed: bool  #: its placement group is gone: tasks at work inside fail too, their processes are being killed
 
 
 @message(23, path="owner -> head", resend=False)
@@ -234,6 +237,15 @@ class Blocked(Message):
     """
 
     blocked: bool
+
+
+@message(25, path="owner, head -> worker", resend=True)
+class Equip(Message):
+    """What the worker's tasks (or its actor) hold from now on. Comes before the first of them."""
+
+    shape: dict[str, int]  #: in 1/10_000; names of a placement group's resources if they run in one
+    gpus: list[str]  #: ids
+    captures: bool  #: what they submit runs in the same placement group, unless told otherwise
 
 
 # ---- tasks and calls
@@ -367,6 +379,8 @@ class CreateActor(Message):
     arguments: WireValue
     arguments_object: bytes
     slots: list[tuple[bytes, bytes, WireValue]]
+    captures: bool  #: what the actor submits runs in its placement group
+    refused: str  #: why no node suits its options; empty: this one does
     buffers: list[Any] = field(default_factory=list)
 
 
@@ -434,6 +448,58 @@ class ActorOutOfScope(Message):
     """The last handle is gone and no call is under way: the actor may leave."""
 
     actor_id: bytes
+
+
+# ---- placement groups
+
+
+@message(70, path="creator -> head", reply="GroupUpdate", resend=False)
+class CreateGroup(Message):
+    """Set resources aside, all bundles or none, now or when they are free. With a `request` number, which a name needs,
+    there is an Answer first: whether the name was free.
+    """
+
+    request: int
+    group_id: bytes
+    name: str
+    namespace: str
+    strategy: str
+    bundles: list[dict[str, int]]  #: in 1/10_000
+    detached: bool
+
+
+@message(71, path="any -> head", reply="GroupUpdate", resend=True)
+class WatchGroup(Message):
+    """Tell me this group's state now and whenever it changes."""
+
+    group_id: bytes
+
+
+@message(72, path="head -> watcher", resend=True)
+class GroupUpdate(Message):
+    """What has become of a group: PENDING, CREATED or REMOVED."""
+
+    group_id: bytes
+    state: str
+
+
+@message(73, path="any -> head", reply="GroupUpdate", resend=True)
+class RemoveGroup(Message):
+    """Give the group's resources back, and end what runs inside."""
+
+    group_id: bytes
+
+
+@message(74, path="any -> head", reply="Answer", resend=True)
+class DescribeGroups(Message):
+    """Ask for groups: the one of this id, or of this name and namespace, or with neither all. The answer is a list of
+    (id, name, strategy, bundles, state, attempts, seconds until it was reserved or -1).
+    """
+
+    request: int
+    group_id: bytes
+    name: str
+    namespace: str
 
 
 # ---- objects and references

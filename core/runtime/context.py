@@ -5,15 +5,20 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from .equipment import BARE, Equipment
+
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """The work in progress. `actor_id` is empty in a task; `releases_cpu`: it gives its CPU back while it waits."""
+    """The work in progress, and what it holds. `actor_id` is empty in a task; `releases_cpu`: it gives its CPU back
+    while it waits.
+    """
 
     task_id: bytes
     name: str
     actor_id: bytes
     releases_cpu: bool
+    equipment: Equipment = BARE
 
 
 _current: ContextVar[TaskContext | None] = ContextVar("shoal task", default=None)

@@ -35,6 +35,7 @@ from . import context
 from .arguments import unpack
 from .concurrency import Lanes, lanes_for
 from .context import TaskContext
+from .equipment import BARE, Equipment, show_gpus
 from .history import History
 from .holdings import Holdings, failure_value
 from .interruption import Interruption
@@ -118,6 +119,8 @@ class Executor:
         self._actor: Any = None
         self._actor_id = b""
         self._actor_name = ""
+        self._equipment = BARE
+        loop.on(m.Equip, self._equip)
         for kind in (m.RunTask, m.CallMethod, m.StartActor):
             loop.on(kind, self._enqueue)
         loop.on(m.Exit, self._exit)
@@ -201,7 +204,8 @@ class Executor:
             task_id, self._actor_id = b"", request.actor_id
         else:
             task_id = request.task_id
-        context.enter(TaskContext(task_id, name, self._actor_id, releases_cpu=type(request) is m.RunTask))
+        is_task = type(request) is m.RunTask
+        context.enter(TaskContext(task_id, name, self._actor_id, is_task, self._equipment))
         started = loaded = ended = time.perf_counter()
         refs: list[ObjectRef] = []
         ran = failed = False
@@ -315,6 +319,11 @@ class Executor:
         return f"{self._actor_name}.{request.method}"
 
     # ---- the loop's driver
+
+    def _equip(self, peer: bytes, message: m.Equip) -> None:
+        # At once and not in the queue's order: whoever had the worker before has had all its answers.
+        self._equipment = Equipment(message.shape, message.gpus, message.captures)
+        show_gpus(message.gpus)
 
     def _enqueue(self, peer: bytes, request: Request) -> None:
         stalled = self._running_since and self._stalled_run == self._run_number

@@ -45,11 +45,16 @@ class LeasedWorker:
 
 @dataclass(slots=True)
 class ShapeQueue:
-    """Tasks of one shape that wait for a worker, and the workers."""
+    """Tasks of one shape that wait for a worker, and the workers.
+
+    captures: what the tasks submit runs in their placement group. refused: why no node suits them; empty: one may.
+    """
 
     key: int
     shape: Mapping[str, int]
     environment: bytes = b""
+    captures: bool = False
+    refused: str = ""
     waiting: deque[Submission] = field(default_factory=deque)
     workers: dict[bytes, LeasedWorker] = field(default_factory=dict)
     #: Workers that the node has been asked for and has not granted.
@@ -103,16 +108,23 @@ class Leasing:
         self._home: dict[bytes, ShapeQueue] = {}
         self._run_time_s: dict[bytes, float] = {}
 
-    def key(self, shape: Mapping[str, int], environment: bytes = b"") -> int:
-        """This owner's number for a shape of resources and what the workers are started with. Any thread."""
-        identity = (environment, *sorted(shape.items()))
+    def key(
+        self, shape: Mapping[str, int], environment: bytes = b"", *, captures: bool = False, refused: str = ""
+    ) -> int:
+        """This owner's number for a shape of resources and what the workers are started with. Any thread.
+
+        Args:
+          captures: what the tasks submit runs in their placement group.
+          refused: why no node suits them.
+        """
+        identity = (environment, captures, refused, *sorted(shape.items()))
         key = self._keys.get(identity)
         if key is None:
             with self._new_key:
                 key = self._keys.get(identity)
                 if key is None:
                     key = len(self._queues)
-                    self._queues.append(ShapeQueue(key, dict(shape), environment))
+                    self._queues.append(ShapeQueue(key, dict(shape), environment, captures, refused))
                     self._keys[identity] = key
         return key
 
@@ -137,6 +149,10 @@ class Leasing:
     def shape(self, key: int) -> Mapping[str, int]:
         """The resources behind a number that `key` has given."""
         return self._queues[key].shape
+
+    def queue(self, key: int) -> ShapeQueue:
+        """What stands behind a number; to be looked at."""
+        return self._queues[key]
 
     @property
     def waiting(self) -> int:
@@ -166,11 +182,20 @@ class Leasing:
         self._assign(queue)
         self._watch_idleness(queue.workers[worker_id], now_s)
 
-    def refused(self, key: int) -> list[Submission]:
-        """The node can never have such a worker; returns the tasks that fail for it."""
+    def refused(self, key: int, *, removed: bool = False) -> list[Submission]:
+        """The node can never have such a worker; returns the tasks that fail for it.
+
+        Args:
+          removed: nor can those that we have stay: they are being killed, and what they run fails too.
+        """
         queue = self._queues[key]
         queue.demanded = 0
-        failed = [submission for submission in queue.waiting if not submission.failed]
+        failed: list[Submission] = []
+        for worker in queue.workers.values() if removed else ():
+            failed += worker.inflight.values()
+            worker.inflight.clear()
+            worker.stalled = True
+        failed += [submission for submission in queue.waiting if not submission.failed]
         queue.waiting.clear()
         queue.withdrawn = 0
         return failed

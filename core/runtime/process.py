@@ -35,6 +35,7 @@ from ..transport.endpoint import HEAD, Endpoint
 from ..transport.loop import Loop
 from . import context
 from .execution import Executor
+from .groups import Groups
 from .history import History, Row
 from .holdings import Holdings
 from .inspecting import Inspector
@@ -104,6 +105,10 @@ class Process:
             submitter=self.submitter,
             metrics=list,
         )
+        self.groups = Groups(worker_id, self.loop, self.holdings, self._ids, head=HEAD)
+        #: What the node has in all, in 1/10_000, without placement groups; its labels.
+        self.node_resources: dict[str, int] = {}
+        self.node_labels: dict[str, str] = {}
         self._exporter = FunctionExporter()
         self._exported: set[bytes] = set()
         self._functions = FunctionTable()
@@ -316,6 +321,9 @@ class Process:
         """Take the name of an actor to be created; None, or the parts of a handle to who has it."""
         return self.ask(lambda number: dataclasses.replace(actor, request=number))
 
+    def new_group_id(self) -> ids.PlacementGroupID:
+        return self._ids.group()
+
     def _retire_actor(self, actor_id: bytes) -> None:
         self.ask(lambda number: m.ActorExits(number, actor_id))
 
@@ -410,7 +418,8 @@ class Process:
     # ---- in the driver: events
 
     def _on_registered(self, peer: bytes, message: m.Registered) -> None:
-        self.node_id = message.node_id
+        self.node_id, self.node_labels = message.node_id, message.labels
+        self.node_resources = {name: n for name, n in message.resources.items() if "_group_" not in name}
 
     def _on_leave_if_idle(self, peer: bytes, message: m.LeaveIfIdle) -> None:
         assert self._executor is not None, "only workers hear this"

@@ -8,7 +8,8 @@
     failures                   an argument failed: the task fails without running, with that failure as its reason
                                the worker died: run again while retries last, else WorkerCrashedError
                                the actor died: its calls fail with ActorDiedError, or are sent again when it restarts
-                               no machine could ever run it: TaskUnschedulableError
+                               no machine could ever run it: TaskUnschedulableError; its placement group is
+                               gone: TaskPlacementGroupRemoved
 
 Not here: who runs what where (leasing.py, node), which refs live (holdings.py).
 """
@@ -27,6 +28,7 @@ from ..errors import (
     RuntimeEnvSetupError,
     ShoalError,
     TaskError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
@@ -52,6 +54,7 @@ from .tasks import Submission
 
 #: Ray's words for why a task could not be run.
 _WORDS: Mapping[type[ShoalError], str] = {
+    TaskPlacementGroupRemoved: "TASK_PLACEMENT_GROUP_REMOVED",
     TaskUnschedulableError: "TASK_UNSCHEDULABLE_ERROR",
     RuntimeEnvSetupError: "RUNTIME_ENV_SETUP_FAILED",
     WorkerCrashedError: "WORKER_DIED",
@@ -94,9 +97,7 @@ class Submitter:
             pipeline_tasks=config.pipeline_tasks,
             lease_idle_s=config.lease_idle_s,
             push=lambda worker, submission: loop.send(worker, submission.message),
-            demand=lambda key, shape, wanted: loop.send(
-                head, m.DemandLeases(key, dict(shape), wanted, self._leasing.environment(key))
-            ),
+            demand=self._demand,
             give_back=lambda worker, retired: loop.send(head, m.ReturnLease(worker, retired)),
             look_later=lambda worker, delay_s: loop.after(delay_s, lambda: self._look_at(worker)),
         )
@@ -132,9 +133,11 @@ class Submitter:
 
     # ---- any thread
 
-    def shape(self, resources: Mapping[str, int], environment: bytes) -> int:
-        """This process's number for tasks that need these resources and workers started with this."""
-        return self._leasing.key(resources, environment)
+    def shape(
+        self, resources: Mapping[str, int], environment: bytes, *, captures: bool = False, refused: str = ""
+    ) -> int:
+        """This process's number for tasks that need these resources and workers started with this; `Leasing.key`."""
+        return self._leasing.key(resources, environment, captures=captures, refused=refused)
 
     def submit_task(
         self,
@@ -370,13 +373,26 @@ class Submitter:
             self._unsettled = False
             self._leasing.settle()
 
+    def _demand(self, key: int, shape: Mapping[str, int], wanted: int) -> None:
+        queue = self._leasing.queue(key)
+        if not queue.refused:
+            self._loop.send(self._head, m.DemandLeases(key, dict(shape), wanted, queue.environment))
+        elif wanted:
+            # Posted: we are in the middle of looking at the queues.
+            refusal = m.LeaseRefused(key, queue.refused, False, False)
+            self._loop.post(lambda _: self._on_lease_refused(b"", refusal), None)
+
     def _on_lease_granted(self, peer: bytes, message: m.LeaseGranted) -> None:
+        queue = self._leasing.queue(message.key)
+        self._loop.send(message.worker_id, m.Equip(dict(queue.shape), message.gpus, queue.captures))
         self._leasing.granted(message.key, message.worker_id, time.monotonic())
 
     def _on_lease_refused(self, peer: bytes, message: m.LeaseRefused) -> None:
-        for submission in self._leasing.refused(message.key):
+        for submission in self._leasing.refused(message.key, removed=message.removed):
             error: ShoalError
-            if not message.failed_starts:
+            if message.removed:
+                error = TaskPlacementGroupRemoved(f"{submission.name}() was not finished: {message.reason}")
+            elif not message.failed_starts:
                 error = TaskUnschedulableError(f"{submission.name}() can never run: {message.reason}")
             elif self._leasing.environment(message.key):
                 error = RuntimeEnvSetupError(f"{submission.name}() cannot run with its runtime_env: {message.reason}")

@@ -30,6 +30,8 @@ def spec(number: int, name: str = "", *, detached: bool = False, max_restarts: i
         arguments=(-1, b"", 0),
         arguments_object=b"",
         slots=[],
+        captures=False,
+        refused="",
         buffers=[],
     )
 

@@ -181,7 +181,7 @@ class History:
             self.schedule.died(self.chance.choice(self.living))
 
     def check(self) -> None:
-        held = sum((actor.held for actor in self.actors), ResourceSet())
+        held = sum((ResourceSet(actor.holding.shape) for actor in self.actors if actor.holding), ResourceSet())
         assert held + self.schedule.available == self.schedule.total
         busy = [item.actor.actor_id for item in self.running if item.is_call and not item.life.is_over]
         assert len(busy) == len(set(busy)), "an actor runs one call at a time"

@@ -1,0 +1,293 @@
+"""Placement groups: resources set aside together, for tasks and actors that belong together. Ray's names.
+
+    group = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="PACK")
+    get(group.ready())
+    f.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()
+    remove_placement_group(group)
+
+The bundles of a group are reserved all or none. On one machine the strategies come to this: PACK, SPREAD and
+STRICT_PACK put all bundles there; STRICT_SPREAD wants each on a machine of its own, which more than one bundle can
+never have. What this machine can never give is an error at once; what others hold at the moment is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .bundles import parse_bundle
+from .engines.base import Engine, GroupDescription, Place
+from .engines.current import engine, running
+from .errors import SessionError, TaskPlacementGroupRemoved, UnschedulableError
+from .labels import NodeRule, parse_selector
+from .ray_ids import PlacementGroupID
+from .refs import ObjectRef
+from .resources import SCALE, ResourceSet
+from .serialization import values
+
+STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+
+_NODE_STRATEGY = "ray.io/node-id"
+#: What the table says of a group's progress, by its state.
+_PROGRESS = {"PENDING": "NO_RESOURCES", "CREATED": "FINISHED", "REMOVED": "REMOVED"}
+
+
+class PlacementGroup:
+    """A handle to a placement group. Made by `placement_group`; can be passed to tasks and actors, and pickled."""
+
+    @staticmethod
+    def empty() -> PlacementGroup:
+        """Stands for no group."""
+        return PlacementGroup(PlacementGroupID(b"\xff" * PlacementGroupID.SIZE))
+
+    def __init__(self, id: PlacementGroupID, bundle_cache: list[dict[str, float]] | None = None) -> None:  # noqa: A002
+        self.id = id
+        self.bundle_cache = bundle_cache
+
+    @property
+    def is_empty(self) -> bool:
+        return self.id.is_nil()
+
+    def ready(self) -> ObjectRef:
+        """A ref to the group itself, there when all bundles are reserved; a failure when the group is removed."""
+        if self.is_empty:
+            return engine().put(self)
+        return engine().group_ready(bytes(self.id), values.serialize(self))
+
+    def wait(self, timeout_seconds: float = 30) -> bool:
+        """Wait until all bundles are reserved; False if they are not after that time.
+
+        Raises:
+          TaskPlacementGroupRemoved: the group has been removed.
+        """
+        ref = self.ready()
+        ready, _ = engine().wait([ref], num_returns=1, timeout_s=max(0.0, timeout_seconds))
+        if ready:
+            engine().get(ready, timeout_s=None)
+        return bool(ready)
+
+    @property
+    def bundle_specs(self) -> list[dict[str, float]]:
+        """The bundles, as they were given."""
+        if not self.bundle_cache:
+            found = [] if self.is_empty else engine().describe_groups(group_id=bytes(self.id))
+            if not found and not self.is_empty:
+                raise TaskPlacementGroupRemoved(f"placement group {self.id.hex()} has been removed")
+            self.bundle_cache = [_units(bundle) for group in found for bundle in group.bundles]
+        return self.bundle_cache
+
+    @property
+    def bundle_count(self) -> int:
+        return len(self.bundle_specs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlacementGroup) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def placement_group(
+    bundles: list[dict[str, float]],
+    strategy: str | None = None,
+    name: str = "",
+    lifetime: str | None = None,
+    _soft_target_node_id: str | None = None,
+    bundle_label_selector: list[dict[str, str]] | None = None,
+    topology_strategy: dict[str, str] | None = None,
+) -> PlacementGroup:
+    """Reserve resources together. Returns at once: `ready` and `wait` of the result tell when they are there.
+
+    Args:
+      bundles: amounts by name for each bundle: ``[{"CPU": 1}, {"CPU": 1, "GPU": 1}]``.
+      strategy: "PACK" (the default), "SPREAD", "STRICT_PACK" or "STRICT_SPREAD".
+      name: for `get_placement_group`.
+      lifetime: None: until the session ends (in a detached actor: until that has ended); "detached": until it is
+        removed.
+      bundle_label_selector: for each bundle, labels that its node must have.
+      topology_strategy: the strategy, written ``{"ray.io/node-id": "PACK"}``; further topologies do not exist here.
+
+    Raises:
+      ValueError: a wrong bundle, strategy, lifetime or selector; PlacementGroupNameTakenError, if the name is taken.
+      UnschedulableError: this machine can never have such a group.
+    """
+    session = _session()
+    strategy = _check_strategy(strategy, topology_strategy)
+    if lifetime not in (None, "detached"):
+        raise ValueError(f"the lifetime of a placement group is None or 'detached', not {lifetime!r}")
+    if _soft_target_node_id is not None:
+        _check_target(_soft_target_node_id, strategy)
+    parts = _check_bundles(bundles)
+    place = session.place()
+    _check_fits(parts, strategy, place)
+    _check_labels(bundle_label_selector, len(parts), place)
+    group_id = session.create_group(parts, strategy=strategy, name=name or "", detached=lifetime == "detached")
+    return PlacementGroup(
+        PlacementGroupID(group_id), [{key: float(n) for key, n in bundle.items()} for bundle in bundles]
+    )
+
+
+def remove_placement_group(placement_group: PlacementGroup) -> None:
+    """Give the group's resources back, and end the tasks and actors inside. Twice is once. Does not wait."""
+    if not isinstance(placement_group, PlacementGroup):
+        raise TypeError(f"remove_placement_group takes a PlacementGroup, not {type(placement_group).__name__}")
+    if not placement_group.is_empty:
+        _session().remove_group(bytes(placement_group.id))
+
+
+def get_placement_group(placement_group_name: str) -> PlacementGroup:
+    """The group of that name, in the namespace of the caller.
+
+    Raises:
+      ValueError: the name is empty, or no group has it.
+    """
+    if not placement_group_name:
+        raise ValueError("get_placement_group takes the name of a group, which is not empty")
+    found = _session().describe_groups(name=placement_group_name)
+    if not found:
+        raise ValueError(f"no placement group is named {placement_group_name!r}: it was never created, or is removed")
+    return PlacementGroup(PlacementGroupID(found[0].group_id), [_units(bundle) for bundle in found[0].bundles])
+
+
+def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
+    """The state of a group, or of all groups by id in hexadecimal. Removed ones stay visible for a while."""
+    session = _session()
+    node = session.place().node_id.hex()
+    if placement_group is not None:
+        found = session.describe_groups(group_id=bytes(placement_group.id))
+        return _row(found[0], node) if found else {}
+    return {group.group_id.hex(): _row(group, node) for group in session.describe_groups()}
+
+
+def get_current_placement_group() -> PlacementGroup | None:
+    """The group that the calling task or actor runs in; None outside of any, and in drivers."""
+    group = engine().place().equipment.group
+    return PlacementGroup(PlacementGroupID(group)) if group else None
+
+
+def _session() -> Engine:
+    found = running()
+    if found is None:
+        raise SessionError("shoal has not been started yet: call shoal.init() first")
+    return found
+
+
+def _check_strategy(strategy: str | None, topology: Mapping[str, str] | None) -> str:
+    if topology is not None:
+        if strategy is not None:
+            raise ValueError("strategy and topology_strategy cannot both be given")
+        if not isinstance(topology, dict):
+            raise ValueError(f"topology_strategy must be a dict, not {type(topology).__name__}")
+        others = sorted(set(topology) - {_NODE_STRATEGY})
+        if others:
+            raise ValueError(f"topology_strategy knows only {_NODE_STRATEGY!r} on one machine, not {', '.join(others)}")
+        strategy = topology.get(_NODE_STRATEGY)
+    if strategy is None:
+        return "PACK"
+    if strategy not in STRATEGIES:
+        raise ValueError(f"invalid placement group strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
+    return strategy
+
+
+def _check_target(node: str, strategy: str) -> None:
+    if strategy != "STRICT_PACK":
+        raise ValueError(f"_soft_target_node_id works only with STRICT_PACK, not with {strategy}")
+    try:
+        bytes.fromhex(node)
+    except (TypeError, ValueError):
+        raise ValueError(f"_soft_target_node_id is a node's id in hexadecimal, not {node!r}") from None
+
+
+def _check_bundles(bundles: Any) -> list[dict[str, int]]:
+    """The bundles in 1/10_000."""
+    if not isinstance(bundles, list):
+        raise ValueError(f"bundles must be a list of dicts, not {type(bundles).__name__}")
+    if not bundles:
+        raise ValueError('bundles cannot be empty; it is a list such as [{"CPU": 1}, {"GPU": 1}]')
+    parts = []
+    for index, bundle in enumerate(bundles):
+        if not isinstance(bundle, dict):
+            raise ValueError(f"bundle {index} must be a dict of amounts by name, not {bundle!r}")
+        try:
+            parts.append(parse_bundle(bundle))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"bundle {index}: {error}") from None
+        if not parts[-1]:
+            raise ValueError(f"bundle {index} asks for nothing: {bundle!r}; each bundle needs an amount over 0")
+    return parts
+
+
+def _check_fits(parts: Sequence[Mapping[str, int]], strategy: str, place: Place) -> None:
+    """Raise when not even an empty machine could hold the bundles."""
+    total = ResourceSet(place.node_resources)
+    if strategy == "STRICT_SPREAD" and len(parts) > 1:
+        raise UnschedulableError(
+            f"STRICT_SPREAD wants each of the {len(parts)} bundles on a node of its own, and there is one node; "
+            "SPREAD takes as many nodes as there are"
+        )
+    demand = ResourceSet()
+    for bundle in parts:
+        demand += ResourceSet(bundle)
+    if not demand.fits(total):
+        raise UnschedulableError(f"the placement group can never be created: it {demand.shortage(total)} in all")
+    # Fractions of a GPU cannot be put together from several: each bundle's share lies on one.
+    if _gpus_needed([bundle.get("GPU", 0) for bundle in parts]) > math.ceil(total.amount("GPU")):
+        raise UnschedulableError(
+            f"the placement group can never be created: its bundles' shares of GPUs do not fit on the "
+            f"{total.amount('GPU'):g} that this machine has in all"
+        )
+
+
+def _gpus_needed(shares: Sequence[int]) -> int:
+    """GPUs that hold these shares, taken in order as the node does: each fraction where it fits best."""
+    whole = sum(share // SCALE for share in shares)
+    free: list[int] = []
+    for share in (share % SCALE for share in shares):
+        if share:
+            fitting = [room for room in free if room >= share]
+            room = min(fitting) if fitting else SCALE
+            if fitting:
+                free.remove(room)
+            free.append(room - share)
+    return whole + len(free)
+
+
+def _check_labels(selectors: Any, count: int, place: Place) -> None:
+    """Raise when the node is not what the bundles' selectors want."""
+    if selectors is None:
+        return
+    if not isinstance(selectors, list) or len(selectors) not in (0, count):
+        raise ValueError(f"bundle_label_selector must be a list with a dict for each of the {count} bundles")
+    for index, selector in enumerate(selectors):
+        try:
+            rule = NodeRule((parse_selector(selector, f"bundle_label_selector[{index}]"),))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        mismatch = rule.mismatch(place.node_labels)
+        if mismatch:
+            raise UnschedulableError(f"bundle {index} of the placement group can never be placed: {mismatch}")
+
+
+def _row(group: GroupDescription, node: str) -> dict[str, Any]:
+    """As `placement_group_table` shows it."""
+    count = len(group.bundles)
+    return {
+        "placement_group_id": group.group_id.hex(),
+        "name": group.name,
+        "bundles": {index: _units(bundle) for index, bundle in enumerate(group.bundles)},
+        "bundles_to_node_id": dict.fromkeys(range(count), node if group.creation_s >= 0 else ""),
+        "strategy": group.strategy,
+        "state": group.state,
+        "stats": {
+            "end_to_end_creation_latency_ms": max(0.0, group.creation_s) * 1e3,
+            "scheduling_latency_ms": max(0.0, group.creation_s) * 1e3,
+            "scheduling_attempt": group.attempts,
+            "highest_retry_delay_ms": 0.0,
+            "scheduling_state": _PROGRESS[group.state],
+        },
+    }
+
+
+def _units(bundle: Mapping[str, int]) -> dict[str, float]:
+    return {name: amount / SCALE for name, amount in bundle.items()}
