@@ -6,6 +6,7 @@ They speak to each other by the few calls wired here, and to everyone else by me
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from typing import Any
 
@@ -30,6 +31,9 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
       channel: to the zygote.
       ready_fd: gets one byte when drivers and workers may connect.
     """
+    # A link for every process of the session; 1024 is a common limit.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     endpoint = Endpoint(session.directory, HEAD, session.token, carrier=session.config.carrier)
     loop = Loop(endpoint, background_s=session.config.background_s)
     node = NodeServer(
@@ -64,7 +68,6 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     NoticeBoard(loop, drivers=node.processes.drivers)
 
     def process_died(worker_id: bytes, cause: str) -> None:
-        loop.hear_out(worker_id)
         endpoint.forget(worker_id)
         control.process_died(worker_id, cause)
         surveys.process_died(worker_id)

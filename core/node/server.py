@@ -265,6 +265,7 @@ class NodeServer:
             self._loop.unwatch(self._channel.fileno())  # the zygote is dead, and the kernel is about to kill us too
 
     def _reaped(self, worker_id: bytes, status: int) -> None:
+        self._loop.hear_out(worker_id)  # its last words come before its death
         self._region_requests = [entry for entry in self._region_requests if entry[0] != worker_id]
         record = self.pool.reaped(worker_id)
         self.leases.release(worker_id)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator
+from itertools import dropwhile
 from typing import Any, cast
 
 from ..errors import ProtocolError
@@ -71,12 +72,21 @@ class Endpoint:
             box.append(message)
 
     def flush(self) -> None:
-        """Send every box."""
+        """Send every box.
+
+        Raises:
+          OSError: too many files are open. What has not been sent stays in its box.
+        """
         boxes, self._boxes = self._boxes, {}
-        for peer, batch in boxes.items():
-            if not self.carrier.send(peer, codec.encode(batch)):
-                self._dead.add(peer)
-                self.on_unreachable(peer)
+        peer = b""
+        try:
+            for peer, batch in boxes.items():
+                if not self.carrier.send(peer, codec.encode(batch)):
+                    self._dead.add(peer)
+                    self.on_unreachable(peer)
+        except OSError:
+            self._boxes = dict(dropwhile(lambda box: box[0] != peer, boxes.items()))
+            raise
 
     def receive(self) -> Iterator[tuple[bytes, Message]]:
         """What has arrived, as (peer, message)."""

@@ -56,7 +56,11 @@ class Carrier(Protocol):
         ...
 
     def send(self, peer: bytes, frames: Frames) -> bool:
-        """Send a batch, or keep it until it can be sent. False: there is no such process (any more)."""
+        """Send a batch, or keep it until it can be sent. False: there is no such process (any more).
+
+        Raises:
+          OSError: the system has no descriptor or no memory for another link. Nothing of the batch has been sent.
+        """
         ...
 
     def receive(self) -> Iterable[tuple[bytes, Frames]]:

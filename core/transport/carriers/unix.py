@@ -242,7 +242,7 @@ class UnixCarrier:
     def hear_out(self, peer: bytes) -> Iterator[tuple[bytes, Frames]]:
         for link in list(self._links_of.get(peer, ())):
             # The dead send nothing new, so this ends; what they have forked may hold their sockets open.
-            while not link.connecting and _has_input(link.sock):
+            while not link.connecting and _is_ready(link.sock, select.POLLIN, 0.0):
                 batches = self._read(link)
                 if batches is None:
                     break
@@ -339,7 +339,7 @@ class UnixCarrier:
         deadline = time.monotonic() + linger_s
         for link in list(self._links.values()):
             while link.outbox and not link.connecting and (left := deadline - time.monotonic()) > 0:
-                if select.select((), (link.fileno,), (), left)[1]:
+                if _is_ready(link.sock, select.POLLOUT, left):
                     self._write_on(link)
         _carriers.discard(self)
         self.drop_descriptors()
@@ -359,10 +359,10 @@ class UnixCarrier:
         self._epoll.close()
 
 
-def _has_input(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+def _is_ready(sock: socket.socket, event: int, timeout_s: float) -> bool:
+    poll = select.poll()  # select would refuse descriptors from 1024 on
+    poll.register(sock, event)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 #: The carriers of this process. A child that user code forks must not hold their sockets: peers would miss the end of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from shoal.core.protocol import messages as m
 from shoal.core.transport.carriers.base import socket_path
 from shoal.core.transport.carriers.unix import UnixCarrier
+from shoal.core.transport.endpoint import Endpoint
 
 DEADLINE_S = 60
 #: What frames are cut from: the start of a frame tells where in it.
@@ -312,3 +315,26 @@ def test_a_forked_child_holds_no_socket_of_its_parent(make):
         os.close(write)
         os.close(read)
         os.waitpid(child, 0)
+
+
+def test_what_cannot_be_sent_for_lack_of_descriptors_is_not_lost(tmp_path):
+    sender = Endpoint(str(tmp_path), name(1), b"t" * 32, carrier="unix")
+    receiver = Endpoint(str(tmp_path), name(2), b"t" * 32, carrier="unix")
+    sender.send(receiver.me, m.Exit())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="open files"):
+            sender.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    sender.flush()
+    heard: list[tuple[bytes, m.Message]] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while not heard:
+        assert time.monotonic() < deadline
+        receiver.carrier.wait(0.1)
+        heard += receiver.receive()
+    assert heard == [(sender.me, m.Exit())]
+    sender.close()
+    receiver.close()
