@@ -1,4 +1,5 @@
-"""The public verbs: init, shutdown, get, put, wait, kill, get_actor. Ray's names, arguments and corner cases.
+"""The public verbs: get, put, wait, kill, get_actor, and init and shutdown (`starting`). Ray's names, arguments and
+corner cases.
 
 They check what they are given and hand it to the current engine. One engine at a time; the first call that needs one
 starts it.
@@ -8,23 +9,17 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
-from . import ids, refs as refs_module
-from .cluster import start
-from .config import from_environment
+from . import refs as refs_module
 from .engines import current
 from .engines.base import Engine
-from .engines.inline import InlineEngine
-from .engines.native import NativeEngine
 from .generators import ObjectRefGenerator
-from .machine import offer
 from .refs import ObjectRef, object_ids
 from .remote import ActorHandle, identity_of, remote, weak_handle
 from .runtime import context
-from .runtime.process import Process
-from .runtime_env import wanted
+from .starting import init, is_initialized, shutdown, start_on_demand
 
 __all__ = [
     "ActorHandle",
@@ -41,117 +36,6 @@ __all__ = [
     "shutdown",
     "wait",
 ]
-
-_MEBIBYTE = 1024 * 1024
-
-
-def init(
-    *,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-    resources: dict[str, float] | None = None,
-    labels: dict[str, str] | None = None,
-    object_store_memory: int | None = None,
-    ignore_reinit_error: bool = False,
-    namespace: str | None = None,
-    runtime_env: Mapping[str, Any] | None = None,
-    engine: str = "native",
-    preload: Sequence[str] = (),
-) -> None:
-    """Start a session on this machine: a head process, and workers as they are needed.
-
-    Args:
-      num_cpus: CPUs to schedule on; those of the machine by default. Bookkeeping: nothing is pinned or measured.
-      num_gpus: likewise; by default those that CUDA_VISIBLE_DEVICES lists, or that the machine has.
-      resources: further resources by name.
-      labels: of this node, for label selectors and NodeLabelSchedulingStrategy.
-      object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
-      ignore_reinit_error: do nothing when there is a session already.
-      namespace: where the names of this driver's actors live.
-      runtime_env: what workers are started with; tasks and actors may ask for more.
-      engine: "native", or "inline": no processes; work runs in this one, at the call that submits it, for debugging.
-      preload: modules that workers shall have imported when they start.
-
-    Raises:
-      RuntimeError: there is a session already.
-      TypeError, ValueError: an argument is of the wrong type or out of range.
-      SessionError: the processes did not start.
-    """
-    with current.starting:
-        if current.running() is not None:
-            if ignore_reinit_error:
-                return
-            raise RuntimeError(
-                "shoal.init was called twice: call shoal.shutdown() first, or pass ignore_reinit_error=True"
-            )
-        if engine not in ("native", "inline"):
-            raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
-        environment = wanted(runtime_env)
-        memory = _machine_bytes()
-        overrides = (
-            {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
-        )
-        config = from_environment(overrides)
-        size = config.object_store_bytes or int(memory * config.store_fraction)
-        config = from_environment({**overrides, "object_store_bytes": _check_store_bytes(size)})
-        machine = offer(
-            num_cpus=_cpus() if num_cpus is None else num_cpus,
-            num_gpus=num_gpus,
-            memory_bytes=max(0, memory - config.object_store_bytes),
-            store_bytes=config.object_store_bytes,
-            resources=resources,
-            labels=labels,
-            environ=os.environ,
-        )
-        job_id = b"\1\0\0\0"
-        if engine == "inline":
-            current.set_engine(
-                InlineEngine(
-                    machine.resources,
-                    gpus=machine.gpus,
-                    gpus_listed=machine.gpus_listed,
-                    labels=machine.labels,
-                    namespace=namespace or "default",
-                    job_id=job_id,
-                    store_bytes=config.object_store_bytes,
-                    inline_bytes=config.inline_bytes,
-                    history_tasks=config.history_tasks,
-                    environment=environment,
-                )
-            )
-            return
-        cluster = start(machine, config=config, job_id=job_id, preload=list(preload))
-        driver: NativeEngine | None = None
-        try:
-            process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
-            process.environments.inherited = process.environments.resolve(environment)
-            driver = NativeEngine(process, cluster, namespace=namespace or "default")
-            driver.watch_cluster()
-            process.start()
-        except BaseException:
-            if driver is None:
-                cluster.stop()
-            else:
-                driver.shutdown()
-            raise
-        current.set_engine(driver)
-
-
-def shutdown() -> None:
-    """End the session: every process that `init` has started, and what they hold. Without a session, nothing.
-
-    Called by itself when Python exits. Arrays that were got before stay valid; refs do not.
-    """
-    engine = current.running()
-    if engine is not None:
-        current.set_engine(None)
-        engine.shutdown()
-
-
-def is_initialized() -> bool:
-    """Whether there is a session."""
-    return current.running() is not None
-
 
 @overload
 def get(refs: ObjectRef, *, timeout: float | None = None) -> Any: ...
@@ -307,22 +191,6 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError(f"timeout must not be negative, it is {timeout}")
 
 
-def _check_store_bytes(size: int) -> int:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"object_store_memory is a whole number of bytes, not {type(size).__name__} {size!r}")
-    if size < 8 * _MEBIBYTE:
-        raise ValueError(f"object_store_memory must be at least {8 * _MEBIBYTE} bytes (8 MiB), not {size}")
-    return size // _MEBIBYTE * _MEBIBYTE
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _forget_session() -> None:
     """In a process that was forked from this one: the session is its parent's. It may start one of its own."""
     current.forget_in_fork()
@@ -330,6 +198,6 @@ def _forget_session() -> None:
     context.enter(None)
 
 
-current.on_demand(init)
+current.on_demand(start_on_demand)
 os.register_at_fork(after_in_child=_forget_session)
 atexit.register(shutdown)

@@ -24,8 +24,6 @@ from types import ModuleType
 
 from . import ray_names
 
-#: The Ray whose interface is met.
-RAY_VERSION = "2.60.0"
 _SHOAL = __name__.split(".", maxsplit=1)[0]
 
 
@@ -40,7 +38,7 @@ class Facade(ModuleType):
         super().__init__("ray", shoal.__doc__)
         self.__path__: list[str] = []  # makes it a package; the finder knows what is in it
         self.__file__ = shoal.__file__
-        self.__version__ = RAY_VERSION
+        self.__version__ = ray_names.RAY_VERSION
         self.__commit__ = f"shoal {shoal.__version__}"
         self.__all__ = sorted({*shoal.__all__, *ray_names.ROOT})
         self._shoal = shoal
@@ -95,7 +93,9 @@ class RayDistribution(importlib.metadata.Distribution):
     """The installed distribution "ray", as far as a library may want to know of it."""
 
     def read_text(self, filename: str) -> str | None:
-        return f"Metadata-Version: 2.1\nName: ray\nVersion: {RAY_VERSION}\n" if filename == "METADATA" else None
+        if filename != "METADATA":
+            return None
+        return f"Metadata-Version: 2.1\nName: ray\nVersion: {ray_names.RAY_VERSION}\n"
 
     def locate_file(self, path: object) -> Path:
         return Path(__file__).parent / str(path)

@@ -49,6 +49,9 @@ def main() -> int:
     def head(channel: socket.socket) -> None:
         run_head(session, channel, Arena.attach(session.arena_fd), ready_fd)
 
+    if session.logging is not None:
+        session.logging.apply()
+
     def worker(worker_id: bytes, environment: bytes) -> None:
         Environment.decode(environment).apply()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ours is not that of programs that tasks start

@@ -25,6 +25,7 @@ import msgpack
 from . import ray_names
 from .config import CoreConfig
 from .errors import SessionError
+from .job_config import LoggingConfig
 from .machine import Machine
 from .session import Session, new_token
 from .store.arena import Arena
@@ -66,6 +67,8 @@ def start(
     config: CoreConfig,
     job_id: bytes,
     preload: list[str],
+    namespace: str,
+    logging: LoggingConfig | None,
 ) -> Cluster:
     """Start a session on this machine, which offers what `machine` says. For the other arguments see `Session`.
 
@@ -95,6 +98,8 @@ def start(
             labels=machine.labels,
             path=[os.path.abspath(entry) for entry in sys.path],
             preload=preload,
+            namespace=namespace,
+            logging=logging,
             as_ray=ray_names.stands_for_ray(),
             config=config,
         )

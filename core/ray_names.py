@@ -21,12 +21,17 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+#: The Ray whose interface is met.
+RAY_VERSION = "2.60.0"
+
 #: Names of the root package that few programs use -> the module of ours that has the name. Looked up when used.
 ROOT = {
     "ActorClassID": "core.ray_ids",
     "ActorID": "core.ray_ids",
     "FunctionID": "core.ray_ids",
     "JobID": "core.ray_ids",
+    "Language": "core.job_config",
+    "LoggingConfig": "core.job_config",
     "NodeID": "core.ray_ids",
     "ObjectID": "core.ray_ids",
     "PlacementGroupID": "core.ray_ids",
@@ -39,6 +44,7 @@ ROOT = {
 MODULES = {
     "as_ray": "core.as_ray",  # ours alone
     "exceptions": "core.errors",
+    "job_config": "core.job_config",
     "runtime_env": "core.runtime_env",
     "util.actor_pool": "core.patterns.actor_pool",
     "util.placement_group": "core.placement",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .config import CoreConfig
+from .job_config import LoggingConfig
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Session:
     labels: of the node.
     path: the driver's ``sys.path``, so that workers find the same modules.
     preload: modules that the zygote imports, so that workers need not.
+    namespace: where names of actors live that come without one.
+    logging: how root loggers write; None leaves them alone.
     as_ray: ``import ray`` finds shoal in the driver, hence in every worker too.
     """
 
@@ -38,16 +41,20 @@ class Session:
     labels: dict[str, str]
     path: list[str]
     preload: list[str]
+    namespace: str
+    logging: LoggingConfig | None
     as_ray: bool
     config: CoreConfig
 
     def to_dict(self) -> dict[str, Any]:
         """For msgpack: how it travels to the zygote, by a pipe (never in arguments, which other users can read)."""
-        return {**self.__dict__, "config": self.config.to_dict()}
+        logging = None if self.logging is None else asdict(self.logging)
+        return {**self.__dict__, "config": self.config.to_dict(), "logging": logging}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Session:
-        return cls(**{**fields, "config": CoreConfig(**fields["config"])})
+        logging = fields["logging"] and LoggingConfig(**fields["logging"])
+        return cls(**{**fields, "config": CoreConfig(**fields["config"]), "logging": logging})
 
 
 def new_token() -> bytes:

@@ -146,6 +146,10 @@ class Engine(Protocol):
         """Where the caller runs."""
         ...
 
+    def directory(self) -> str:
+        """The session's directory; empty if it has none."""
+        ...
+
     def describe(self) -> NodeDescription:
         """The node, as it is now."""
         ...

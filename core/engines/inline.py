@@ -354,6 +354,9 @@ class InlineEngine:
             self._environments[inherited] = Environments(inherited, "", limit_bytes=0)
         return self._environments[inherited].resolve(wanted)
 
+    def directory(self) -> str:
+        return ""
+
     def describe(self) -> NodeDescription:
         with self._changing():
             schedule = self._schedule

@@ -26,23 +26,18 @@ from ..serialization.values import FAILURE, Serialized
 from ..transport.endpoint import HEAD
 from .base import ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
 
-#: Namespace of actors that were given none.
-_DEFAULT_NAMESPACE = "default"
-
 
 class NativeEngine:
     """The session as this process, a driver or a worker, sees it."""
 
-    def __init__(
-        self, process: Process, cluster: Cluster | None = None, *, namespace: str = _DEFAULT_NAMESPACE
-    ) -> None:
+    def __init__(self, process: Process, cluster: Cluster | None = None) -> None:
         """
         Args:
           cluster: the processes to stop at the end; None in a worker.
         """
         self._process = process
         self._cluster = cluster
-        self._namespace = namespace
+        self._namespace = process.session.namespace
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
@@ -170,6 +165,9 @@ class NativeEngine:
             node_labels=process.node_labels,
             node_resources=process.node_resources,
         )
+
+    def directory(self) -> str:
+        return self._process.session.directory
 
     def describe(self) -> NodeDescription:
         node_id, total, available = self._process.ask(m.DescribeNode)

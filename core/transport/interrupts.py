@@ -1,12 +1,12 @@
-"""SIGINT, held back while tables are being changed.
+"""SIGINT and SIGTERM, held back while tables are being changed.
 
-A KeyboardInterrupt may strike the main thread between any two instructions: also half-way through a message, when a
-task has left one table and not reached the next. `Interrupts` is a context manager that the driver of the loop enters
-together with the drive lock; within it, SIGINT waits, except between `open` and `shut`, which stand around the wait in
-poll.
+A KeyboardInterrupt, or the SystemExit that a handler of SIGTERM raises, may strike the main thread between any two
+instructions: also half-way through a message, when a task has left one table and not reached the next. `Interrupts` is
+a context manager that the driver of the loop enters together with the drive lock; within it, the signals wait, except
+between `open` and `shut`, which stand around the wait in poll.
 
-It wraps the handler that Python had for SIGINT. Outside the main thread, where Python runs no signal handlers, it does
-nothing.
+It wraps the handlers that the program had for them. Outside the main thread, where Python runs no signal
+handlers, it does nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from threading import get_ident
 from types import FrameType
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupts:
-    """Holds SIGINT back within its context, and delivers it on leaving or in between."""
+    """Holds the signals back within its context, and delivers it on leaving or in between."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._depth_when_opened = 0
         self._held: tuple[int, FrameType | None] | None = None
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
         self._installed = False
         self._main = threading.main_thread().ident
 
@@ -35,23 +37,25 @@ class Interrupts:
         return self._installed
 
     def install(self) -> None:
-        """Take over SIGINT, if it has a Python handler and this is the main thread."""
+        """Take over those signals that have a Python handler, if this is the main thread."""
         if get_ident() == self._main:
-            previous = signal.getsignal(signal.SIGINT)
-            if callable(previous):
-                self._previous = previous
-                self._installed = True
-                signal.signal(signal.SIGINT, self._on_signal)
+            for number in SIGNALS:
+                previous = signal.getsignal(number)
+                if callable(previous):
+                    self._previous[number] = previous
+                    signal.signal(number, self._on_signal)
+            self._installed = signal.SIGINT in self._previous
 
     def remove(self) -> None:
-        """Give SIGINT back; if somebody else has taken it meanwhile, go on passing it through for them."""
-        if self._installed and get_ident() == self._main:
+        """Give them back; if somebody else has taken one meanwhile, go on passing it through for them."""
+        if get_ident() == self._main:
             self._installed = False
-            if signal.getsignal(signal.SIGINT) == self._on_signal:
-                signal.signal(signal.SIGINT, self._previous)
+            for number, previous in self._previous.items():
+                if signal.getsignal(number) == self._on_signal:
+                    signal.signal(number, previous)
 
     def open(self) -> None:
-        """Let SIGINT strike at once, also what was held so far, until `shut`."""
+        """Let the signals strike at once, also what was held so far, until `shut`."""
         if get_ident() == self._main:
             self._depth_when_opened, self._depth = self._depth, 0
             try:
@@ -61,7 +65,7 @@ class Interrupts:
                 raise
 
     def shut(self) -> None:
-        """Hold it again."""
+        """Hold them again."""
         if get_ident() == self._main:
             self._depth = self._depth_when_opened
 
@@ -80,9 +84,9 @@ class Interrupts:
         if self._depth:
             self._held = (number, frame)
         else:
-            self._previous(number, frame)
+            self._previous[number](number, frame)
 
     def _deliver(self) -> None:
         if self._held is not None:
             held, self._held = self._held, None
-            self._previous(*held)
+            self._previous[held[0]](*held)

@@ -86,7 +86,7 @@ def assert_all_gone(family: list[psutil.Process], directory: Path, since: float)
         ("os._exit(4)", 4),
         ("shoal.get(actor.unknown.remote())", 1),
         ("os.kill(os.getpid(), 9)", -9),
-        ("os.kill(os.getpid(), 15)", -15),
+        ("os.kill(os.getpid(), 15)", 15),
     ],
     ids=[
         "end of script",

@@ -25,6 +25,11 @@ def whereabouts():
 
 
 @shoal.remote
+def namespace():
+    return shoal.get_runtime_context().namespace
+
+
+@shoal.remote
 class Actor:
     def whereabouts(self):
         context = shoal.get_runtime_context()
@@ -56,7 +61,7 @@ def test_a_task_knows_itself_and_its_node():
     assert node_id == here.get_node_id() == shoal.nodes()[0]["NodeID"]
     assert worker_id != here.get_worker_id()
     assert here.get_task_id() is None
-    assert here.namespace == "default"
+    assert here.namespace == shoal.get(namespace.remote(), timeout=DEADLINE_S)
 
 
 def test_an_actor_knows_itself():
