@@ -21,6 +21,8 @@ from .environments import Environment
 from .head import run_head
 from .node import lifeline
 from .node.zygote import Zygote
+from .protocol.worker_output import mark_of
+from .runtime import standard_streams
 from .runtime.process import Process, run_worker
 from .session import Session
 from .store.arena import Arena
@@ -37,7 +39,7 @@ def main() -> int:
         return 1  # the driver has gone before it could say a word
     boot = msgpack.unpackb(told)
     session = Session.from_dict(boot["session"])
-    ready_fd = boot["ready_fd"]
+    ready_fd, output_sink = boot["ready_fd"], socket.socket(fileno=boot["output_fd"])
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -47,12 +49,13 @@ def main() -> int:
         importlib.import_module(name)
 
     def head(channel: socket.socket) -> None:
-        run_head(session, channel, Arena.attach(session.arena_fd), ready_fd)
+        run_head(session, channel, Arena.attach(session.arena_fd), ready_fd, output_sink)
 
     if session.logging is not None:
         session.logging.apply()
 
     def worker(worker_id: bytes, environment: bytes) -> None:
+        standard_streams.install(mark_of(session.token))
         Environment.decode(environment).apply()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ours is not that of programs that tasks start
         # A fork repeats its parent's global streams; Python's own `random` reseeds itself.
@@ -60,10 +63,21 @@ def main() -> int:
         if "torch" in sys.modules:
             sys.modules["torch"].seed()
         atexit.unregister(api.shutdown)  # the driver's
-        run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, _connect)
+        run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, _connect, _name_actor)
 
     zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)
-    return zygote.serve(after_head=lambda: os.close(ready_fd))
+
+    def after_head() -> None:
+        os.close(ready_fd)
+        output_sink.close()
+
+    return zygote.serve(after_head=after_head)
+
+
+def _name_actor(class_name: str, actor: object) -> None:
+    """This process has become an actor: what ``ps`` and its output call it."""
+    lifeline.name_process(f"shoal::{class_name}")
+    standard_streams.name_actor(class_name, actor)
 
 
 def _connect(process: Process) -> None:

@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from .config import CoreConfig
 from .errors import SessionError
 from .job_config import LoggingConfig
 from .machine import Machine
+from .printing import Printer
+from .protocol.worker_output import mark_of
 from .session import Session, new_token
 from .store.arena import Arena
 
@@ -46,6 +49,8 @@ class Cluster:
     session: Session
     arena: Arena
     zygote: subprocess.Popen[bytes]
+    #: Prints what workers print.
+    printer: Printer
 
     def stop(self) -> None:
         """Wait until everything has ended, by force after `stop_timeout_s`; leave no file. The head has been told."""
@@ -57,6 +62,7 @@ class Cluster:
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
         finally:
+            self.printer.close(self.session.config.stop_timeout_s)
             # The zygote has done this, unless it was killed.
             shutil.rmtree(self.session.directory, ignore_errors=True)
 
@@ -69,14 +75,19 @@ def start(
     preload: list[str],
     namespace: str,
     logging: LoggingConfig | None,
+    log_to_driver: bool = True,
 ) -> Cluster:
     """Start a session on this machine, which offers what `machine` says. For the other arguments see `Session`.
+
+    Args:
+      log_to_driver: print here what workers print.
 
     Raises:
       SessionError: its processes did not come up; says why.
     """
     arena = Arena.create(config.object_store_bytes)
     ready_read, ready_write = os.pipe()
+    output_source, output_sink = socket.socketpair()
     directory = ""
     zygote: subprocess.Popen[bytes] | None = None
     try:
@@ -101,24 +112,26 @@ def start(
             namespace=namespace,
             logging=logging,
             as_ray=ray_names.stands_for_ray(),
+            log_to_driver=log_to_driver,
             config=config,
         )
         with _without_interrupts():  # one in the middle would leave a process that nobody knows
             zygote = subprocess.Popen(
                 [sys.executable, "-c", _BOOT.format(path=session.path), "shoal-zygote"],
                 stdin=subprocess.PIPE,
-                pass_fds=[arena.fd, ready_write],
+                pass_fds=[arena.fd, ready_write, output_sink.fileno()],
                 start_new_session=True,  # the terminal's signals are for the driver
             )
         owners.write_text(f"{os.getpid()} {zygote.pid}")
         assert zygote.stdin is not None
         with zygote.stdin as pipe:
-            pipe.write(msgpack.packb({"session": session.to_dict(), "ready_fd": ready_write}))
+            told = {"session": session.to_dict(), "ready_fd": ready_write, "output_fd": output_sink.fileno()}
+            pipe.write(msgpack.packb(told))
         os.close(ready_write)
         ready_write = -1  # only the head's copy is left: if it dies, we read the end
-        cluster = Cluster(session, arena, zygote)
-        _await_ready(ready_read, cluster)
-        return cluster
+        _await_ready(ready_read, session, zygote)
+        printer = Printer(output_source, mark_of(session.token), fold_s=config.fold_output_s)
+        return Cluster(session, arena, zygote, printer)
     except BaseException:
         if zygote is not None:
             zygote.kill()  # the kernel kills its children
@@ -126,8 +139,10 @@ def start(
         if directory:
             shutil.rmtree(directory, ignore_errors=True)
         arena.close()
+        output_source.close()
         raise
     finally:
+        output_sink.close()
         os.close(ready_read)
         if ready_write >= 0:
             os.close(ready_write)
@@ -143,14 +158,14 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _await_ready(ready_fd: int, cluster: Cluster) -> None:
-    timeout_s = cluster.session.config.start_timeout_s
+def _await_ready(ready_fd: int, session: Session, zygote: subprocess.Popen[bytes]) -> None:
+    timeout_s = session.config.start_timeout_s
     poll = select.poll()
     poll.register(ready_fd, select.POLLIN)
     if not poll.poll(int(timeout_s * 1000)):
         raise SessionError(f"the session's processes did not start within {timeout_s:g} s")
     if not os.read(ready_fd, 1):
-        code = cluster.zygote.wait(timeout_s)
+        code = zygote.wait(timeout_s)
         raise SessionError(
             f"the session's processes ended while they started (exit code {code}); what they printed stands above"
         )

@@ -83,6 +83,11 @@ class CoreConfig:
     fails.
     """
 
+    fold_output_s: float = 5.0
+    """For how long a line that several workers print alike is held back, to be told once with its number. Ray's. 0:
+    not at all; RAY_DEDUP_LOGS=0 does the same.
+    """
+
     snapshot_bytes: int = 512 * MIB
     """Most that the files of one `working_dir` or entry of `py_modules` may have together; Ray's limit."""
 
@@ -128,6 +133,8 @@ def from_environment(
                 raise ValueError(
                     f"environment variable {variable}={environ[variable]!r} is not a valid {kind.__name__}"
                 ) from None
+    if environ.get("RAY_DEDUP_LOGS") == "0":
+        values.setdefault("fold_output_s", 0.0)
     for name, value in (overrides or {}).items():
         if name not in fields:
             raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(fields)}")

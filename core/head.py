@@ -16,7 +16,9 @@ from .control.notices import NoticeBoard
 from .control.server import ControlServer
 from .control.surveys import Surveys
 from .node.leases import Infeasible
+from .node.output import OutputCollector
 from .node.server import NodeServer
+from .protocol.worker_output import mark_of
 from .session import Session
 from .store.arena import Arena
 from .store.regions import RegionTable
@@ -24,11 +26,12 @@ from .transport.endpoint import HEAD, Endpoint
 from .transport.loop import Loop
 
 
-def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: int) -> None:
+def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: int, output_sink: socket.socket) -> None:
     """Serve until the driver says Shutdown; the zygote then ends the session.
 
     Args:
       channel: to the zygote.
+      output_sink: gets what workers print.
       ready_fd: gets one byte when drivers and workers may connect.
     """
     # A link for every process of the session; 1024 is a common limit.
@@ -36,6 +39,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     endpoint = Endpoint(session.directory, HEAD, session.token, carrier=session.config.carrier)
     loop = Loop(endpoint, background_s=session.config.background_s)
+    output = OutputCollector(output_sink if session.log_to_driver else None, mark_of(session.token))
     node = NodeServer(
         loop,
         channel,
@@ -45,6 +49,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
         labels=session.labels,
         regions=RegionTable(arena.size_bytes),
         memory=arena.view,
+        output=output,
         config=session.config,
         clock=system_clock,
     )
@@ -76,6 +81,7 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     os.write(ready_fd, b"\1")
     os.close(ready_fd)
     loop.drive_until(lambda: over)
+    output.finish(session.config.stop_timeout_s)
     loop.close()
     endpoint.close()
 

@@ -27,6 +27,7 @@ class Session:
     namespace: where names of actors live that come without one.
     logging: how root loggers write; None leaves them alone.
     as_ray: ``import ray`` finds shoal in the driver, hence in every worker too.
+    log_to_driver: the driver prints what workers print.
     """
 
     directory: str
@@ -44,6 +45,7 @@ class Session:
     namespace: str
     logging: LoggingConfig | None
     as_ray: bool
+    log_to_driver: bool
     config: CoreConfig
 
     def to_dict(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def init(
       configure_logging: set the logger "shoal" to `logging_level`.
       logging_level: a number or name of the module `logging`.
       logging_config: how the root loggers of the driver and its workers write.
-      log_to_driver: print here what workers print.
+      log_to_driver: print here what workers print, each line with the name of its task or actor.
       namespace: where the names of this driver's actors live; by default one of its own.
       runtime_env: what workers are started with; tasks and actors may ask for more.
       engine: "native", or "inline": no processes; work runs in this one, at the call that submits it, for debugging.
@@ -100,7 +100,6 @@ def init(
             "cgroup_path": cgroup_path,
             "system_reserved_cpu": system_reserved_cpu,
             "system_reserved_memory": system_reserved_memory,
-            "log_to_driver": log_to_driver,
             "proxy_server_url": proxy_server_url,
         }
     )
@@ -141,6 +140,7 @@ def init(
             ),
             preload=list(preload),
             logging=job.py_logging_config if logging_config is None else logging_config,
+            log_to_driver=log_to_driver is not False,
         )
         return _context()
 
@@ -154,6 +154,7 @@ def _start(
     environment: WantedEnvironment | None,
     preload: list[str],
     logging: LoggingConfig | None,
+    log_to_driver: bool,
 ) -> None:
     if logging is not None:
         logging.apply()
@@ -174,7 +175,13 @@ def _start(
         )
         return
     cluster = start(
-        machine, config=config, job_id=_JOB_ID, preload=preload, namespace=namespace, logging=logging
+        machine,
+        config=config,
+        job_id=_JOB_ID,
+        preload=preload,
+        namespace=namespace,
+        logging=logging,
+        log_to_driver=log_to_driver,
     )
     driver: NativeEngine | None = None
     try:

@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE_ROWS = """
     exception_parts task_error errors ids config clock lifecycle resources refs generators job_config session
     ray_names ray_ids as_ray
-    ignore_rules runtime_env labels bundles machine scheduling_strategies
+    ignore_rules runtime_env output_lines labels bundles machine scheduling_strategies
     options snapshots environments
     protocol
     transport | serialization
     store
     control | node | runtime
+    printing
     cluster engines head
     starting init_options init_context host_process
     api remote placement destinations state runtime_context rows attempts listings timeline

@@ -32,7 +32,7 @@ class Node(GroupNode, Protocol):
         self, actor: bytes, creator: bytes, required: dict[str, int], placement: dict[str, int], environment: bytes
     ) -> None: ...
     def withdraw_actor(self, actor: bytes) -> None: ...
-    def kill_worker(self, worker_id: bytes) -> None: ...
+    def kill_worker(self, worker_id: bytes, why: str) -> None: ...
 
 
 class ControlServer:
@@ -145,7 +145,8 @@ class ControlServer:
         """The node has a worker for the actor, and these GPUs."""
         record = self.actors.get(actor_id)
         if record is None or record.state == "DEAD":
-            self._node.kill_worker(worker_id)  # it died while the worker was on its way
+            # It died while the worker was on its way.
+            self._node.kill_worker(worker_id, "the actor that it was for has died")
             return
         self._hosts[worker_id] = actor_id
         record.worker_id = worker_id
@@ -179,7 +180,7 @@ class ControlServer:
             ended = self.actors.ended(message.actor_id, "init_failed", Value(kind, payload, message.buffers, []))
             assert ended is not None, "checked above"
             self._publish(ended)
-            self._node.kill_worker(peer)
+            self._node.kill_worker(peer, "its actor's __init__ has raised")
 
     def process_died(self, worker_id: bytes, cause: str) -> None:
         """The node has seen a process end: its actor is dead, and so are the actors it created."""
@@ -201,7 +202,8 @@ class ControlServer:
     def _actor_lost(self, record: ActorRecord, cause: str) -> None:
         """Its process has ended: restart it or let it end."""
         unavailable = ActorUnavailableError(
-            f"{record.description} is being restarted: its process ended with {cause}. This call may have run or not.",
+            f"{record.description} is being restarted, and this call may have run or not: its process ended with "
+            f"{cause}",
             actor_id=record.actor_id.hex(),
         )
         if self.actors.lost(record.actor_id, _failure(unavailable)) is None:
@@ -230,7 +232,7 @@ class ControlServer:
         if record is not None and message.no_restart:
             self._doom(record, "it was killed by kill()")
         elif record is not None and record.worker_id:
-            self._node.kill_worker(record.worker_id)
+            self._node.kill_worker(record.worker_id, "kill() was called")
         for watcher in self._early.pop(message.actor_id, ()):
             self._send_unknown(watcher, message.actor_id)
 
@@ -258,7 +260,7 @@ class ControlServer:
         self._node.withdraw_actor(record.actor_id)
         self._end(record, "died", _death(record, ""))
         if record.worker_id:
-            self._node.kill_worker(record.worker_id)
+            self._node.kill_worker(record.worker_id, f"the actor is dead: {record.verdict}")
 
     def _detached_actor_in(self, worker_id: bytes) -> bytes:
         """The detached actor that a process is; empty for all others."""
@@ -297,10 +299,9 @@ def _handle_parts(record: ActorRecord) -> tuple[bytes, str, dict[str, WireMethod
 
 
 def _death(record: ActorRecord, cause: str) -> ActorDiedError:
+    before = f" after {record.restarts} restarts" if record.restarts else ""
     why = record.verdict or f"its process ended with {cause}"
-    if record.restarts:
-        why += f", after {record.restarts} restarts"
-    return ActorDiedError(f"{record.description} is dead: {why}", actor_id=record.actor_id.hex())
+    return ActorDiedError(f"{record.description} is dead{before}: {why}", actor_id=record.actor_id.hex())
 
 
 def _failure(error: ShoalError) -> Value:

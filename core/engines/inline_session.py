@@ -465,10 +465,9 @@ class InlineSession:
             self._bury_because(actor, "its last handle went out of scope")
 
     def _bury_because(self, actor: Actor, why: str) -> None:
-        if actor.restarts:
-            why += f", after {actor.restarts} restarts"
-        hexed = actor.actor_id.hex()
-        self._bury(actor, serialize_error(ActorDiedError(f"{actor.description} is dead: {why}", actor_id=hexed)))
+        before = f" after {actor.restarts} restarts" if actor.restarts else ""
+        text = f"{actor.description} is dead{before}: {why}"
+        self._bury(actor, serialize_error(ActorDiedError(text, actor_id=actor.actor_id.hex())))
 
     def _bury(self, actor: Actor, failure: Serialized) -> None:
         """It is dead, and so are all calls to it."""

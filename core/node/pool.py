@@ -164,6 +164,21 @@ class WorkerPool:
         self._idle.append(record.worker_id)
 
 
+def describe_end(status: int, *, killed_because: str | None, last_words: str) -> str:
+    """How a worker ended, in words that can stand at the end of a sentence.
+
+    Args:
+      killed_because: why we have killed it; None: we have not.
+      last_words: the last lines of its stderr.
+    """
+    how = describe_status(status)
+    if killed_because is not None and os.WIFSIGNALED(status):
+        how += f", which shoal sent because {killed_because}"
+    elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        how += ", which shoal did not send: somebody did, or the kernel when memory ran out"
+    return f"{how}. The last lines of its stderr:\n{last_words}" if last_words else how
+
+
 def describe_status(status: int) -> str:
     """A wait status in words: ``exit code 3``, ``signal SIGKILL (9)``."""
     code = os.waitstatus_to_exitcode(status)

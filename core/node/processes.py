@@ -36,7 +36,7 @@ class ProcessBook:
         """A process has ended; `intended`: we wanted it to."""
         row = self._living.pop(worker_id, None)
         if row is not None:
-            kind = "INTENDED_SYSTEM_EXIT" if intended or cause == "exit code 0" else "SYSTEM_ERROR"
+            kind = "INTENDED_SYSTEM_EXIT" if intended else "SYSTEM_ERROR"
             row.update(is_alive=False, exit_type=kind, exit_detail=cause, end_time_ms=now_ms)
             self._dead.append(row)
 

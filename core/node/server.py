@@ -6,6 +6,7 @@ in the same process (place an actor, end one). Whatever changes who could run wh
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import deque
@@ -23,7 +24,8 @@ from ..store.regions import RegionTable
 from ..transport.loop import Loop
 from . import zygote
 from .leases import Infeasible, LeaseTable, Shape
-from .pool import WorkerPool, describe_status
+from .output import OutputCollector
+from .pool import WorkerPool, describe_end
 from .processes import ProcessBook
 
 #: When the channel to the zygote is full, the next try.
@@ -44,6 +46,7 @@ class NodeServer:
         labels: Mapping[str, str],
         regions: RegionTable,
         memory: memoryview,
+        output: OutputCollector,
         config: CoreConfig,
         clock: Clock,
     ) -> None:
@@ -54,6 +57,7 @@ class NodeServer:
           gpus: ids of its GPUs.
           labels: of the node; its id is added.
           memory: the arena that `regions` divides.
+          output: of the workers.
         """
         self.node_id = node_id
         cpus = total.get("CPU", 0) // 10_000
@@ -62,14 +66,16 @@ class NodeServer:
         self.pool = WorkerPool()
         self.processes = ProcessBook(node_id)
         self.regions = regions
+        self.output = output
         self._memory = memory
         self._loop = loop
         self._channel = channel
         self._config = config
         self._clock = clock
-        self._to_zygote: deque[m.Message] = deque()
+        self._to_zygote: deque[tuple[m.Message, Sequence[int]]] = deque()
+        #: Workers that we have asked to be killed, and why.
+        self._killed: dict[bytes, str] = {}
         self._members: set[bytes] = set()
-        self._killed: set[bytes] = set()  # by us
         self._orphans: dict[int, memoryview] = {}
         self._region_requests: list[tuple[bytes, m.RequestRegion]] = []
         self._keep_idle = max(1, cpus)
@@ -91,6 +97,7 @@ class NodeServer:
         loop.on(m.RequestRegion, self._request_region)
         loop.on(m.ReleaseRegion, self._release_region)
         loop.watch(channel.fileno(), self._hear_zygote)
+        loop.watch(output.descriptor, output.ready)
 
     @property
     def members(self) -> set[bytes]:
@@ -113,10 +120,10 @@ class NodeServer:
         self.leases.withdraw_actor(actor)
         self.schedule()
 
-    def kill_worker(self, worker_id: bytes) -> None:
-        """SIGKILL; `on_process_died` will tell."""
+    def kill_worker(self, worker_id: bytes, why: str) -> None:
+        """SIGKILL; `on_process_died` will tell, and say that it was us, because `why`."""
         if worker_id in self.pool:
-            self._killed.add(worker_id)
+            self._killed.setdefault(worker_id, why)
             self._tell_zygote(m.KillWorker(worker_id))
 
     def reserve_group(self, group: str, bundles: Sequence[Shape]) -> bool:
@@ -134,7 +141,7 @@ class NodeServer:
         for owner, key in closed.refused:
             self._loop.send(owner, m.LeaseRefused(key, _removed(group), False, True))
         for worker_id in closed.workers:
-            self.kill_worker(worker_id)
+            self.kill_worker(worker_id, "its placement group was removed")
         return closed.actors
 
     def groups_wanted(self) -> set[str]:
@@ -195,7 +202,7 @@ class NodeServer:
     def _kill_leased(self, peer: bytes, message: m.KillLeased) -> None:
         lease = self.leases.leases.get(message.worker_id)
         if lease is not None and lease.reservation.owner == peer and not lease.reservation.actor:
-            self.kill_worker(message.worker_id)
+            self.kill_worker(message.worker_id, "its task was cancelled")
 
     def _blocked(self, peer: bytes, message: m.Blocked) -> None:
         self.leases.block(peer, blocked=message.blocked)
@@ -245,39 +252,47 @@ class NodeServer:
 
     # ---- the zygote
 
-    def _tell_zygote(self, message: m.Message) -> None:
-        self._to_zygote.append(message)
+    def _tell_zygote(self, message: m.Message, descriptors: Sequence[int] = ()) -> None:
+        """Args: descriptors: copies go along; ours are closed."""
+        self._to_zygote.append((message, descriptors))
         self._send_to_zygote()
 
     def _send_to_zygote(self) -> None:
         """Send what the channel takes. We never wait for it: the zygote may be waiting for us to read."""
         while self._to_zygote:
-            if not zygote.send_now(self._channel, self._to_zygote[0]):
+            message, descriptors = self._to_zygote[0]
+            if not zygote.send_now(self._channel, message, descriptors):
                 self._loop.after(_CHANNEL_RETRY_S, self._send_to_zygote)
                 return
             self._to_zygote.popleft()
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _hear_zygote(self) -> None:
-        message = zygote.receive(self._channel)
+        message, _ = zygote.receive(self._channel)
         if isinstance(message, m.Reaped):
-            self._reaped(message.worker_id, message.status)
+            why, words = self._killed.pop(message.worker_id, None), self.output.last_words(message.worker_id)
+            cause = describe_end(message.status, killed_because=why, last_words=words)
+            self._worker_died(message.worker_id, cause, intended=why is not None or message.status == 0)
+        elif isinstance(message, m.ForkFailed):
+            self.output.last_words(message.worker_id)  # there were none; it is forgotten
+            self._worker_died(message.worker_id, message.reason, intended=False)
         elif message is None:
             self._loop.unwatch(self._channel.fileno())  # the zygote is dead, and the kernel is about to kill us too
 
-    def _reaped(self, worker_id: bytes, status: int) -> None:
+    def _worker_died(self, worker_id: bytes, cause: str, *, intended: bool) -> None:
+        """Args: intended: we have killed it, or it has left as it should."""
         self._loop.hear_out(worker_id)  # its last words come before its death
         self._region_requests = [entry for entry in self._region_requests if entry[0] != worker_id]
         record = self.pool.reaped(worker_id)
         self.leases.release(worker_id)
         self._members.discard(worker_id)
-        cause, intended = describe_status(status), worker_id in self._killed
-        self._killed.discard(worker_id)
         self.processes.died(worker_id, cause, time.time() * 1e3, intended=intended)
         for region in self.regions.holder_died(worker_id):
             self._orphans[region.offset] = self._memory[region.offset : region.offset + region.size]
         self._drain_orphans()
         for doomed in self.leases.owner_died(worker_id):
-            self.kill_worker(doomed)
+            self.kill_worker(doomed, "the process that it worked for has died")
         self.on_process_died(worker_id, cause)
         if record is not None and self.pool.failed_starts(record.environment) >= self._config.start_attempts:
             self._give_up_starting(record.environment, cause)
@@ -332,13 +347,13 @@ class NodeServer:
         for _ in range(missing):
             fresh = ids.new_worker_id()
             self.pool.started(fresh, environment)
-            self._tell_zygote(m.Fork(fresh, environment))
+            self._tell_zygote(m.Fork(fresh, environment), self.output.open(fresh))
             self._loop.after(self._config.start_timeout_s, partial(self._end_if_starting, fresh))
 
     def _end_if_starting(self, worker_id: bytes) -> None:
         """A worker that hangs while it starts would be waited for for ever."""
         if self.pool.is_starting(worker_id):
-            self.kill_worker(worker_id)
+            self.kill_worker(worker_id, f"it did not come up within {self._config.start_timeout_s:g} s")
 
     def _grant(self, worker_id: bytes, environment: bytes) -> None:
         reservation = self.leases.assign(worker_id, environment)

@@ -3,7 +3,7 @@
 It has imported what every worker needs, so a worker costs a fork (milliseconds) and not an interpreter (a quarter of a
 second). It is the parent of every process of the session, hence the one that reaps them, and the one that cleans up:
 
-    message from the head: Fork, KillWorker      -> fork or kill
+    message from the head: Fork, KillWorker      -> fork (or ForkFailed), or kill
     SIGCHLD                                      -> reap; a worker: tell the head (Reaped); the head: end the session
     the driver has died                          -> end the session
     end of session: SIGKILL to all children, reap them, remove the session's directory, exit
@@ -15,22 +15,27 @@ Not here: what head and workers do; they come as functions.
 
 from __future__ import annotations
 
+import array
+import contextlib
 import gc
 import os
 import select
 import shutil
 import signal
 import socket
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..protocol import codec
-from ..protocol.messages import Fork, KillWorker, Message, Reaped
+from ..protocol.messages import Fork, ForkFailed, KillWorker, Message, Reaped
 from . import lifeline
 
 #: Largest message between head and zygote: an id and an environment (environments.LIMIT_BYTES).
 _PACKET_BYTES = 64 * 1024
+#: That come with one: a worker's stdout and stderr.
+_MOST_DESCRIPTORS = 2
 #: What a read of the wake pipe takes: signals that came together.
 _WAKE_BYTES = 4096
 
@@ -50,10 +55,14 @@ def send(sock: socket.socket, message: Message) -> None:
     sock.send(codec.encode([message])[0])
 
 
-def send_now(sock: socket.socket, message: Message) -> bool:
-    """Send one message if there is room for it; whether there was. To a zygote that is dead, nothing: we are next."""
+def send_now(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> bool:
+    """Send one message, and copies of descriptors, if there is room for it; whether there was. To a zygote that is
+    dead, nothing: we are next.
+    """
     try:
-        sock.send(codec.encode([message])[0], socket.MSG_DONTWAIT)
+        # Not socket.send_fds: it takes flags and forgets them.
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        sock.sendmsg(codec.encode([message])[:1], rights, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
@@ -61,13 +70,13 @@ def send_now(sock: socket.socket, message: Message) -> bool:
     return True
 
 
-def receive(sock: socket.socket) -> Message | None:
-    """The next message; None when the other side is gone."""
+def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
+    """The next message, and descriptors that came with it; None when the other side is gone."""
     try:
-        packet = sock.recv(_PACKET_BYTES)
+        packet, descriptors, _, _ = socket.recv_fds(sock, _PACKET_BYTES, _MOST_DESCRIPTORS)
     except ConnectionResetError:
-        return None  # it ended with messages of ours unread
-    return codec.decode([packet])[0] if packet else None
+        return None, []  # it ended with messages of ours unread
+    return (codec.decode([packet])[0] if packet else None), descriptors
 
 
 class Zygote:
@@ -108,6 +117,7 @@ class Zygote:
         except ProcessLookupError:
             shutil.rmtree(self._directory, ignore_errors=True)
             return 1
+        flush_streams()  # else every child would print what preloaded modules have left in the buffers
         # Objects made so far live in pages shared with every child; a collection in a child would copy them.
         gc.collect()
         gc.freeze()
@@ -143,28 +153,40 @@ class Zygote:
 
     def _obey(self) -> bool:
         """Do what the head says; False when it has hung up."""
-        message = receive(self._channel)
+        message, descriptors = receive(self._channel)
         if isinstance(message, Fork):
-            worker_id, environment = message.worker_id, message.environment
-            pid = self._fork(lambda: self._run_worker(worker_id, environment), "shoal-worker")
-            self._workers[pid] = worker_id
-            self._pids[worker_id] = pid
+            self._fork_worker(message.worker_id, message.environment, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
         elif isinstance(message, KillWorker):
             pid = self._pids.get(message.worker_id, 0)
             if pid:
                 _kill_group(pid)
         return message is not None
 
-    def _fork(self, run: Callable[[], None], name: str) -> int:
+    def _fork_worker(self, worker_id: bytes, environment: bytes, streams: list[int]) -> None:
+        try:
+            pid = self._fork(lambda: self._run_worker(worker_id, environment), "shoal-worker", streams)
+        except OSError as error:  # no memory, or no more processes: the head decides who learns of it
+            self._tell(ForkFailed(worker_id, f"the system could start no process: {error}"))
+            return
+        self._workers[pid] = worker_id
+        self._pids[worker_id] = pid
+
+    def _fork(self, run: Callable[[], None], name: str, streams: Sequence[int] = ()) -> int:
         pid = os.fork()
         if pid:
             _lead_group(pid)
             return pid
-        return self._become_child(run, name)
+        return self._become_child(run, name, streams)
 
-    def _become_child(self, run: Callable[[], None], name: str) -> NoReturn:
+    def _become_child(self, run: Callable[[], None], name: str, streams: Sequence[int]) -> NoReturn:
+        """Args: streams: to become stdout and stderr."""
         code = 1
         try:
+            for target, descriptor in enumerate(streams, start=1):
+                os.dup2(descriptor, target)
+                os.close(descriptor)
             lifeline.die_with_parent(self._pid)
             _lead_group(0)
             lifeline.name_process(name)
@@ -179,6 +201,7 @@ class Zygote:
         except BaseException:  # noqa: BLE001  a child that cannot go on: the one thing left is to say why
             traceback.print_exc()
         finally:
+            flush_streams()
             os._exit(code)  # not sys.exit: the stack above is the zygote's
 
     def _reap(self) -> int | None:
@@ -219,6 +242,13 @@ class Zygote:
         self._channel.close()
         shutil.rmtree(self._directory, ignore_errors=True)  # the driver may be removing it at this moment
         return code
+
+
+def flush_streams() -> None:
+    """Write out what Python has kept of stdout and stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or user code has closed it
+            stream.flush()
 
 
 def _lead_group(pid: int) -> None:

@@ -106,7 +106,7 @@ class ProcessDied(Message):
     """A process of the session is gone. Its leases, borrows and objects are gone with it."""
 
     worker_id: bytes
-    cause: str  #: in words: signal or exit code
+    cause: str  #: in words: signal or exit code, whose signal it was, the last lines of its stderr
 
 
 @message(5, path="driver -> head", resend=True)
@@ -602,7 +602,9 @@ class Notice(Message):
 
 @message(60, path="head -> zygote", resend=False)
 class Fork(Message):
-    """Fork a worker; it answers for itself, by Register, or its end does, by Reaped."""
+    """Fork a worker; it answers for itself, by Register, or its end does, by Reaped. Its stdout and stderr come along
+    as descriptors.
+    """
 
     worker_id: bytes
     environment: bytes
@@ -613,6 +615,14 @@ class KillWorker(Message):
     """SIGKILL the worker. The zygote is its parent, so the pid cannot have been given to another process."""
 
     worker_id: bytes
+
+
+@message(64, path="zygote -> head", resend=True)
+class ForkFailed(Message):
+    """There is no such worker; `reason` says why."""
+
+    worker_id: bytes
+    reason: str
 
 
 @message(63, path="zygote -> head", resend=True)

@@ -77,6 +77,7 @@ class Executor:
         head: bytes,
         cancel_children: Callable[[bytes, bool], None],
         retire: Callable[[bytes], None],
+        on_actor: Callable[[str, object], None],
     ) -> None:
         """
         Args:
@@ -85,6 +86,7 @@ class Executor:
           head: whom to tell about an actor's start.
           cancel_children: (task id, force): cancel what a task has submitted.
           retire: this actor ends by its own wish; returns when the head knows of it.
+          on_actor: called with class name and actor when this process has become one.
         """
         self._loop = loop
         self._holdings = holdings
@@ -107,6 +109,7 @@ class Executor:
         #: Of functions with `max_calls`: how often this process may still run them.
         self._calls_left: dict[bytes, int] = {}
         self._retiring = False
+        self._on_actor = on_actor
         self._queue: deque[tuple[bytes, Request]] = deque()
         self._leaving = False
         self._flushed_at = 0.0
@@ -278,6 +281,7 @@ class Executor:
             self._actor = cls(*args, **kwargs)
         else:
             self._actor = self._lanes.construct(lambda: cls(*args, **kwargs))
+        self._on_actor(request.class_name, self._actor)
 
     def _keep(self, result: Any, request: Request, owner: bytes, refs: list[ObjectRef]) -> list[Value]:
         """Results as values that last; the refs inside go to `refs`."""

@@ -138,8 +138,8 @@ class Process:
             raise SessionError(self.lost or f"the head did not answer within {self.session.config.start_timeout_s:g} s")
         self.loop.start_background()
 
-    def become_worker(self) -> None:
-        """Take work, before `start`."""
+    def become_worker(self, on_actor: Callable[[str, object], None]) -> None:
+        """Take work, before `start`. `on_actor` is called with class name and actor when it has become one."""
         self._executor = Executor(
             self.loop,
             self.holdings,
@@ -148,6 +148,7 @@ class Process:
             head=HEAD,
             cancel_children=lambda task_id, force: self.submitter.cancellation.cancel_children(task_id, force=force),
             retire=self._retire_actor,
+            on_actor=on_actor,
         )
         self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
 
@@ -477,16 +478,22 @@ class Process:
 
 
 def run_worker(
-    session: Session, worker_id: bytes, arena: Arena, environment: bytes, connect: Callable[[Process], None]
+    session: Session,
+    worker_id: bytes,
+    arena: Arena,
+    environment: bytes,
+    connect: Callable[[Process], None],
+    on_actor: Callable[[str, object], None],
 ) -> None:
     """A worker's life, in a process that was forked for it.
 
     Args:
       environment: what it was started with.
       connect: makes the public API of this process speak to its `Process`.
+      on_actor: called with class name and actor when it has become one.
     """
     process = Process(session, ids.WorkerID(worker_id), "worker", arena, environment)
-    process.become_worker()
+    process.become_worker(on_actor)
     connect(process)
     process.start()
     try:

@@ -646,7 +646,7 @@ class Submitter:
                 if submission.retries == 0:
                     why = "it was cancelled" if submission.cancelled else "no retries are left"
                     error = WorkerCrashedError(
-                        f"{submission.name}() did not finish: its worker ended with {cause}, and {why}"
+                        f"{submission.name}() did not finish, and {why}: its worker ended with {cause}"
                     )
                     self._fail(submission, failure_value(error), "WORKER_DIED")
                     continue

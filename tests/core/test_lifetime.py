@@ -54,7 +54,7 @@ def start(end: str) -> tuple[subprocess.Popen, int, Path, list[psutil.Process]]:
     assert int(pid) == driver.pid
     family = members(driver.pid)
     names = sorted(process.name() for process in family)
-    assert names == ["shoal-head", "shoal-worker", "shoal-worker", "shoal-zygote"], names
+    assert names == ["shoal-head", "shoal-worker", "shoal-zygote", "shoal::Actor"], names
     return driver, int(actor_pid), Path(directory), family
 
 

@@ -1,0 +1,96 @@
+"""``sys.stdout`` and ``sys.stderr`` of a worker: pipes to the head, with a word in between on whose text it is.
+
+Each line goes out in one piece, when it ends or by ``flush``, whatever other threads print. It looks at what its thread
+runs, and announces that when it is not what was announced last; so a task costs nothing until it prints. What goes to
+the descriptors by other ways (C code, child processes) counts as whose that printed last.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import sys
+import threading
+import traceback
+
+from ..protocol.worker_output import STDERR, STDOUT, announcement
+from . import context
+
+#: Text without an end of line that goes out nevertheless.
+_LONG = 64 * 1024
+#: What an actor's output is called: its class, or its own `repr`. Empty until there is an actor.
+_actor_title = ""
+
+
+class TitledStream(io.TextIOWrapper):
+    """Text to a descriptor. Any thread may write."""
+
+    def __init__(self, descriptor: int, mark: bytes) -> None:
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        super().__init__(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        self._mark = mark
+        self._announced: tuple[int, str] | None = None
+        #: What each thread has written since its last end of a line: print() writes a line in pieces.
+        self._begun: dict[int, str] = {}
+        # Around comparing, announcing and writing: else one thread's text could follow another's announcement.
+        # Re-entrant: a signal handler may print in the middle of it.
+        self._lock = threading.RLock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def write(self, text: str) -> int:
+        thread = threading.get_ident()
+        with self._lock:
+            begun = self._begun.pop(thread, "") + text
+            end = begun.rfind("\n") + 1 if len(begun) < _LONG else len(begun)
+            if end:
+                self._put(begun[:end])
+            if end < len(begun):
+                self._begun[thread] = begun[end:]
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            while self._begun:
+                self._put(self._begun.popitem()[1])
+            super().flush()
+
+    def _put(self, text: str) -> None:
+        """With the name of whose it is, if that is not whose the last was."""
+        now = (os.getpid(), _title() or (self._announced or (0, ""))[1])
+        if now != self._announced:
+            self._announced = now
+            super().write(announcement(self._mark, *now))
+        super().write(text)
+
+    def _renew_lock(self) -> None:
+        """In a fork: the thread that held it does not exist here."""
+        self._lock = threading.RLock()
+
+
+def install(mark: bytes) -> None:
+    """Make them the process's streams; a crash in C code shows its Python stack on stderr from now on."""
+    sys.stdout = sys.__stdout__ = TitledStream(STDOUT, mark)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = TitledStream(STDERR, mark)  # type: ignore[misc]
+    faulthandler.enable(STDERR, all_threads=False)  # the other threads are ours, and would fill the last lines
+
+
+def name_actor(class_name: str, actor: object) -> None:
+    """This process is an actor: by what its output is called, its `repr` if its class has one of its own."""
+    global _actor_title
+    _actor_title = class_name
+    if type(actor).__repr__ is not object.__repr__:
+        try:
+            _actor_title = repr(actor)
+        except Exception:  # noqa: BLE001  the user's code may raise anything; the actor works without
+            traceback.print_exc()
+
+
+def _title() -> str:
+    """Whose text is written now; empty where the thread runs nothing of ours."""
+    task = context.current()
+    if task is None:
+        return ""
+    if task.actor_id:
+        return _actor_title or task.name.rpartition(".")[0]
+    return task.name
