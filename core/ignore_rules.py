@@ -74,10 +74,16 @@ def _rule(line: str) -> Rule | None:
     return Rule(re.compile(text if anchored else f"(?:.*/)?{text}", re.DOTALL), folders_only, brings_back)
 
 
-#: What stands for more than itself in a pattern, longest first.
+#: What stands for more than itself in a pattern, the more special first.
 _TOKEN = re.compile(
-    r"(?P<deep>(?:^|(?<=/))\*\*/)|(?P<all>(?<=/)\*\*$)|(?P<some>\*+)|(?P<one>\?)|\[(?P<set>!?\]?[^]]*)\]|\\(?P<plain>.)|(?P<letter>.)",
-    re.DOTALL,
+    r"""(?P<deep> (?: ^ | (?<=/) ) \*\*/ )
+      | (?P<all> (?<=/) \*\* $ )
+      | (?P<some> \*+ )
+      | (?P<one> \? )
+      | \[ (?P<set> [!^]? \]? [^]]* ) \]
+      | \\ (?P<plain> . )
+      | (?P<letter> . )""",
+    re.DOTALL | re.VERBOSE,
 )
 
 
