@@ -43,6 +43,11 @@ ROOT = {
 #: Ray's path below the root package -> our module.
 MODULES = {
     "as_ray": "core.as_ray",  # ours alone
+    "dag.class_node": "core.dag",
+    "dag.dag_node": "core.dag",
+    "dag.function_node": "core.dag",
+    "dag.input_node": "core.dag",
+    "dag.output_node": "core.dag",
     "exceptions": "core.errors",
     "job_config": "core.job_config",
     "runtime_env": "core.runtime_env",
@@ -57,6 +62,16 @@ MODULES = {
 }
 #: Ray's packages -> their names -> the module of ours that has the name.
 NAMESPACES = {
+    "dag": {
+        "ClassMethodNode": "core.dag",
+        "ClassNode": "core.dag",
+        "DAGInputData": "core.dag",
+        "DAGNode": "core.dag",
+        "FunctionNode": "core.dag",
+        "InputAttributeNode": "core.dag",
+        "InputNode": "core.dag",
+        "MultiOutputNode": "core.dag",
+    },
     "util": {
         "ActorPool": "core.patterns.actor_pool",
         "as_completed": "core.patterns.iterators",

@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, TypeVar
 
+from .dag import ClassMethodNode, ClassNode, FunctionNode, OutputNode
 from .destinations import inherit_actor, inherit_task, placed_actor, placed_task
 from .engines.base import ActorIdentity, Returns
 from .engines.current import engine
@@ -25,6 +26,7 @@ from .errors import ActorHandleNotFoundError
 from .generators import ObjectRefGenerator
 from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions, actor_options, method_options, task_options
 from .protocol.specs import WireMethod
+from .ray_ids import ActorID
 from .refs import ObjectRef
 from .runtime import context
 from .runtime.special_methods import SPECIAL_METHODS
@@ -89,6 +91,16 @@ class RemoteFunction:
         """Run it; returns a ref (a list of `num_returns` refs; None when that is 0) at once."""
         return self.submit(self._options, args, kwargs)
 
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """A node of a DAG: the call is made when the DAG is executed."""
+        return self.bound(self, args, kwargs)
+
+    def bound(
+        self, maker: RemoteFunction | RemoteFunctionWithOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> FunctionNode:
+        """The node of a call that `maker` makes; what every ``bind`` of this function comes to."""
+        return FunctionNode(maker, self._function.__name__, args, kwargs)
+
     def options(self, **options: Any) -> RemoteFunctionWithOptions:
         """The same function with other options for the calls made through the result."""
         if "max_calls" in options:
@@ -127,6 +139,10 @@ class RemoteFunctionWithOptions:
         """As `RemoteFunction.remote`."""
         return self._remote_function.submit(self._options, args, kwargs)
 
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """As `RemoteFunction.bind`."""
+        return self._remote_function.bound(self, args, kwargs)
+
 
 class ActorClass:
     """A class whose instances are actors. Made by `remote`."""
@@ -150,6 +166,16 @@ class ActorClass:
         does.
         """
         return self.create(self._options, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """A node of a DAG: the actor is created when the DAG is executed."""
+        return self.bound(self, args, kwargs)
+
+    def bound(
+        self, maker: ActorClass | ActorClassWithOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ClassNode:
+        """The node of an actor that `maker` creates; what every ``bind`` of this class comes to."""
+        return ClassNode(maker, self._cls, args, kwargs)
 
     def options(self, **options: Any) -> ActorClassWithOptions:
         """The same class with other options for the actors made through the result."""
@@ -190,6 +216,10 @@ class ActorClassWithOptions:
         """As `ActorClass.remote`."""
         return self._actor_class.create(self._options, args, kwargs)
 
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """As `ActorClass.bind`."""
+        return self._actor_class.bound(self, args, kwargs)
+
 
 class ActorHandle:
     """Speaks to an actor: each of its public methods is an attribute with ``.remote``. Can be passed to tasks and
@@ -214,8 +244,8 @@ class ActorHandle:
         return method
 
     @property
-    def _actor_id(self) -> bytes:
-        return self._identity.actor_id  # Ray programs read it
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._identity.actor_id)  # Ray programs read it
 
     def __hash__(self) -> int:
         return hash(self._identity.actor_id)
@@ -266,6 +296,12 @@ class ActorMethod:
             backpressure if given.backpressure is None else given.backpressure,
         )
         return ActorMethod(self._identity, self._name, self._arity, how)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        """A node of a DAG: the call is made when the DAG is executed. With num_returns=n, n nodes."""
+        call = ClassMethodNode(self, self._name, args, kwargs)
+        num_returns = self._how[0]
+        return call if num_returns < 2 else tuple(OutputNode(call, index) for index in range(num_returns))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(

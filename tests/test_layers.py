@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
     exception_parts task_error errors ids config clock lifecycle resources refs generators job_config session
-    ray_names ray_ids as_ray
+    ray_names ray_ids as_ray dag
     ignore_rules runtime_env output_lines labels bundles machine scheduling_strategies
     options snapshots environments
     protocol
