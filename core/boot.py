@@ -55,7 +55,7 @@ def main() -> int:
         session.logging.apply()
 
     def worker(worker_id: bytes, environment: bytes) -> None:
-        standard_streams.install(mark_of(session.token))
+        streams = standard_streams.install(mark_of(session.token))
         Environment.decode(environment).apply()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ours is not that of programs that tasks start
         # A fork repeats its parent's global streams; Python's own `random` reseeds itself.
@@ -63,7 +63,13 @@ def main() -> int:
         if "torch" in sys.modules:
             sys.modules["torch"].seed()
         atexit.unregister(api.shutdown)  # the driver's
-        run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, _connect, _name_actor)
+
+        def connect(process: Process) -> None:
+            api.connect(NativeEngine(process))
+            for stream in streams:
+                stream.post = process.loop.post
+
+        run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, connect, _name_actor)
 
     zygote = Zygote(directory=session.directory, driver=session.driver_pid, run_head=head, run_worker=worker)
 
@@ -78,7 +84,3 @@ def _name_actor(class_name: str, actor: object) -> None:
     """This process has become an actor: what ``ps`` and its output call it."""
     lifeline.name_process(f"shoal::{class_name}")
     standard_streams.name_actor(class_name, actor)
-
-
-def _connect(process: Process) -> None:
-    api.connect(NativeEngine(process))

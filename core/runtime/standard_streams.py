@@ -1,8 +1,8 @@
 """``sys.stdout`` and ``sys.stderr`` of a worker: pipes to the head, with a word in between on whose text it is.
 
-Each line goes out in one piece, when it ends or by ``flush``, whatever other threads print. It looks at what its thread
-runs, and announces that when it is not what was announced last; so a task costs nothing until it prints. What goes to
-the descriptors by other ways (C code, child processes) counts as whose that printed last.
+Each line goes out in one piece, whatever other threads print: when it ends, by ``flush``, or when the loop comes to it.
+It looks at what its thread runs, and announces that when it is not what was announced last; so a task costs nothing
+until it prints. What goes to the descriptors by other ways (C code, child processes) counts as whose that printed last.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import faulthandler
 import io
 import os
+import select
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 
 from ..protocol.worker_output import STDERR, STDOUT, announcement
 from . import context
 
 #: Text without an end of line that goes out nevertheless.
 _LONG = 64 * 1024
+#: Fits into a pipe that is not full, whoever else writes.
+_ATOMIC = select.PIPE_BUF // 8
 #: What an actor's output is called: its class, or its own `repr`. Empty until there is an actor.
 _actor_title = ""
 
@@ -31,8 +35,11 @@ class TitledStream(io.TextIOWrapper):
         super().__init__(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
         self._mark = mark
         self._announced: tuple[int, str] | None = None
-        #: What each thread has written since its last end of a line: print() writes a line in pieces.
-        self._begun: dict[int, str] = {}
+        #: (title, text) that each thread has written since its last end of a line: print() writes a line in pieces.
+        self._begun: dict[int, tuple[str, str]] = {}
+        #: Has a function called soon, as `Loop.post` does; what was begun and not ended then goes out.
+        self.post: Callable[[Callable[[None], None], None], None] = lambda function, argument: None
+        self._flush_is_due = False
         # Around comparing, announcing and writing: else one thread's text could follow another's announcement.
         # Re-entrant: a signal handler may print in the middle of it.
         self._lock = threading.RLock()
@@ -41,23 +48,40 @@ class TitledStream(io.TextIOWrapper):
     def write(self, text: str) -> int:
         thread = threading.get_ident()
         with self._lock:
-            begun = self._begun.pop(thread, "") + text
+            title, begun = self._begun.pop(thread, ("", ""))
+            title, begun = _title() or title, begun + text
             end = begun.rfind("\n") + 1 if len(begun) < _LONG else len(begun)
             if end:
-                self._put(begun[:end])
+                self._put(title, begun[:end])
             if end < len(begun):
-                self._begun[thread] = begun[end:]
+                self._begun[thread] = title, begun[end:]
+                if not self._flush_is_due:
+                    self._flush_is_due = True
+                    self.post(self._flush_what_is_begun, None)
         return len(text)
 
     def flush(self) -> None:
         with self._lock:
             while self._begun:
-                self._put(self._begun.popitem()[1])
+                self._put(*self._begun.popitem()[1])
             super().flush()
 
-    def _put(self, text: str) -> None:
-        """With the name of whose it is, if that is not whose the last was."""
-        now = (os.getpid(), _title() or (self._announced or (0, ""))[1])
+    def _flush_what_is_begun(self, _: None) -> None:
+        """Between two ticks of the loop, which must not wait: not for another thread's print, not for a full pipe."""
+        self._flush_is_due = False
+        if not self._lock.acquire(blocking=False):
+            return  # somebody writes at this moment, and will see to what is left
+        try:
+            poll = select.poll()
+            poll.register(self.fileno(), select.POLLOUT)
+            if sum(len(text) for _, text in self._begun.values()) < _ATOMIC and poll.poll(0):
+                self.flush()
+        finally:
+            self._lock.release()
+
+    def _put(self, title: str, text: str) -> None:
+        """With the name of whose it is, if the last was not. Without a name it counts as theirs who printed last."""
+        now = (os.getpid(), title or (self._announced or (0, ""))[1])
         if now != self._announced:
             self._announced = now
             super().write(announcement(self._mark, *now))
@@ -68,11 +92,12 @@ class TitledStream(io.TextIOWrapper):
         self._lock = threading.RLock()
 
 
-def install(mark: bytes) -> None:
+def install(mark: bytes) -> Sequence[TitledStream]:
     """Make them the process's streams; a crash in C code shows its Python stack on stderr from now on."""
-    sys.stdout = sys.__stdout__ = TitledStream(STDOUT, mark)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = TitledStream(STDERR, mark)  # type: ignore[misc]
+    streams = TitledStream(STDOUT, mark), TitledStream(STDERR, mark)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
     faulthandler.enable(STDERR, all_threads=False)  # the other threads are ours, and would fill the last lines
+    return streams
 
 
 def name_actor(class_name: str, actor: object) -> None:

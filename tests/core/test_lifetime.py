@@ -408,3 +408,42 @@ def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium():
         assert modules.strip() == "[]"
         times.append(float(seconds))
     assert min(times) < 0.25
+
+
+def test_workers_that_die_while_they_start_fail_what_waits_and_the_next_may_succeed(tmp_path):
+    (tmp_path / "broken_start.py").write_text(
+        textwrap.dedent("""
+            import os, sys
+            forks = 0
+            def count():
+                global forks
+                forks += 1
+            def die():
+                if forks > 1 and os.path.exists(os.path.join(os.path.dirname(__file__), "broken")):
+                    os._exit(9)
+            os.register_at_fork(before=count, after_in_child=die)
+        """)
+    )
+    (tmp_path / "broken").touch()
+    out = run(
+        """
+        import os, sys, shoal
+        shoal.init(num_cpus=2, preload=["broken_start"], log_to_driver=False)
+        @shoal.remote
+        def task():
+            return 1
+        @shoal.remote
+        class Actor:
+            def ping(self):
+                return "pong"
+        for ref in (task.remote(), Actor.remote().ping.remote()):
+            try:
+                shoal.get(ref, timeout=20)
+            except shoal.exceptions.RayError as error:
+                print(type(error).__name__, "3 workers in a row" in str(error), "exit code 9" in str(error))
+        os.remove(os.path.join(os.environ["PYTHONPATH"].split(os.pathsep)[0], "broken"))
+        print(shoal.get([task.remote(), Actor.remote().ping.remote()], timeout=20))
+        """,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert out.splitlines() == ["WorkerCrashedError True True", "ActorDiedError True True", "[1, 'pong']"]

@@ -110,6 +110,17 @@ def test_what_was_not_ended_by_a_newline_is_shown_when_the_worker_leaves_or_flus
     assert out == ["(A pid=N) begun left"]
 
 
+def test_what_was_not_ended_by_a_newline_is_shown_when_the_worker_has_time():
+    out, _ = run("""
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        def f(): print("begun", end="")
+        shoal.get(f.remote())
+        time.sleep(0.3)
+    """)
+    assert out == ["(f pid=N) begun"]
+
+
 def test_log_to_driver_false_is_silent():
     assert run("""
         shoal.init(num_cpus=1, log_to_driver=False)

@@ -42,3 +42,21 @@ def test_descriptors_travel_with_a_message():
         os.close(descriptor)
     head.close()
     far.close()
+
+
+def test_a_fork_that_fails_is_told(monkeypatch):
+    head, far = zygote.channel()
+    one = zygote.Zygote(directory="", driver=0, run_head=lambda channel: None, run_worker=lambda *_: None)
+    one._channel = far
+
+    def fork():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    assert zygote.send_now(head, m.Fork(b"x", b""))
+    assert one._obey()
+    message, _ = zygote.receive(head)
+    assert isinstance(message, m.ForkFailed)
+    assert (message.worker_id, "temporarily unavailable" in message.reason) == (b"x", True)
+    head.close()
+    far.close()
