@@ -48,7 +48,7 @@ def get(refs: ObjectRef | list[ObjectRef], *, timeout: float | None = None) -> A
 
     Args:
       refs: a ref, or a list of them.
-      timeout: seconds; None waits as long as it takes, 0 looks once.
+      timeout: seconds; None (or a negative number, as on Ray) waits as long as it takes, 0 looks once.
 
     Raises:
       TaskError: the task failed; the error is an instance of what it raised, too (``except ValueError`` works). From a
@@ -57,7 +57,8 @@ def get(refs: ObjectRef | list[ObjectRef], *, timeout: float | None = None) -> A
       WorkerCrashedError, ActorDiedError, ObjectLostError: the process that should have made or kept the value has died.
       TypeError, ValueError: `refs` is neither.
     """
-    _check_timeout(timeout)
+    if timeout is not None and timeout < 0:
+        timeout = None
     if isinstance(refs, ObjectRef):
         return current.engine().get([refs], timeout_s=timeout)[0]
     if isinstance(refs, ObjectRefGenerator):
@@ -107,7 +108,8 @@ def wait(
     if ObjectRefGenerator in set(map(type, refs)):
         return _wait_with_generators(refs, num_returns, timeout)
     _check_refs("wait", refs)
-    _check_timeout(timeout)
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must not be negative, it is {timeout}")
     if not refs:
         return [], []
     if len(set(object_ids(refs))) != len(refs):
@@ -184,11 +186,6 @@ def _check_refs(verb: str, refs: Sequence[object]) -> None:
     for ref in refs:
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"{verb} takes ObjectRefs; this list holds {type(ref).__name__} {ref!r}")
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must not be negative, it is {timeout}")
 
 
 def _forget_session() -> None:

@@ -23,12 +23,6 @@ STREAMING = -1
 #: ... or when it has ended, by way of one object that holds their refs.
 DYNAMIC = -2
 
-_LATER = frozenset(
-    {
-        "allow_out_of_order_execution",
-        "enable_task_events",
-    }
-)
 _GENERATOR_RETURNS = {"streaming": STREAMING, "dynamic": DYNAMIC}
 _RESOURCES = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type")
 #: What `destinations.py` makes of them stands in `Destination`.
@@ -41,6 +35,8 @@ _PLACES = (
     "scheduling_strategy",
 )
 _BACKPRESSURE = "_generator_backpressure_num_objects"
+#: False hides work from Ray's state API, to save what telling costs. Here telling costs nothing until somebody asks.
+_EVENTS = "enable_task_events"
 _TASK = frozenset(
     {
         *_RESOURCES,
@@ -52,6 +48,7 @@ _TASK = frozenset(
         "name",
         "runtime_env",
         _BACKPRESSURE,
+        _EVENTS,
     }
 )
 _ACTOR = frozenset(
@@ -59,6 +56,7 @@ _ACTOR = frozenset(
         *_RESOURCES,
         *_PLACES,
         "object_store_memory",
+        "allow_out_of_order_execution",
         "concurrency_groups",
         "get_if_exists",
         "lifetime",
@@ -69,9 +67,12 @@ _ACTOR = frozenset(
         "name",
         "namespace",
         "runtime_env",
+        _EVENTS,
     }
 )
-_METHOD = frozenset({"num_returns", "max_task_retries", "retry_exceptions", "concurrency_group", _BACKPRESSURE})
+_METHOD = frozenset(
+    {"num_returns", "max_task_retries", "retry_exceptions", "concurrency_group", _BACKPRESSURE, _EVENTS}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,8 @@ class ActorOptions:
     max_task_retries: int = 0
     max_concurrency: int = 0  #: 0: not given
     max_pending_calls: int = -1
+    #: Calls of one caller must run in the order in which they were made. (Those of a serial actor do anyhow.)
+    must_be_in_order: bool = False
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
     runtime_env: WantedEnvironment | None = None
     destination: Destination = Destination()
@@ -173,6 +176,8 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
     if lifetime not in (None, "detached", "non_detached"):
         raise ValueError(f"lifetime must be 'detached', 'non_detached' or None, not {lifetime!r}")
     get_if_exists = given.get("get_if_exists", False)
+    if not isinstance(get_if_exists, bool):
+        raise TypeError(f"get_if_exists must be True or False, not {get_if_exists!r}")
     if get_if_exists and name is None:
         raise ValueError("get_if_exists needs a name")
     max_restarts, max_task_retries = given.get("max_restarts", 0), given.get("max_task_retries", 0)
@@ -207,6 +212,7 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         max_task_retries=max_task_retries,
         max_concurrency=max_concurrency or 0,
         max_pending_calls=max_pending_calls,
+        must_be_in_order=given.get("allow_out_of_order_execution") is False,
         concurrency_groups=groups,
         runtime_env=wanted(given.get("runtime_env")),
     )
@@ -259,7 +265,8 @@ def _retry_on(given: Any) -> tuple[type[BaseException], ...]:
         return (Exception,) if given else ()
     if isinstance(given, list) and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in given):
         return tuple(given)
-    raise TypeError(f"retry_exceptions must be True, False or a list of exception classes, not {given!r}")
+    error = ValueError if isinstance(given, list) else TypeError
+    raise error(f"retry_exceptions must be True, False or a list of exception classes, not {given!r}")
 
 
 def _resources(given: Mapping[str, Any], *, default_cpus: float) -> dict[str, int]:
@@ -291,10 +298,6 @@ def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> 
     for name in given:
         if name == "object_store_memory" and name not in known:
             raise ValueError("object_store_memory cannot be set for tasks: what they return takes what it needs")
-        if name in _LATER:
-            raise ValueError(
-                f"option {name!r} is not supported in this version of shoal; {what} take {', '.join(sorted(known))}"
-            )
         if name not in known:
             raise ValueError(f"invalid option keyword {name!r} for {what}; valid ones are {', '.join(sorted(known))}")
 

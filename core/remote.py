@@ -29,6 +29,7 @@ from .protocol.specs import WireMethod
 from .ray_ids import ActorID
 from .refs import ObjectRef
 from .runtime import context
+from .runtime.concurrency import lanes_wanted
 from .runtime.special_methods import SPECIAL_METHODS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -186,6 +187,11 @@ class ActorClass:
     def create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
         """Check the call and hand it to the engine; what every ``remote`` of this class comes to."""
         self._constructor.check(args, kwargs)
+        if options.must_be_in_order and lanes_wanted(self._cls, options.max_concurrency, options.concurrency_groups):
+            raise ValueError(
+                f"allow_out_of_order_execution=False is for actors that run one call at a time; {self._cls.__name__} "
+                "has coroutines, max_concurrency over 1, or concurrency groups"
+            )
         if options.destination.inherits:
             task = context.current()
             if task is not None and task.equipment.captures:
@@ -286,7 +292,8 @@ class ActorMethod:
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options for the calls made through the result; they come before all others."""
-        given = method_options(options)
+        # By default the items of a generator stream; a method with a number of returns is none, or was said to be none.
+        given = method_options(options, generator=self._how[0] < 0)
         num_returns, retries, retry_exceptions, group, backpressure = self._how
         how = (
             num_returns if given.num_returns is None else given.num_returns,
@@ -325,8 +332,6 @@ def method(**options: Any) -> Callable[[F], F]:
     Raises:
       ValueError, TypeError: an option that does not exist, or has an impossible value.
     """
-    if not options:
-        raise AssertionError("use @method(...) with keyword options such as num_returns=2")
     checked = method_options(options)
 
     def declare(function: F) -> F:

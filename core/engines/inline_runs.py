@@ -129,6 +129,8 @@ class Runs:
         actor = work.actor
         if work.is_call:
             assert actor is not None, "a call has an actor"
+            if work.group and actor.lanes is None:
+                raise ValueError(f"{work.name}(): the actor has no concurrency group {work.group!r}")
             special = SPECIAL_METHODS.get(work.method)
             if special is not None:
                 return lambda *args, **kwargs: special(actor.instance, *args, **kwargs)

@@ -43,6 +43,7 @@ from ..resources import ResourceSet
 from ..runtime import context
 from ..runtime.arguments import Packed
 from ..runtime.concurrency import Lanes
+from ..runtime.outcomes import stillborn
 from ..runtime.special_methods import ActorExit
 from ..serialization import values
 from ..serialization.failures import serialize_error, serialize_failure
@@ -342,9 +343,8 @@ class InlineSession:
             if actor is not None:
                 self._leave_if_done(actor)
         else:
-            # An argument's failure is told as it is, an error of ``__init__`` as the death that it is.
             self._bury_remains(None, outcome.lanes)
-            self._bury(actor, _init_failed(actor, failure) if outcome.ran else failure)
+            self._bury(actor, _stillborn(actor, failure, ran=outcome.ran))
 
     def _resolve(self, work: Work, results: list[Serialized]) -> None:
         """What it makes is there: each its own value, or one failure for all."""
@@ -500,16 +500,10 @@ def _owned_ref(object_id: bytes) -> ObjectRef:
     return ObjectRef(object_id, ids.creator_of(object_id))
 
 
-def _init_failed(actor: Actor, failure: Serialized) -> Serialized:
+def _stillborn(actor: Actor, failure: Serialized, *, ran: bool) -> Serialized:
     error = values.deserialize(failure.kind, failure.data, failure.buffers)
-    assert isinstance(error, TaskError), "serialize_failure makes nothing else"
-    died = ActorDiedError(
-        f"{actor.description} is dead: its __init__ raised\n{error.traceback_str}",
-        actor_id=actor.actor_id.hex(),
-        actor_init_failed=True,
-    )
-    died.__cause__ = error.cause
-    return serialize_error(died)
+    assert isinstance(error, BaseException), "a FAILURE holds an exception"
+    return serialize_error(stillborn(actor.description, actor.actor_id, error, ran=ran))
 
 
 def _group_gone(actor: Actor) -> Serialized:

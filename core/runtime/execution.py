@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeAlias
 
-from ..errors import ActorDiedError, TaskCancelledError, TaskError
+from ..errors import ActorDiedError, TaskCancelledError
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, Value, WireRef, WireValue, take_value
 from ..refs import ObjectRef
@@ -39,7 +39,7 @@ from .equipment import BARE, Equipment, show_gpus
 from .history import History
 from .holdings import Holdings, failure_value
 from .interruption import Interruption
-from .outcomes import end_fork, parts_of
+from .outcomes import end_fork, parts_of, stillborn
 from .special_methods import SPECIAL_METHODS, ActorExit
 from .yielding import YieldedItems
 
@@ -266,6 +266,8 @@ class Executor:
         if request.actor_id != self._actor_id:
             hexed = request.actor_id.hex()
             raise ActorDiedError(f"actor {hexed} does not live in this process", actor_id=hexed)
+        if request.group and self._lanes is None:
+            raise _no_group(self._actor_name, request.group)
         special = SPECIAL_METHODS.get(request.method)
         if special is not None:
             return lambda *args, **kwargs: special(self._actor, *args, **kwargs)
@@ -342,7 +344,7 @@ class Executor:
         try:
             lanes.start(request.group, ConcurrentCall(self, peer, request))
         except KeyError:
-            error = ValueError(f"{self._actor_name} has no concurrency group {request.group!r}")
+            error = _no_group(self._actor_name, request.group)
             refs: list[ObjectRef] = []
             failure = self._failure(self._name(request), error, refs, ran=True)
             self._answer(Outcome(request, peer, True, [failure], refs, 0.0))
@@ -473,16 +475,10 @@ class Executor:
         if not outcome.failed:
             self._loop.send(self._head, m.ActorStarted(request.actor_id, NO_VALUE, []))
             return
-        actor_id = request.actor_id.hex()
         failure = outcome.results[0]
         error = values.deserialize(FAILURE, failure.payload, failure.buffers)  # type: ignore[arg-type]
-        assert isinstance(error, TaskError), "_failure makes nothing else"
-        died = ActorDiedError(
-            f"{request.class_name} (actor {actor_id}) is dead: its __init__ raised\n{error.traceback_str}",
-            actor_id=actor_id,
-            actor_init_failed=True,
-        )
-        died.__cause__ = error.cause
+        description = f"{request.class_name} (actor {request.actor_id.hex()})"
+        died = stillborn(description, request.actor_id, error, ran=True)  # type: ignore[arg-type]
         self._loop.send(self._head, m.ActorStarted(request.actor_id, failure_value(died).wire([]), []))
 
 
@@ -516,6 +512,10 @@ class ConcurrentCall:
     def cancelled(self) -> None:
         """Before it began."""
         self._executor.cancelled(self._peer, self._request)
+
+
+def _no_group(actor: str, group: str) -> ValueError:
+    return ValueError(f"{actor} has no concurrency group {group!r}")
 
 
 def _without_waiting(coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from itertools import islice
 from typing import Any, NoReturn
 
+from ..errors import ActorDiedError, TaskError
 from ..serialization import values
 from ..serialization.values import Serialized
 
@@ -22,7 +23,7 @@ def parts_of(result: Any, count: int) -> list[Serialized]:
 
     Raises:
       ValueError: it returned another number of them.
-      TypeError: one cannot be pickled.
+      TypeError: it returned no sequence, or one of them cannot be pickled.
     """
     if count == 0:
         return []
@@ -33,7 +34,7 @@ def parts_of(result: Any, count: int) -> list[Serialized]:
     try:
         parts = list(result)
     except TypeError:
-        raise ValueError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
+        raise TypeError(f"num_returns={count}, but the task returned one {type(result).__name__}") from None
     if len(parts) != count:
         raise ValueError(f"num_returns={count}, but the task returned {len(parts)} values")
     return [values.serialize(part) for part in parts]
@@ -46,6 +47,20 @@ def _first_of(generator: Generator[Any, Any, Any], count: int) -> list[Serialize
     if len(parts) < count:
         raise ValueError(f"num_returns={count}, but the generator yielded {len(parts)} values")
     return parts
+
+
+def stillborn(description: str, actor_id: bytes, error: BaseException, *, ran: bool) -> ActorDiedError:
+    """Why an actor has never lived.
+
+    Args:
+      error: as it travels, a `TaskError`.
+      ran: its ``__init__`` raised it; otherwise one of the arguments could not be had because of it.
+    """
+    assert isinstance(error, TaskError), "serialize_failure makes nothing else"
+    why = "its __init__ raised" if ran else "its __init__ did not run, one of its arguments could not be had"
+    return ActorDiedError(
+        f"{description} is dead: {why}\n{error.traceback_str}", actor_id=actor_id.hex(), actor_init_failed=True
+    )
 
 
 def exit_code(leaving: SystemExit) -> int:

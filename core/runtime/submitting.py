@@ -48,6 +48,7 @@ from .cancelling import Cancellation
 from .history import History
 from .holdings import Holdings, failure_value
 from .leasing import Leasing
+from .outcomes import stillborn
 from .pending_calls import PendingCalls
 from .streams import ReturnStream, WaitForRefs
 from .tasks import Submission
@@ -359,7 +360,10 @@ class Submitter:
                 failure = Value(FAILURE, serialized.data, list(serialized.buffers), [])
                 if type(message) is m.CreateActor:
                     self._loop.send(self._head, m.KillActor(message.actor_id, True))  # it may have a name there
-                    self._actor_failed(message.actor_id, failure)
+                    description = f"{message.class_name} (actor {message.actor_id.hex()})"
+                    error = values.deserialize(FAILURE, failure.payload, failure.buffers)  # type: ignore[arg-type]
+                    died = stillborn(description, message.actor_id, error, ran=False)  # type: ignore[arg-type]
+                    self._actor_failed(message.actor_id, failure_value(died))
                 else:
                     self._note(submission, "TASK_EXECUTION_EXCEPTION", f"an argument failed: {type(error).__name__}")
                     self._finish(submission, [failure], failed=True)

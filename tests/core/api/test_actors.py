@@ -109,8 +109,22 @@ def test_a_failed_argument_of_init_is_told_to_every_call():
         raise KeyError("argument")
 
     counter = Counter.remote(fail.remote())
-    with pytest.raises(KeyError, match="argument"):
-        shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+    for _ in range(2):
+        with pytest.raises(shoal.exceptions.ActorDiedError, match="KeyError: 'argument'") as caught:
+            shoal.get(counter.add.remote(), timeout=DEADLINE_S)
+        assert caught.value.actor_init_failed
+
+
+def test_a_concurrency_group_that_an_actor_has_not_is_an_error():
+    with pytest.raises(ValueError, match="no concurrency group 'io'"):
+        shoal.get(Counter.remote().add.options(concurrency_group="io").remote(), timeout=DEADLINE_S)
+
+
+def test_out_of_order_execution_may_be_allowed_and_can_be_refused_by_serial_actors_only():
+    allowed = Counter.options(allow_out_of_order_execution=True).remote()
+    assert shoal.get(allowed.add.remote(), timeout=DEADLINE_S) == 1
+    with pytest.raises(ValueError, match="one call at a time"):
+        Counter.options(allow_out_of_order_execution=False, max_concurrency=2).remote()
 
 
 def test_a_failed_argument_of_a_call_fails_that_call_only():

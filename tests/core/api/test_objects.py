@@ -414,7 +414,7 @@ def test_many_threads_may_submit_and_wait_at_once():
     [
         (lambda ref: shoal.get((ref,)), ValueError),
         (lambda ref: shoal.get([ref, 1]), TypeError),
-        (lambda ref: shoal.get(ref, timeout=-1), ValueError),
+        (lambda ref: shoal.get(ref, timeout="1"), TypeError),
         (lambda ref: shoal.put(ref), TypeError),
         (lambda ref: shoal.wait(ref), TypeError),
         (lambda ref: shoal.wait([ref, ref]), ValueError),
