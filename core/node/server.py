@@ -169,7 +169,7 @@ class NodeServer:
     def _register(self, peer: bytes, message: m.Register) -> None:
         self._members.add(peer)
         self.processes.joined(peer, message.kind, message.pid, time.time() * 1e3)
-        self._loop.send(peer, m.Registered(self.node_id, dict(self.leases.total), self._labels))
+        self._loop.send(peer, m.Registered(self.node_id, self.leases.stock.own, self._labels))
         if peer in self.pool:
             self.pool.registered(peer, self._clock())
             self.schedule()

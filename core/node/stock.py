@@ -52,6 +52,7 @@ class Stock:
           total: in 1/10_000.
           gpus: ids of the GPUs; as many as `total` says, numbered if none are given.
         """
+        self.own = dict(total)  #: what the node has without the resources of its groups
         self.total = dict(total)
         self.available = dict(total)
         # Whoever gives the node GPUs by their number alone means the first ones.

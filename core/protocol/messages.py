@@ -97,7 +97,7 @@ class Registered(Message):
     """Welcome: where and what this session is."""
 
     node_id: bytes
-    resources: dict[str, int]  #: totals of the node, in 1/10_000
+    resources: dict[str, int]  #: totals of the node without those of placement groups, in 1/10_000
     labels: dict[str, str]  #: of the node
 
 

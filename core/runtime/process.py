@@ -420,7 +420,7 @@ class Process:
 
     def _on_registered(self, peer: bytes, message: m.Registered) -> None:
         self.node_id, self.node_labels = message.node_id, message.labels
-        self.node_resources = {name: n for name, n in message.resources.items() if "_group_" not in name}
+        self.node_resources = message.resources
 
     def _on_leave_if_idle(self, peer: bytes, message: m.LeaveIfIdle) -> None:
         assert self._executor is not None, "only workers hear this"

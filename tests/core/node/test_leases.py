@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from shoal.core import bundles
 from shoal.core.node.leases import Infeasible, LeaseTable
 
 CPU = 10_000
@@ -142,14 +143,78 @@ def test_what_waits_for_an_environment_that_does_not_come_up_is_forgotten():
     assert leases.available == leases.total
 
 
+GROUPS = ["aa" * 18, "bb" * 18]
+
+
+def test_work_for_a_group_waits_until_the_group_has_its_resources():
+    leases = table(2)
+    leases.demand(A, 0, bundles.inside({"CPU": CPU}, GROUPS[0]), 3)
+    leases.demand_actor(b"actor", B, bundles.inside({}, GROUPS[0]), bundles.inside({}, GROUPS[0]))
+    assert grant_all(leases) == []
+    assert leases.groups_wanted() == {GROUPS[0]}
+    assert leases.stock.reserve_group(GROUPS[0], [{"CPU": CPU}, {"CPU": CPU}])
+    assert grant_all(leases) == [B, A, A], "the actor first"
+    assert leases.available["CPU"] == 0
+
+
+def test_a_blocked_task_in_a_group_lends_the_cpu_of_its_group():
+    leases = table(1)
+    leases.stock.reserve_group(GROUPS[0], [{"CPU": CPU}])
+    leases.demand(A, 0, bundles.inside({"CPU": CPU}, GROUPS[0], 0), 1)
+    grant_all(leases)
+    leases.demand(B, 0, bundles.inside({"CPU": CPU}, GROUPS[0]), 1)
+    assert grant_all(leases, 5) == []
+    leases.block(worker(0), blocked=True)
+    assert grant_all(leases, 5) == [B]
+
+
+def test_closing_a_group_ends_all_that_stands_in_it_and_nothing_else():
+    leases = table(3)
+    leases.stock.reserve_group(GROUPS[0], [{"CPU": CPU}, {"CPU": CPU}])
+    shape = bundles.inside({"CPU": CPU}, GROUPS[0])
+    leases.demand_actor(b"lives", A, shape, shape)
+    leases.demand(A, 1, shape, 1)
+    leases.demand(B, 9, {"CPU": CPU}, 1)
+    grant_all(leases)
+    leases.demand(B, 2, shape, 4)
+    leases.demand_actor(b"waits", B, shape, shape)
+    closed = leases.close_group(GROUPS[0])
+    assert sorted(closed.refused) == [(A, 1), (B, 2)]
+    assert sorted(closed.actors) == [b"lives", b"waits"]
+    assert sorted(closed.workers) == [worker(0), worker(1)]
+    assert leases.groups_wanted() == set()
+    assert leases.available == {"CPU": 2 * CPU}
+    for doomed in closed.workers:
+        leases.release(doomed)
+    assert leases.available == {"CPU": 2 * CPU}
+    leases.release(worker(2))
+    assert leases.available == leases.total == {"CPU": 3 * CPU}
+
+
+def test_gpus_stay_with_a_lease_until_it_is_returned():
+    leases = LeaseTable({"CPU": 4 * CPU, "GPU": 2 * CPU}, task_limit=16, gpus=["3", "5"])
+    leases.demand(A, 0, {"GPU": CPU // 2}, 2)
+    leases.demand(B, 0, {"GPU": CPU}, 2)
+    grant_all(leases)
+    given = [lease.reservation.gpus for lease in leases.leases.values()]
+    assert sorted(given) == [["3"], ["3"], ["5"]], "two halves share one"
+    leases.release(next(w for w, lease in leases.leases.items() if lease.reservation.gpus == ["5"]))
+    assert grant_all(leases, 10) == [B]
+    assert leases.leases[worker(10)].reservation.gpus == ["5"]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_resources_always_add_up(seed):  # noqa: C901  a random walk
+    """Work of its own and in groups comes, blocks and goes, and groups do."""
     rng = random.Random(seed)
+    parts = [[{"CPU": CPU}, {"CPU": CPU, "GPU": CPU}], [{"CPU": CPU}]]
     leases = LeaseTable({"CPU": 4 * CPU, "GPU": 2 * CPU}, task_limit=6)
     idle, busy, serial = [], [], 0
     shapes = [{"CPU": CPU}, {"CPU": CPU // 2}, {"CPU": 2 * CPU, "GPU": CPU}, {}]
+    shapes += [bundles.inside({"CPU": CPU}, group, index) for group in GROUPS for index in (-1, 0)]
+    reserved = set()
     for _ in range(400):
-        event = rng.randrange(7)
+        event = rng.randrange(9)
         owner = rng.choice([A, B])
         if event == 0:
             key = rng.randrange(len(shapes))
@@ -167,6 +232,17 @@ def test_resources_always_add_up(seed):  # noqa: C901  a random walk
             for doomed in leases.owner_died(owner):
                 leases.release(doomed)
                 busy.remove(doomed)
+        elif event == 7 and reserved != {0, 1}:
+            new = rng.choice(sorted({0, 1} - reserved))
+            if leases.stock.reserve_group(GROUPS[new], parts[new]):
+                reserved.add(new)
+        elif event == 8 and rng.random() < 0.3:
+            gone = rng.randrange(2)
+            for doomed in leases.close_group(GROUPS[gone]).workers:
+                leases.release(doomed)
+                busy.remove(doomed)
+            reserved.discard(gone)
+            assert GROUPS[gone] not in leases.groups_wanted()
         leases.admit()
         while leases.unstaffed and rng.random() < 0.8:
             serial += 1
@@ -174,11 +250,12 @@ def test_resources_always_add_up(seed):  # noqa: C901  a random walk
             leases.assign(idle.pop())
             busy.append(worker(serial))
         assert set(leases.leases) == set(busy)
-        held = {"CPU": 0, "GPU": 0}
-        for lease in leases.leases.values():
-            for name, amount in lease.reservation.shape.items():
-                held[name] += 0 if lease.blocked and name == "CPU" else amount
-        for reservation in leases._reserved:
-            for name, amount in reservation.shape.items():
-                held[name] += amount
+        used = [(lease.reservation.shape, lease.blocked) for lease in leases.leases.values()]
+        used += [(reservation.shape, False) for reservation in leases._reserved]
+        used += [(bundle, False) for group in reserved for bundle in parts[group]]
+        held = dict.fromkeys(leases.total, 0)
+        for shape, blocked in used:
+            for name, amount in shape.items():
+                held[name] += 0 if blocked and name.startswith("CPU") else amount
         assert {name: leases.available[name] + held[name] for name in held} == leases.total
+        assert {bundles.group_of(shape) for shape, _ in used} - {""} <= {GROUPS[group] for group in reserved}
