@@ -56,7 +56,9 @@ def main() -> int:
 
     def worker(worker_id: bytes, environment: bytes) -> None:
         streams = standard_streams.install(mark_of(session.token))
-        Environment.decode(environment).apply()
+        surroundings = Environment.decode(environment)
+        surroundings.apply()
+        surroundings.limit_threads()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ours is not that of programs that tasks start
         # A fork repeats its parent's global streams; Python's own `random` reseeds itself.
         np.random.seed()  # noqa: NPY002  the one that users of the old functions share

@@ -102,6 +102,7 @@ class TaskOptions:
     max_calls: int = 0
     backpressure: int = -1
     destination: Destination = Destination()
+    threads: int = 0  #: that it may start; 0: one
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class ActorOptions:
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
     runtime_env: WantedEnvironment | None = None
     destination: Destination = Destination()
+    threads: int = 0  #: that it may start; 0: one
 
 
 def task_options(given: Mapping[str, Any], *, generator: bool = False) -> TaskOptions:
@@ -163,6 +165,7 @@ def task_options(given: Mapping[str, Any], *, generator: bool = False) -> TaskOp
         runtime_env=wanted(given.get("runtime_env")),
         max_calls=max_calls,
         backpressure=_backpressure(given.get(_BACKPRESSURE)) or -1,
+        threads=_threads(given),
     )
 
 
@@ -215,6 +218,7 @@ def actor_options(given: Mapping[str, Any]) -> ActorOptions:
         must_be_in_order=given.get("allow_out_of_order_execution") is False,
         concurrency_groups=groups,
         runtime_env=wanted(given.get("runtime_env")),
+        threads=_threads(given),
     )
 
 
@@ -234,6 +238,12 @@ def method_options(given: Mapping[str, Any], *, generator: bool | None = None) -
     group = _check_str("concurrency_group", given.get("concurrency_group"))
     backpressure = _backpressure(given.get(_BACKPRESSURE))
     return MethodOptions(num_returns, given.get("max_task_retries"), retry_exceptions, group, backpressure)
+
+
+def _threads(given: Mapping[str, Any]) -> int:
+    """A thread for each whole CPU; 0 for one, so that most work has one environment."""
+    cpus = int(given.get("num_cpus") or 0)
+    return cpus if cpus > 1 else 0
 
 
 def _num_returns(given: Any, *, generator: bool | None) -> int | None:

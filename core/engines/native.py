@@ -44,6 +44,7 @@ class NativeEngine:
     ) -> Returns:
         process = self._process
         key = process.export(function)
+        environment = process.environments.resolve(options.runtime_env, options.threads)
         return process.submitter.submit_task(
             key,
             options.name or function.__name__,
@@ -51,7 +52,7 @@ class NativeEngine:
             num_returns=options.num_returns,
             shape=process.submitter.shape(
                 options.resources,
-                process.environments.resolve(options.runtime_env),
+                environment,
                 captures=options.destination.captures,
                 refused=self._refusal(options.destination),
             ),
@@ -85,7 +86,7 @@ class NativeEngine:
             max_restarts=options.max_restarts,
             max_concurrency=options.max_concurrency,
             groups=dict(options.concurrency_groups),
-            environment=process.environments.resolve(options.runtime_env),
+            environment=process.environments.resolve(options.runtime_env, options.threads),
             max_pending_calls=options.max_pending_calls,
             arguments=NO_VALUE,
             arguments_object=b"",

@@ -26,6 +26,9 @@ GROWTH = 0.05
 #: Below this a difference is noise: an arena of malloc, a slab that was taken a moment earlier.
 _SLACK_BYTES = 1 << 20
 _WAVE = 10_000
+#: Actor calls at a time. How many wait at the actor at once sets its high-water mark, which several passes of ten
+#: thousand at a time push up by chance, to a bound.
+_CALLS = 1_000
 _KIB = 1024
 #: Until what a pass has let go is back: the refs' messages, the workers' idle time.
 _SETTLE_S = 3.0
@@ -53,8 +56,8 @@ def one_pass(actor: Any, *, tasks: int, puts: int, calls: int) -> dict[str, floa
     for _ in range(puts):
         shoal.put(content)
     rates["puts"], began = puts / (time.monotonic() - began), time.monotonic()
-    for start in range(0, calls, _WAVE):
-        shoal.get([actor.nothing.remote() for _ in range(min(_WAVE, calls - start))], timeout=_PATIENCE_S)
+    for start in range(0, calls, _CALLS):
+        shoal.get([actor.nothing.remote() for _ in range(min(_CALLS, calls - start))], timeout=_PATIENCE_S)
     rates["calls"] = calls / (time.monotonic() - began)
     return rates
 

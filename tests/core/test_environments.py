@@ -99,3 +99,35 @@ def test_what_was_applied_is_taken_back(monkeypatch, tmp_path):
     assert os.environ["SHOAL_TEST_OLD"] == "old"
     assert "SHOAL_TEST_NEW" not in os.environ
     assert (os.getcwd(), sys.path) == (folder, path)
+
+
+def test_threads_are_part_of_an_environment_and_are_not_handed_down():
+    session = Environments(b"", "", limit_bytes=0)
+    assert session.resolve(None, 0) == b""
+    wide = session.resolve(None, 4)
+    assert Environment.decode(wide) == Environment(threads=4)
+    assert Environment.decode(wide).describe() == {}
+    below = Environments(wide, "", limit_bytes=0)
+    assert below.resolve(None) == below.inherited == b""
+    both = Environment.decode(below.resolve(wanted({"env_vars": {"A": "1"}}), 2))
+    assert both == Environment({"A": "1"}, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "before", "after"),
+    [
+        (Environment(), None, "1"),
+        (Environment(threads=3), None, "3"),
+        (Environment(threads=3), "5", "5"),
+        (Environment({"OMP_NUM_THREADS": "6"}, threads=3), "5", "6"),
+    ],
+)
+def test_threads_are_limited_unless_the_user_has_said_how_many(monkeypatch, environment, before, after):
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")  # restored at the end
+    if before is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", before)
+    environment.apply()
+    environment.limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == after
