@@ -50,7 +50,7 @@ from ..refs import ObjectRef
 from ..resources import ResourceSet
 from ..runtime import context
 from ..runtime.arguments import pack
-from ..runtime.concurrency import DEFAULT, lanes_wanted
+from ..runtime.concurrency import lanes_wanted
 from ..runtime.equipment import BARE
 from ..runtime.history import History
 from ..runtime_env import WantedEnvironment
@@ -59,7 +59,7 @@ from ..serialization.functions import FunctionExporter
 from ..serialization.values import FAILURE, Serialized
 from ..transport.interrupts import Interrupts
 from .base import ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
-from .inline_runs import LastCall, Outcome, Runs
+from .inline_runs import Outcome, Runs
 from .inline_session import InlineSession
 from .inline_survey import InlineInspector
 from .inline_work import Actor, Work
@@ -581,7 +581,7 @@ class InlineEngine:
         while self._tables.graveyard:
             _, lanes = self._tables.graveyard.pop()
             if lanes is not None:
-                lanes.start(DEFAULT, LastCall())
+                lanes.close()
         while self._due:
             try:
                 future, ref, loaded = self._due.popleft()

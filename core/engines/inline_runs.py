@@ -168,21 +168,3 @@ class Runs:
             assert isinstance(result, BaseException), "a FAILURE holds an exception"
             raise result
         return result
-
-
-class LastCall:
-    """Ends the event loop of a dead actor. (Threads end by themselves when nobody can give them work any more.)"""
-
-    key = b"the last"
-
-    def cancelled(self) -> None: ...
-
-    def run(self) -> None: ...
-
-    async def run_async(self) -> None:
-        import asyncio  # only actors with coroutines come here
-
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.stop)

@@ -57,6 +57,12 @@ class Lanes(Protocol):
         """Whether a call is under way or queued."""
         ...
 
+    def close(self) -> None:
+        """The actor is dead where its process is not: coroutines are cancelled, what is queued never begins, threads
+        end with what they do now. Returns at once; no other call may follow.
+        """
+        ...
+
 
 def is_async(cls: type) -> bool:
     """Whether a class makes an actor with coroutines: any of its methods is one."""
@@ -125,6 +131,10 @@ class ThreadLanes:
     def busy(self) -> bool:
         return self._count.value > 0
 
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
 
 class AsyncLanes:
     """One event loop; each lane is a semaphore."""
@@ -134,7 +144,12 @@ class AsyncLanes:
         self._gates = {name: asyncio.Semaphore(bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}
         self._count = _Count()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
-        threading.Thread(target=self._loop.run_forever, name="shoal-asyncio", daemon=True).start()
+        threading.Thread(target=self._serve, name="shoal-asyncio", daemon=True).start()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
     def construct(self, make: Callable[[], T]) -> T:
         async def on_loop() -> T:
@@ -174,6 +189,14 @@ class AsyncLanes:
     @property
     def busy(self) -> bool:
         return self._count.value > 0
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.call_soon(self._loop.stop)  # after the tasks have had their cancellation
 
 
 class _Count:
