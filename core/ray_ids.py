@@ -10,7 +10,6 @@ import os
 from typing import ClassVar
 
 from . import ids
-from .refs import ObjectRef
 
 __all__ = [
     "ActorClassID",
@@ -18,15 +17,11 @@ __all__ = [
     "FunctionID",
     "JobID",
     "NodeID",
-    "ObjectID",
     "PlacementGroupID",
     "TaskID",
     "UniqueID",
     "WorkerID",
 ]
-
-#: Ray's old name for refs.
-ObjectID = ObjectRef
 
 
 class Identifier(bytes):
@@ -53,6 +48,10 @@ class Identifier(bytes):
     @classmethod
     def from_random(cls) -> Identifier:
         return cls(os.urandom(cls.SIZE))
+
+    @classmethod
+    def from_binary(cls, id_bytes: bytes) -> Identifier:
+        return cls(id_bytes)
 
     @classmethod
     def from_hex(cls, hex_id: str | bytes) -> Identifier:

@@ -11,14 +11,21 @@ early.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from . import ids
+from .ray_ids import JobID, TaskID
+
+if TYPE_CHECKING:
+    from asyncio import Future as AsyncioFuture
 
 T = TypeVar("T")
+
+_NIL = b"\xff" * ids.OBJECT_BYTES
 
 
 class RefEvents(Protocol):
@@ -84,12 +91,50 @@ class ObjectRef(Generic[T]):
     def hex(self) -> str:
         return self._id.hex()
 
-    def task_id(self) -> ids.TaskID:
-        """The task whose return value this is."""
-        return ids.task_of(self._id)
+    @classmethod
+    def nil(cls) -> ObjectRef:
+        """A ref to nothing."""
+        return cls(_NIL)
 
-    def job_id(self) -> ids.JobID:
-        return ids.job_of(self._id)
+    @classmethod
+    def from_binary(cls, object_id: bytes) -> ObjectRef:
+        """A ref made by hand: it names an object and does not keep it alive."""
+        return cls(object_id)
+
+    @classmethod
+    def from_hex(cls, hex_id: str | bytes) -> ObjectRef:
+        """As `from_binary`, from what `hex` gives."""
+        return cls(bytes.fromhex(hex_id.decode() if isinstance(hex_id, bytes) else hex_id))
+
+    @classmethod
+    def from_random(cls) -> ObjectRef:
+        """A ref to an object that does not exist."""
+        return cls(os.urandom(ids.OBJECT_BYTES))
+
+    @classmethod
+    def size(cls) -> int:
+        """Bytes of an id."""
+        return ids.OBJECT_BYTES
+
+    def is_nil(self) -> bool:
+        """Whether it is the ref to nothing."""
+        return self._id == _NIL
+
+    def task_id(self) -> TaskID:
+        """The task whose return value this is."""
+        return TaskID(ids.task_of(self._id))
+
+    def job_id(self) -> JobID:
+        """The job of the object."""
+        return JobID(ids.job_of(self._id))
+
+    def owner_address(self) -> bytes:
+        """Which process owns the object: an opaque name; empty for a ref made by hand."""
+        return self._owner
+
+    def call_site(self) -> str:
+        """Where the object was made. Empty: call sites are not recorded."""
+        return ""
 
     def future(self) -> Future:
         """A ``concurrent.futures.Future`` of the value. Cancelling it does not cancel the task."""
@@ -97,10 +142,14 @@ class ObjectRef(Generic[T]):
             raise RuntimeError(f"{self!r}: shoal is not initialised; call shoal.init() first")
         return _events.future(self)
 
-    def __await__(self) -> Generator:
+    def as_future(self) -> AsyncioFuture:
+        """An ``asyncio.Future`` of the value, on the running loop. Cancelling it does not cancel the task."""
         import asyncio  # only coroutines come here; `import shoal` need not pay for it
 
-        return asyncio.wrap_future(self.future()).__await__()
+        return asyncio.wrap_future(self.future())
+
+    def __await__(self) -> Generator:
+        return self.as_future().__await__()
 
     def __hash__(self) -> int:
         return hash(self._id)
@@ -117,6 +166,8 @@ class ObjectRef(Generic[T]):
             _events.escaped(self)
         return rebuild, (self._id, self._owner)
 
+
+ObjectID = ObjectRef  #: Ray's old name
 
 _id_of = attrgetter("_id")
 

@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import update_wrapper
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .dag import ClassMethodNode, ClassNode, FunctionNode, OutputNode
 from .destinations import inherit_actor, inherit_task, placed_actor, placed_task
@@ -145,6 +145,10 @@ class RemoteFunctionWithOptions:
         return self._remote_function.bound(self, args, kwargs)
 
 
+class ActorClassInheritanceException(TypeError):  # noqa: N818  Ray's name
+    """A class statement names an actor class as a base."""
+
+
 class ActorClass:
     """A class whose instances are actors. Made by `remote`."""
 
@@ -202,6 +206,12 @@ class ActorClass:
 
     def _check(self, given: Mapping[str, Any]) -> ActorOptions:
         return placed_actor(actor_options(given), given, self._cls.__name__)
+
+    def __mro_entries__(self, _bases: tuple[object, ...]) -> NoReturn:
+        raise ActorClassInheritanceException(
+            f"actor classes cannot be inherited from: let the new class inherit from plain {self._cls.__name__}, and "
+            "put @remote on both"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._cls.__name__

@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
-    exception_parts task_error errors ids config clock lifecycle resources refs generators job_config session
-    ray_names ray_ids as_ray dag
+    exception_parts task_error errors ids ray_ids config clock lifecycle resources refs generators job_config session
+    ray_names as_ray dag ray_cloudpickle
     ignore_rules runtime_env output_lines labels bundles machine scheduling_strategies
     options snapshots environments
     protocol
@@ -27,7 +27,7 @@ CORE_ROWS = """
     printing
     cluster engines head
     starting init_options init_context host_process
-    api remote placement destinations state runtime_context rows attempts listings timeline
+    api remote placement destinations state runtime_context rows attempts listings timeline library_names
     patterns
     boot
 """

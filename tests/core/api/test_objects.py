@@ -432,3 +432,34 @@ def test_mistakes_are_told_at_the_call_site(call, error):
 def test_empty_lists_are_answered_at_once():
     assert shoal.get([]) == []
     assert shoal.wait([]) == ([], [])
+
+
+def test_refs_can_be_made_by_hand_and_be_nothing():
+    ref = shoal.put(1)
+    assert shoal.ObjectRef(ref.binary()) == ref == shoal.ObjectRef.from_binary(ref.binary())
+    assert shoal.ObjectRef.from_hex(ref.hex()) == ref
+    assert shoal.ObjectRef[int] is not None
+    assert shoal.ObjectRef.nil().is_nil()
+    assert shoal.ObjectRef.nil() == shoal.ObjectRef.nil()
+    assert not ref.is_nil()
+    assert shoal.ObjectRef.from_random() != ref
+    assert shoal.ObjectRef.size() == len(ref.binary()) == 28
+
+
+def test_a_ref_knows_its_task_its_job_and_its_owner():
+    ref = shoal.put(1)
+    assert isinstance(ref.task_id(), shoal.TaskID)
+    assert ref.job_id().hex() == shoal.get_runtime_context().get_job_id()
+    assert ref.task_id().job_id() == ref.job_id()
+    assert ref.owner_address()
+    assert shoal.ObjectRef.from_random().owner_address() == b""
+    assert ref.call_site() == ""
+
+
+def test_a_ref_as_a_future_of_asyncio():
+    import asyncio
+
+    async def wait():
+        return await shoal.put(5).as_future()
+
+    assert asyncio.run(wait()) == 5
