@@ -26,13 +26,12 @@ from ..errors import ObjectFreedError, ObjectStoreFullError
 from ..serialization.values import Serialized
 from .allocator import HEADER_BYTES, Place, Slab, check_live, mark_freed, round_up
 from .arena import Arena
+from .copying import copy
 from .regions import UNIT_BYTES
 
 SLAB_BYTES = 32 << 20
 #: An object over this fraction of a slab gets a region of its own.
 _DEDICATED_FRACTION = 4
-#: From here on numpy copies, which lets other threads run meanwhile; below, a slice assignment costs less to begin.
-_NUMPY_COPY_BYTES = 1 << 18
 
 _Array = np.ndarray[Any, Any]
 
@@ -331,11 +330,7 @@ class StoreClient:
         contents: list[bytes | memoryview] = [serialized.data, *serialized.buffers]
         for content in contents:
             nbytes = len(content)
-            target = self._bytes[offset : offset + nbytes]
-            if nbytes < _NUMPY_COPY_BYTES:
-                target[:] = content
-            else:
-                np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(content, np.uint8))
+            copy(self._bytes[offset : offset + nbytes], content)
             offset += round_up(nbytes)
 
     def _check_open(self) -> None:
