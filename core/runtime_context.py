@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
-from .engines.base import Place
+from .engines.base import ActorDescription, Place
 from .engines.current import engine
 from .environments import Environment
+from .remote import ActorHandle
 from .runtime_env import RuntimeEnv
 
 #: Kinds of accelerators that Ray knows beside GPUs; programs look for theirs.
@@ -38,6 +40,32 @@ class RuntimeContext:
     def get_actor_id(self) -> str | None:
         """None outside actors."""
         return self._place.actor_id.hex() or None
+
+    def get_actor_name(self) -> str | None:
+        """Empty for an actor without a name, None outside actors."""
+        return None if not self._place.actor_id else self._actor("get_actor_name").name
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle to the actor that asks; it does not keep the actor alive.
+
+        Raises:
+          RuntimeError: the caller is not in an actor.
+        """
+        return ActorHandle(self._actor("current_actor").identity)
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether the actor that asks has been restarted. Raises as `current_actor`."""
+        return self._actor("was_current_actor_reconstructed").restarts > 0
+
+    def get_session_name(self) -> str:
+        """The name of the session's directory; empty if it has none."""
+        return os.path.basename(engine().directory())
+
+    def get_temp_dir(self) -> str:
+        """Where the session's directory is."""
+        return os.path.dirname(engine().directory())
 
     def is_canceled(self) -> bool:
         """Whether the call of an actor in which this is asked has been cancelled: then it should come to its end.
@@ -84,6 +112,12 @@ class RuntimeContext:
     def get_runtime_env_string(self) -> str:
         """The same as JSON."""
         return json.dumps(self.runtime_env)
+
+    def _actor(self, what: str) -> ActorDescription:
+        description = engine().describe_actor(self._place.actor_id) if self._place.actor_id else None
+        if description is None:
+            raise RuntimeError(f"{what} can only be asked in an actor")
+        return description
 
     @property
     def namespace(self) -> str:

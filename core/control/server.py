@@ -66,6 +66,7 @@ class ControlServer:
         loop.on(m.FindActor, self._find_actor)
         loop.on(m.KillActor, self._kill_actor)
         loop.on(m.ActorExits, self._actor_exits)
+        loop.on(m.DescribeActor, self._describe_actor)
         loop.on(m.ActorOutOfScope, self._actor_out_of_scope)
         loop.on(m.Shutdown, lambda peer, message: on_shutdown())
 
@@ -235,6 +236,13 @@ class ControlServer:
             self._node.kill_worker(record.worker_id, "kill() was called")
         for watcher in self._early.pop(message.actor_id, ()):
             self._send_unknown(watcher, message.actor_id)
+
+    def _describe_actor(self, peer: bytes, message: m.DescribeActor) -> None:
+        record = self.actors.get(message.actor_id)
+        facts = None
+        if record is not None:
+            facts = (*_handle_parts(record), record.spec.name, record.spec.namespace, record.restarts)
+        self._loop.send(peer, m.Answer(message.request, facts))
 
     def _actor_exits(self, peer: bytes, message: m.ActorExits) -> None:
         record = self.actors.get(message.actor_id)

@@ -33,6 +33,16 @@ class ActorIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class ActorDescription:
+    """An actor as others see it; `identity` is that of a weak handle. `name` is empty if it has none."""
+
+    identity: ActorIdentity
+    name: str
+    namespace: str
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where code runs; ids of what does not apply are empty."""
 
@@ -141,6 +151,10 @@ class Engine(Protocol):
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None: ...
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None: ...
+
+    def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
+        """An actor by its id; None if nobody knows it."""
+        ...
 
     def place(self) -> Place:
         """Where the caller runs."""

@@ -58,7 +58,7 @@ from ..serialization import values
 from ..serialization.functions import FunctionExporter
 from ..serialization.values import FAILURE, Serialized
 from ..transport.interrupts import Interrupts
-from .base import ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
+from .base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
 from .inline_runs import Outcome, Runs
 from .inline_session import InlineSession
 from .inline_survey import InlineInspector
@@ -288,6 +288,11 @@ class InlineEngine:
         with self._changing():
             found = self._schedule.named(name, namespace or self._namespace)
         return None if found is None else _weak(found)
+
+    def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
+        with self._changing():
+            actor = self._schedule.actors.get(ids.ActorID(actor_id))
+        return None if actor is None else ActorDescription(_weak(actor), actor.name, actor.namespace, actor.restarts)
 
     def place(self) -> Place:
         task = context.current()

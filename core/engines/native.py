@@ -24,7 +24,7 @@ from ..runtime.process import Process
 from ..serialization import values
 from ..serialization.values import FAILURE, Serialized
 from ..transport.endpoint import HEAD
-from .base import ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
+from .base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
 
 
 class NativeEngine:
@@ -149,6 +149,13 @@ class NativeEngine:
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))
         return None if found is None else _weak(found)
+
+    def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
+        facts = self._process.ask(lambda number: m.DescribeActor(number, actor_id))
+        if facts is None:
+            return None
+        *parts, name, namespace, restarts = facts
+        return ActorDescription(_weak(tuple(parts)), name, namespace, restarts)  # type: ignore[arg-type]
 
     def place(self) -> Place:
         process, task = self._process, context.current()

@@ -443,6 +443,14 @@ class ActorExits(Message):
     actor_id: bytes
 
 
+@message(48, path="any -> head", reply="Answer", resend=True)
+class DescribeActor(Message):
+    """Ask about an actor; the answer is None, or what FindActor gives and then its name, namespace and restarts."""
+
+    request: int
+    actor_id: bytes
+
+
 @message(46, path="creator -> head", resend=True)
 class ActorOutOfScope(Message):
     """The last handle is gone and no call is under way: the actor may leave."""
