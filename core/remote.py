@@ -83,6 +83,8 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self._function = function
         self._given = dict(options)
+        if self._given.get("num_gpus") and self._given.get("max_calls") is None:
+            self._given["max_calls"] = 1  # Ray's rule: the memory of a GPU is only free when its process has ended
         self._is_generator = inspect.isgeneratorfunction(function)
         self._options = self._check(self._given)
         self._arity = _Arity(function)

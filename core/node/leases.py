@@ -191,10 +191,16 @@ class LeaseTable:
             else:
                 del self._demands[place]
 
-    def assign(self, worker: bytes, environment: bytes = b"") -> Reservation | None:
-        """Give the idle `worker` to the oldest reservation of its environment; None when there is none."""
+    def unstaffed_with_gpus(self, environment: bytes) -> int:
+        """Reservations of an environment that wait for a process and have GPUs."""
+        return sum(1 for r in self._reserved if r.gpus and r.environment == environment)
+
+    def assign(self, worker: bytes, environment: bytes = b"", *, gpus: bool | None = None) -> Reservation | None:
+        """Give the idle `worker` to the oldest reservation of its environment, with or without GPUs if that is said;
+        None when there is none.
+        """
         for reservation in self._reserved:
-            if reservation.environment == environment:
+            if reservation.environment == environment and gpus in (None, bool(reservation.gpus)):
                 self._reserved.remove(reservation)
                 self.leases[worker] = Lease(reservation)
                 return reservation

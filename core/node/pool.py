@@ -41,6 +41,8 @@ class WorkerRecord:
     life: Life
     environment: bytes = b""
     idle_since_s: float = 0.0
+    #: It has had work.
+    used: bool = False
     #: It has been asked to leave, and gets no work until it says that it stays.
     leaving: bool = False
     #: It must never be used again, and lives only as long as something is needed that it owns.
@@ -90,13 +92,14 @@ class WorkerPool:
         del self._failed_starts[record.environment]
         self._now_idle(record, now_s)
 
-    def take_idle(self, environment: bytes = b"") -> bytes | None:
-        """An idle worker of the environment, now BUSY."""
+    def take_idle(self, environment: bytes = b"", *, unused: bool = False) -> bytes | None:
+        """An idle worker of the environment, now BUSY; one that has never had work, if it must be."""
         for worker_id in reversed(self._idle):
             record = self._records[worker_id]
-            if record.environment == environment:
+            if record.environment == environment and not (unused and record.used):
                 self._idle.remove(worker_id)
                 record.life.on("assigned")
+                record.used = True
                 return worker_id
         return None
 

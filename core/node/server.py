@@ -336,10 +336,15 @@ class NodeServer:
 
     def _staff(self, environment: bytes, count: int) -> None:
         """Find workers for `count` reservations of an environment: idle ones, else new ones."""
-        while count and (worker_id := self.pool.take_idle(environment)) is not None:
-            self._grant(worker_id, environment)
-            count -= 1
-        missing = count - self.pool.starting(environment)
+        # CUDA sees for ever what it saw first, and a process that has had work may have asked: with GPUs only new ones.
+        with_gpus = self.leases.unstaffed_with_gpus(environment)
+        missing = -self.pool.starting(environment)
+        for gpus, wanted in ((True, with_gpus), (False, count - with_gpus)):
+            left = wanted
+            while left and (worker_id := self.pool.take_idle(environment, unused=gpus)) is not None:
+                self._grant(worker_id, environment, gpus=gpus)
+                left -= 1
+            missing += left
         if missing <= 0:
             return
         for worker_id in self.pool.displaced(environment, missing, self._keep_idle):
@@ -355,8 +360,8 @@ class NodeServer:
         if self.pool.is_starting(worker_id):
             self.kill_worker(worker_id, f"it did not come up within {self._config.start_timeout_s:g} s")
 
-    def _grant(self, worker_id: bytes, environment: bytes) -> None:
-        reservation = self.leases.assign(worker_id, environment)
+    def _grant(self, worker_id: bytes, environment: bytes, *, gpus: bool) -> None:
+        reservation = self.leases.assign(worker_id, environment, gpus=gpus)
         assert reservation is not None, "the caller has counted"
         if reservation.actor:
             self.on_actor_placed(reservation.actor, worker_id, reservation.gpus)

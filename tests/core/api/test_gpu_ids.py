@@ -106,7 +106,7 @@ def test_work_in_a_group_has_the_gpus_of_its_bundle():
 
 @pytest.mark.native_only("its subject is which process work runs in")
 def test_a_process_that_has_had_gpus_is_not_used_for_others():
-    """CUDA reads the variable once. Ray ends the worker after one task (max_calls=1)."""
+    """CUDA reads the variable once; a process that has had other work may have made it do so."""
 
     @shoal.remote
     def pid() -> tuple[int, str | None]:
@@ -117,6 +117,22 @@ def test_a_process_that_has_had_gpus_is_not_used_for_others():
         for process, visible in got([pid.options(**options).remote() for _ in range(4)]):
             seen.setdefault(process, set()).add(visible)
     assert all(len(visible) == 1 for visible in seen.values()), seen
+
+
+@pytest.mark.native_only("its subject is which process work runs in")
+def test_a_function_that_says_it_needs_a_gpu_ends_its_process():
+    """Ray's rule, for functions that say so with the decorator: else the GPU's memory would stay taken."""
+
+    @shoal.remote(num_gpus=1)
+    def pid():
+        return os.getpid()
+
+    @shoal.remote(num_gpus=1, max_calls=0)
+    def staying():
+        return os.getpid()
+
+    assert len({got(pid.remote()) for _ in range(3)}) == 3
+    assert len(set(got([staying.remote() for _ in range(3)]))) == 1
 
 
 @pytest.mark.native_only("its subject is a process that owns something")

@@ -203,6 +203,18 @@ def test_gpus_stay_with_a_lease_until_it_is_returned():
     assert leases.leases[worker(10)].reservation.gpus == ["5"]
 
 
+def test_reservations_with_gpus_can_be_staffed_apart():
+    leases = LeaseTable({"CPU": 4 * CPU, "GPU": CPU}, task_limit=16)
+    leases.demand(A, 0, {"CPU": CPU}, 1)
+    leases.demand(B, 0, {"GPU": CPU}, 1)
+    leases.admit()
+    assert leases.unstaffed_with_gpus(b"") == 1
+    assert leases.unstaffed_with_gpus(b"other") == 0
+    assert leases.assign(worker(0), gpus=True).owner == B
+    assert leases.assign(worker(1), gpus=True) is None
+    assert leases.assign(worker(1), gpus=False).owner == A
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_resources_always_add_up(seed):  # noqa: C901  a random walk
     """Work of its own and in groups comes, blocks and goes, and groups do."""

@@ -94,3 +94,25 @@ def test_failed_starts_are_counted_by_environment_until_one_comes_up():
     assert pool.failed_starts(b"bad") == 0
     pool.reaped(THREE)
     assert pool.failed_starts(b"bad") == 0, "it had started"
+
+
+def test_work_that_needs_a_new_process_gets_none_that_has_worked():
+    pool = pool_of(ONE, TWO)
+    assert pool.take_idle() == TWO
+    pool.put_back(TWO, 1.0)
+    assert pool.take_idle(unused=True) == ONE
+    assert pool.take_idle(unused=True) is None
+    assert pool.take_idle() == TWO
+
+
+def test_a_retired_worker_never_works_again_and_is_there_until_it_leaves():
+    pool = pool_of(ONE)
+    pool.take_idle()
+    pool.retire(ONE)
+    assert pool.is_retired(ONE)
+    pool.put_back(ONE, 1.0)
+    pool.stays(ONE, 2.0)
+    assert pool.take_idle() is None
+    assert ONE in pool
+    pool.reaped(ONE)
+    assert not pool.is_retired(ONE)
