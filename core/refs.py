@@ -68,10 +68,11 @@ class ObjectRef(Generic[T]):
     __slots__ = ("__weakref__", "_id", "_owner", "_released")
 
     def __init__(self, object_id: bytes, owner: bytes = b"") -> None:
-        self._released = _forget  # `__del__` comes even if this fails
+        # `__del__` comes even if this raises.
+        self._id = object_id
+        self._released: Callable[[bytes], None] = _forget
         if len(object_id) != ids.OBJECT_BYTES:
             raise ValueError(f"an object id has {ids.OBJECT_BYTES} bytes, this one has {len(object_id)}")
-        self._id = object_id
         self._owner = owner
         # Bound at birth: a ref that outlives its session must not be counted in the next one.
         self._released = _forget if not owner else _released

@@ -155,7 +155,7 @@ class NativeEngine:
         if facts is None:
             return None
         *parts, name, namespace, restarts = facts
-        return ActorDescription(_weak(tuple(parts)), name, namespace, restarts)  # type: ignore[arg-type]
+        return ActorDescription(_weak(tuple(parts)), name, namespace, restarts)
 
     def place(self) -> Place:
         process, task = self._process, context.current()
