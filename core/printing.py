@@ -4,12 +4,14 @@ It writes through ``sys.stdout`` and ``sys.stderr`` as they are at that moment, 
 it too. It ends when the head does, and what it has read by then is printed before `close` returns.
 
 What is not read here waits in the head, then in the workers, whose prints then wait as for any slow pipe: nothing is
-dropped and no memory grows. Only where the driver has no stream to print to are lines dropped.
+dropped and no memory grows. Lines are dropped only where the driver has no stream to print to, and where the session
+ends and nobody has taken them for a while; then their number is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import sys
 import threading
@@ -21,6 +23,10 @@ from .output_lines import Folding, Line, LineReader, Speaker
 from .protocol.worker_output import STDERR, Frames
 
 _READ_BYTES = 64 * 1024
+#: Characters that fit into a pipe that has room at all, whatever they are.
+_PIECE = select.PIPE_BUF // 4
+#: How often a thread that waits for room looks whether it shall give up.
+_LOOK_S = 0.1
 
 
 class Printer:
@@ -39,21 +45,28 @@ class Printer:
         self._speakers: dict[int, Speaker] = {}
         self._readers: dict[tuple[int, int], LineReader] = {}
         self._folding = Folding(fold_s)
+        self._is_over = False
+        self._unshown = 0
         self._thread = threading.Thread(target=self._run, name="shoal-output", daemon=True)
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
         """Wait until everything is printed; the head has ended. Not longer than `timeout_s`: a terminal may be
-        stopped.
+        stopped. What is left then is said to be.
         """
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(timeout_s)
+        self._is_over = True
+        self._thread.join(2 * _LOOK_S)
+        if self._unshown:
+            self._write(sys.stderr, [f"shoal: at least {self._unshown} lines of workers are not shown: nobody takes them"])
 
     def _run(self) -> None:
         with self._source:
             while data := self._receive():
-                _print(self._lines(data))
-        _print([line for reader in self._readers.values() for line in reader.end()] + self._folding.end())
+                self._print(self._lines(data))
+        self._print([line for reader in self._readers.values() for line in reader.end()] + self._folding.end())
 
     def _receive(self) -> bytes:
         """The next bytes; empty when there will be none. Folded lines are printed when their time comes."""
@@ -63,7 +76,7 @@ class Printer:
             try:
                 return self._source.recv(_READ_BYTES)
             except TimeoutError:
-                _print(self._folding.due(time.monotonic()))
+                self._print(self._folding.due(time.monotonic()))
             except OSError:
                 return b""  # the head was killed with frames of ours on the way
 
@@ -87,18 +100,45 @@ class Printer:
                 lines += self._folding.feed(line, now_s)
         return self._folding.due(now_s) + lines
 
+    def _print(self, lines: Iterable[Line]) -> None:
+        """Neighbours that go to one stream are written together."""
+        target: TextIO | None = None
+        texts: list[str] = []
+        for line in lines:
+            wanted = sys.stderr if line.stream == STDERR else sys.stdout
+            if wanted is not target:
+                self._write(target, texts)
+                target, texts = wanted, []
+            texts.append(line.shown(colour=_is_terminal(wanted)))
+        self._write(target, texts)
 
-def _print(lines: Iterable[Line]) -> None:
-    """Neighbours that go to one stream are written together."""
-    target: TextIO | None = None
-    texts: list[str] = []
-    for line in lines:
-        wanted = sys.stderr if line.stream == STDERR else sys.stdout
-        if wanted is not target:
-            _write(target, texts)
-            target, texts = wanted, []
-        texts.append(line.shown(colour=_is_terminal(wanted)))
-    _write(target, texts)
+    def _write(self, stream: TextIO | None, texts: list[str]) -> None:
+        """A write that would wait for ever, as for a stopped terminal, must not hold up the end of the program: so in
+        pieces that fit into a pipe that has room.
+        """
+        if stream is None or not texts:
+            return
+        whole = "\n".join(texts) + "\n"
+        descriptor = _descriptor(stream)
+        step = len(whole) if descriptor is None else _PIECE
+        # Closed, or its reader has gone: the driver's own prints will say so. Somebody else's object may raise
+        # anything, and no thread of the user's could be told.
+        with contextlib.suppress(Exception):
+            for at in range(0, len(whole), step):
+                if descriptor is not None and not self._await_room(descriptor):
+                    self._unshown += whole.count("\n", at)
+                    return
+                stream.write(whole[at : at + step])
+                stream.flush()
+
+    def _await_room(self, descriptor: int) -> bool:
+        """Whether the stream takes more, before the session is over and gives up."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        while not poll.poll(0 if self._is_over else _LOOK_S * 1000):
+            if self._is_over:
+                return False
+        return True
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -107,11 +147,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return False
 
 
-def _write(stream: TextIO | None, texts: list[str]) -> None:
-    if stream is None or not texts:
-        return
-    # Closed, or its reader has gone: the driver's own prints will say so. Somebody else's object may raise anything,
-    # and no thread of the user's could be told.
-    with contextlib.suppress(Exception):
-        stream.write("\n".join(texts) + "\n")
-        stream.flush()
+def _descriptor(stream: TextIO) -> int | None:
+    """What a write would wait for; None: it goes to memory, a notebook, or nowhere."""
+    with contextlib.suppress(Exception):  # as above
+        return stream.fileno()
+    return None

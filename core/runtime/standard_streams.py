@@ -48,8 +48,8 @@ class TitledStream(io.TextIOWrapper):
     def write(self, text: str) -> int:
         thread = threading.get_ident()
         with self._lock:
-            title, begun = self._begun.pop(thread, ("", ""))
-            title, begun = _title() or title, begun + text
+            title, begun = self._begun.pop(thread, None) or (_title(), "")
+            begun += text
             end = begun.rfind("\n") + 1 if len(begun) < _LONG else len(begun)
             if end:
                 self._put(title, begun[:end])

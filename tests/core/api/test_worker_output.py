@@ -248,6 +248,32 @@ def test_prints_wait_while_nobody_reads_and_calls_do_not():
     assert len(out.splitlines()) == 3000
 
 
+def test_a_driver_whose_output_nobody_reads_ends_nevertheless_and_says_what_is_missing():
+    script = textwrap.dedent(HEADER) + textwrap.dedent("""
+        shoal.init(num_cpus=1)
+        @shoal.remote
+        def chatter():
+            for i in range(3000):
+                print("x" * 1000)
+        chatter.remote()
+        time.sleep(1)
+    """)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "SHOAL_STOP_TIMEOUT_S": "1"},
+    )
+    assert driver.wait(30) == 0
+    out, err = driver.communicate(timeout=10)
+    shown = len(out.splitlines())
+    missing = re.fullmatch(r"shoal: at least (\d+) lines of workers are not shown: nobody takes them\n", err)
+    assert missing, err
+    assert 0 < shown < 3000
+    assert int(missing[1]) > 0
+
+
 # ---- how a death is told
 
 
