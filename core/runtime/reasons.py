@@ -65,14 +65,14 @@ class Chain:
 
     def of_first(self, wanted: Sequence[Sequence[bytes]]) -> Reason:
         """Of several (id, owner) that somebody waits for: something that runs, if any; else the first that waits."""
-        first: Reason | None = None
+        first = Reason(Kind.OVER, "there is nothing to wait for")
         for object_id, owner in list(wanted)[:_OBJECTS]:
             reason = self.of(object_id, owner)
             if reason.kind is Kind.RUNNING:
                 return reason
-            if reason.kind is not Kind.OVER and first is None:
+            if first.kind is Kind.OVER:
                 first = reason
-        return first or Reason(Kind.OVER, "all of it is there")
+        return first
 
     def of(self, object_id: bytes, owner: bytes) -> Reason:
         """Why an object is not there."""

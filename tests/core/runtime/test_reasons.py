@@ -14,7 +14,8 @@ def obj(number):
 
 def maker(name, **facts):
     return {
-        "state": "pending", "task_id": facts.pop("task_id", b"t"), "name": name, "task_state": "PENDING_NODE_ASSIGNMENT",
+        "state": "pending", "task_id": facts.pop("task_id", b"t"), "name": name,
+        "task_state": "PENDING_NODE_ASSIGNMENT",
         "worker_id": b"", "actor_id": b"", "for_s": 1.0, "resources": {"CPU": 10_000}, "missing": [], "behind": "",
         "same_shape_at_work": [], **facts,
     }  # fmt: skip
