@@ -5,6 +5,7 @@ They speak to each other by the few calls wired here, and to everyone else by me
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import socket
@@ -94,6 +95,8 @@ def _facts(subject: str, key: bytes, node: NodeServer, control: ControlServer) -
         return [row for row in control.describe_actors(node.processes.pid) if not key or row["actor_id"] == key.hex()]
     if subject == "usage":
         return [{"total": node.leases.total, "available": node.leases.available}, *node.usage()]
+    if subject == "store":
+        return [dataclasses.asdict(node.regions.statistics()), *node.processes.living()]
     if subject == "placement_groups":
         return []
     return node.processes.living()

@@ -21,7 +21,7 @@ Each process speaks for itself over one ordered link, so readers are a set and n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .. import ids
@@ -39,7 +39,12 @@ class Orphan:
 class OrphanTable:
     """All of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_alive: Callable[[bytes], bool]) -> None:
+        """
+        Args:
+          is_alive: whether a process is not known to be dead.
+        """
+        self._is_alive = is_alive
         self._orphans: dict[bytes, Orphan] = {}
         #: Dead process -> who has not answered about it.
         self._gathering: dict[bytes, set[bytes]] = {}
@@ -101,16 +106,19 @@ class OrphanTable:
                 place = self._free_if_unread(object_id)
                 if place is not None:
                     freed.append(place)
-        for object_id in [object_id for object_id, orphan in self._orphans.items() if not orphan.readers]:
-            # Released while its owner was gathered: the sweep that follows finds it.
-            if _owner(object_id) in settled:
-                del self._orphans[object_id]
+        if settled:
+            for object_id in [object_id for object_id, orphan in self._orphans.items() if not orphan.readers]:
+                place = self._free_if_unread(object_id)  # released while its owner was gathered
+                if place is not None:
+                    freed.append(place)
         return settled, freed
 
     def _free_if_unread(self, object_id: bytes) -> Location | None:
-        orphan = self._orphans.get(object_id)
-        if orphan is None or orphan.readers or _owner(object_id) in self._gathering:
+        orphan, owner = self._orphans.get(object_id), _owner(object_id)
+        if orphan is None or orphan.readers or owner in self._gathering or self._is_alive(owner):
             return None
+        if any(object_id in left for left in self._left.values()):
+            return None  # one of a dead reader's receivers may be about to tell
         del self._orphans[object_id]
         return orphan.place
 

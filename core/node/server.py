@@ -23,6 +23,7 @@ from ..store.allocator import Slab
 from ..store.regions import RegionTable
 from ..transport.loop import Loop
 from . import zygote
+from .inheritance import Inheritance
 from .leases import Infeasible, LeaseTable, Shape
 from .output import OutputCollector
 from .pool import WorkerPool, describe_end
@@ -77,6 +78,14 @@ class NodeServer:
         self._killed: dict[bytes, str] = {}
         self._members: set[bytes] = set()
         self._orphans: dict[int, memoryview] = {}
+        self._inheritance = Inheritance(
+            loop,
+            regions,
+            memory,
+            members=lambda: self._members,
+            release_region=self._take_back,
+            drain=self._drain_orphans,
+        )
         self._region_requests: list[tuple[bytes, m.RequestRegion]] = []
         self._keep_idle = max(1, cpus)
         #: Set by the head: an actor has got this worker with these GPUs; an actor gets none, and why; a process of the
@@ -246,8 +255,12 @@ class NodeServer:
                 self._loop.send(peer, m.Answer(message.request, None))
 
     def _release_region(self, peer: bytes, message: m.ReleaseRegion) -> None:
-        self._orphans.pop(message.offset, None)
-        self.regions.release(message.offset)
+        self._take_back(message.offset)
+
+    def _take_back(self, region: int) -> None:
+        """A region is free, and whoever waits for one may have it."""
+        self._orphans.pop(region, None)
+        self.regions.release(region)
         self._region_requests = [entry for entry in self._region_requests if not self._answer_region(*entry)]
 
     # ---- the zygote
@@ -290,6 +303,7 @@ class NodeServer:
         self.processes.died(worker_id, cause, time.time() * 1e3, intended=intended)
         for region in self.regions.holder_died(worker_id):
             self._orphans[region.offset] = self._memory[region.offset : region.offset + region.size]
+        self._inheritance.process_died(worker_id)
         self._drain_orphans()
         for doomed in self.leases.owner_died(worker_id):
             self.kill_worker(doomed, "the process that it worked for has died")

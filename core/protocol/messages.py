@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .specs import WireMethod, WireRef, WireValue
+from .specs import Location, WireMethod, WireRef, WireValue
 
 TYPES: dict[int, type[Message]] = {}
 
@@ -603,6 +603,47 @@ class Notice(Message):
 
     cause: str
     words: str
+
+
+# ---- objects of the dead
+
+
+@message(90, path="driver, worker -> head", resend=True)
+class OrphansHeld(Message):
+    """The answer to `ProcessDied`: of the objects that `process` owned, those whose bytes the sender reads; all."""
+
+    process: bytes
+    held: list[tuple[bytes, Location]]
+
+
+@message(91, path="driver, worker -> head", reply="BorrowAdded", resend=True)
+class HoldOrphan(Message):
+    """The sender reads this object of a dead process from now on."""
+
+    object_id: bytes
+    place: Location
+
+
+@message(92, path="driver, worker -> head", resend=True)
+class ReleaseOrphan(Message):
+    """The sender reads it no more."""
+
+    object_id: bytes
+
+
+@message(93, path="head -> driver, worker", resend=True)
+class OwnerGone(Message):
+    """Free what `process` owned in slabs of yours, but for what lies at the places `kept`."""
+
+    process: bytes
+    kept: list[int]
+
+
+@message(94, path="worker -> head", resend=False)
+class DropResult(Message):
+    """A large result that was made for a process which is dead: nobody will ever know of it."""
+
+    place: Location
 
 
 # ---- head and zygote

@@ -299,10 +299,10 @@ class Executor:
             return (), {}
         frames = request.buffers
         load = self._holdings.load_value
-        packed = load(request.arguments_object, owner, take_value(request.arguments, frames))
+        packed = load(request.arguments_object, owner, take_value(request.arguments, frames), guard=owner)
         slots = []
         for object_id, slot_owner, wire in request.slots:
-            slots.append(load(object_id, slot_owner, take_value(wire, frames)))
+            slots.append(load(object_id, slot_owner, take_value(wire, frames), guard=owner))
         return unpack(packed, slots)
 
     def _failure(self, name: str, error: BaseException, refs: list[ObjectRef], *, ran: bool) -> Value:
@@ -455,6 +455,9 @@ class Executor:
             return
         if self._told and not isinstance(request, m.StartActor):
             self._told.discard(request.task_id)
+        if self._holdings.is_dead(outcome.peer):
+            self._holdings.drop_results(outcome.results)
+            return
         contained = [ref for value in outcome.results for ref in value.contained]
         if isinstance(request, m.StartActor):
             self._holdings.hand_over(self._head, contained, lambda mine: self._send_started(request, outcome))

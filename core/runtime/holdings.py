@@ -50,14 +50,23 @@ class Holdings:
     """References, values and memory of one process. Also the sink of its refs' births and deaths (`refs.RefEvents`)."""
 
     def __init__(
-        self, me: bytes, loop: Loop, store: StoreClient, *, inline_bytes: int, report_unhandled: bool = True
+        self,
+        me: bytes,
+        loop: Loop,
+        store: StoreClient,
+        *,
+        head: bytes,
+        inline_bytes: int,
+        report_unhandled: bool = True,
     ) -> None:
         """
         Args:
+          head: who inherits the objects of dead processes.
           report_unhandled: log the exceptions of tasks whose refs go before anybody has asked for them.
         """
         self._reports = report_unhandled
         self._me = me
+        self._head = head
         self._loop = loop
         self._store = store
         self._inline_bytes = inline_bytes
@@ -72,6 +81,11 @@ class Holdings:
             lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None), self.load
         )
         self._dead: set[bytes] = set()
+        #: Where objects of others lie that something here sees, or has seen while a ref was left.
+        self._places: dict[bytes, Location] = {}
+        #: Objects of dead owners that the head has been told we read; those of which it has not said that it knows.
+        self._inherited: set[bytes] = set()
+        self._unsure: set[bytes] = set()
         append, count_down, count_up = loop.posts.append, self.references.released, self._count_received
         # Closures and not methods: they run for every ref that dies or comes out of a pickle, at 0.1 us instead of 0.2.
         self.released: Callable[[bytes], None] = lambda object_id: append((count_down, object_id))
@@ -81,6 +95,7 @@ class Holdings:
         loop.on(m.AddBorrow, self._on_add_borrow)
         loop.on(m.BorrowAdded, self._on_borrow_added)
         loop.on(m.RemoveBorrow, self._on_remove_borrow)
+        loop.on(m.OwnerGone, lambda peer, message: store.owner_died(message.process, message.kept))
 
     # ---- in any thread: refs
 
@@ -148,11 +163,21 @@ class Holdings:
             raise result
         return result
 
-    def load_value(self, object_id: bytes, owner: bytes, value: Value) -> Any:
-        """Deserialise; arrays of a stored object are views that keep the object alive."""
+    def load_value(self, object_id: bytes, owner: bytes, value: Value, *, guard: bytes = b"") -> Any:
+        """Deserialise; arrays of a stored object are views that keep the object alive.
+
+        Args:
+          guard: the process that keeps the object alive until ours is counted; empty: this one.
+
+        Raises:
+          OwnerDiedError: the guard is dead, so the memory may be gone.
+        """
         if not value.stored:
             return values.deserialize(value.kind, value.payload, value.buffers)  # type: ignore[arg-type]
-        self._loop.post(self._count_received, (object_id, owner))
+        self._loop.post(self._count_view, (object_id, owner, value.payload))
+        if guard in self._dead:  # asked after the post: if it dies from here on, the view is counted before its death
+            self.released(object_id)
+            raise _owner_died(object_id, owner)
         released = self.released
         data, buffers = self._store.view(Location.from_wire(value.payload), lambda: released(object_id))
         return values.deserialize(value.kind, data, buffers)
@@ -247,11 +272,19 @@ class Holdings:
                 mine.append(object_id)
             else:
                 asked.append((object_id, owner, self._me))
+        if self._unsure:
+            asked += [(object_id, object_id[: ids.WORKER_BYTES], self._me) for object_id in self._unsure]
         self._ask_owners(asked, lambda: then(mine))
 
     def _ask_owners(self, asked: Sequence[tuple[bytes, bytes, bytes]], then: Callable[[], None]) -> None:
         """AddBorrow for each (object, owner, borrower); `then` when all owners have answered or are dead."""
-        open_questions = [(o, owner, b) for o, owner, b in asked if owner not in self._dead]
+        if not asked:
+            then()
+            return
+        open_questions = [question for question in asked if question[1] not in self._dead]
+        heirless = [object_id for object_id, owner, b in asked if owner in self._dead and b == self._me]
+        readable = {object_id: place for object_id in heirless if (place := self._place_to_tell(object_id)) is not None}
+        open_questions += [(object_id, self._head, self._me) for object_id in readable]
         if not open_questions:
             then()
             return
@@ -265,7 +298,51 @@ class Holdings:
 
         for object_id, owner, borrower in open_questions:
             self._unconfirmed.setdefault((object_id, borrower), []).append(confirmed)
-            self._loop.send(owner, m.AddBorrow(object_id, borrower))
+            if owner == self._head:
+                self._hold_orphan(object_id, readable[object_id])
+            else:
+                self._loop.send(owner, m.AddBorrow(object_id, borrower))
+
+    # ---- in the driver: objects of the dead, see node/orphans.py
+
+    def _place_to_tell(self, object_id: bytes) -> Location | None:
+        """Where an object of a dead owner lies that we read, if the head is not sure to know that we do."""
+        known = object_id in self._inherited and object_id not in self._unsure
+        if known or object_id not in self.references:
+            return None
+        value = self.objects.value(object_id)
+        return value.payload if value is not None and value.stored else self._places.get(object_id)  # type: ignore[return-value]
+
+    def _hold_orphan(self, object_id: bytes, place: Location) -> None:
+        self._inherited.add(object_id)
+        self._unsure.add(object_id)
+        self._loop.send(self._head, m.HoldOrphan(object_id, place))
+
+    def tell_orphans(self, process: bytes) -> None:
+        """The head has said that a process is dead: tell it what we read of its objects. After everything that was
+        posted before, so that views made meanwhile are counted.
+        """
+        for object_id in self._unsure - self._inherited:  # the dead process may be who has vouched for them
+            self._hold_orphan(object_id, self._places[object_id])
+        held = []
+        for object_id, record in list(self.references):
+            if record.owner == process:
+                place = self._place_to_tell(object_id)
+                if place is not None:
+                    self._inherited.add(object_id)
+                    self._unsure.discard(object_id)
+                    held.append((object_id, place))
+        self._loop.send(self._head, m.OrphansHeld(process, held))
+
+    def drop_results(self, results: Iterable[Value]) -> None:
+        """Results that were made for a process which is dead."""
+        for value in results:
+            if value.stored:
+                place = Location.from_wire(value.payload)
+                if place.is_dedicated:
+                    self._loop.send(self._head, m.DropResult(place))
+                else:
+                    self._store.free_unread(place)
 
     def _adopt(self, loaded: tuple[bytes, ObjectRef]) -> None:
         """Refs came out of a borrowed object: register with their owners, holding the outer ref until they know."""
@@ -279,6 +356,14 @@ class Holdings:
 
     def _count_received(self, ref: tuple[bytes, bytes]) -> None:
         self.references.received(*ref)
+
+    def _count_view(self, entry: tuple[bytes, bytes, Location]) -> None:
+        object_id, owner, place = entry
+        self.references.received(object_id, owner)
+        if owner != self._me:
+            self._places[object_id] = place
+            if owner in self._dead and object_id not in self._inherited:
+                self._unsure.add(object_id)
 
     def _count_contained(self, entry: tuple[bytes, list[WireRef], list[ObjectRef]]) -> None:
         # The Python refs in the entry have kept the inner objects alive until here.
@@ -304,7 +389,12 @@ class Holdings:
     def _drop(self, object_id: bytes, owner: bytes, credit: int) -> None:
         self.objects.forget(object_id)
         self._fetching.pop(object_id, None)
-        if credit and owner not in self._dead:
+        self._places.pop(object_id, None)
+        self._unsure.discard(object_id)
+        if object_id in self._inherited:
+            self._inherited.remove(object_id)
+            self._loop.send(self._head, m.ReleaseOrphan(object_id))
+        elif credit and owner not in self._dead:
             self._loop.send(owner, m.RemoveBorrow(object_id, credit))
 
     def _lose(self, object_id: bytes, why: str) -> None:
@@ -341,6 +431,8 @@ class Holdings:
         self._loop.send(peer, m.BorrowAdded(message.object_id, message.borrower))
 
     def _on_borrow_added(self, peer: bytes, message: m.BorrowAdded) -> None:
+        if peer == self._head:
+            self._unsure.discard(message.object_id)
         waiting = self._unconfirmed.get((message.object_id, message.borrower))
         if waiting:
             waiting.pop(0)()
@@ -356,6 +448,8 @@ class Holdings:
 
     def process_died(self, process: bytes) -> None:
         """Its borrows are void; its objects are lost, except the copies that are here already."""
+        if process in self._dead:
+            return  # noticed before it was announced
         self._dead.add(process)
         orphans = set(self.references.process_died(process))
         orphans.update(object_id for object_id, owner in self._fetching.items() if owner == process)
@@ -365,9 +459,15 @@ class Holdings:
                 self.objects.resolve(object_id, failure_value(_owner_died(object_id, process)))
         # The dead confirm nothing more. What was asked about a dead borrower is answered by its owner as usual.
         for object_id, borrower in list(self._unconfirmed):
-            if object_id[: ids.WORKER_BYTES] == process:
-                for confirmed in self._unconfirmed.pop((object_id, borrower)):
-                    confirmed()
+            if object_id[: ids.WORKER_BYTES] != process:
+                continue
+            place = self._place_to_tell(object_id) if borrower == self._me else None
+            if place is not None:
+                for _ in self._unconfirmed[object_id, borrower]:  # the head confirms in its stead, each once
+                    self._hold_orphan(object_id, place)
+                continue
+            for confirmed in self._unconfirmed.pop((object_id, borrower)):
+                confirmed()
 
 
 def _owner_died(object_id: bytes, owner: bytes) -> OwnerDiedError:

@@ -88,6 +88,7 @@ class Process:
             worker_id,
             self.loop,
             self._store,
+            head=HEAD,
             inline_bytes=config.inline_bytes,
             report_unhandled=bool(config.report_unhandled_errors),
         )
@@ -436,7 +437,12 @@ class Process:
 
     def _on_process_died(self, peer: bytes, message: m.ProcessDied) -> None:
         # Posted: we are in the middle of receiving, and first its last words are to be heard.
-        self.loop.post(self._bury, (message.worker_id, message.cause))
+        self.loop.post(self._bury_announced, (message.worker_id, message.cause))
+
+    def _bury_announced(self, entry: tuple[bytes, str]) -> None:
+        self._bury(entry)
+        # Posted, now that it counts as dead: what other threads have begun to read before, they have posted before.
+        self.loop.post(self.holdings.tell_orphans, entry[0])
 
     def _on_unreachable(self, peer: bytes) -> None:
         # Posted: we are in the middle of sending.

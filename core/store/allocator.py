@@ -23,7 +23,7 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -123,6 +123,21 @@ def mark_freed(buffer: memoryview, payload: int, serial: int) -> Block:
     return block
 
 
+def live_blocks(buffer: memoryview) -> list[Block]:
+    """The LIVE blocks of a slab that nobody allocates in; none where there is no slab."""
+    found: list[Block] = []
+    offset = 0
+    while offset < len(buffer):
+        try:
+            block = read_block(buffer, offset)
+        except ValueError:
+            break
+        if block.state == LIVE:
+            found.append(block)
+        offset += block.size
+    return found
+
+
 class Slab:
     """The holder's side of a slab. Made by `create` or `open`; not safe to share between threads."""
 
@@ -213,9 +228,17 @@ class Slab:
         self._used -= 1
         self._join(block.offset, block.size)
 
-    def free_all_of(self, owner: bytes) -> int:
-        """Free the LIVE blocks of an owner that has died and cannot free them; returns how many."""
-        found = [block for block in self.blocks() if block.state == LIVE and block.owner == owner]
+    def free_all_of(self, owner: bytes, *, kept: Container[int] = ()) -> int:
+        """Free the LIVE blocks of an owner that has died and cannot free them; returns how many.
+
+        Args:
+          kept: offsets of payloads that somebody still reads.
+        """
+        found = [
+            block
+            for block in self.blocks()
+            if block.state == LIVE and block.owner == owner and block.offset + HEADER_BYTES not in kept
+        ]
         for block in found:
             self._set(block.offset, block.size, FREED)
         self.sweep_all()

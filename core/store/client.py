@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple, cast
@@ -177,6 +177,18 @@ class StoreClient:
             surplus = self._take_surplus() if self._slabs[base].is_empty else []
         self._give_back(surplus)
 
+    def free_unread(self, location: Location) -> bool:
+        """`free` for an object of a dead owner that nobody knows of; False if it is gone already, or a large one,
+        which is the head's to free.
+        """
+        if location.is_dedicated:
+            return False
+        try:
+            self.free(location)
+        except ValueError:
+            return False  # freed with all that its owner had
+        return True
+
     def trim(self) -> int:
         """Look at everything that others have freed and give slabs back that are wholly free, but for one; returns
         their bytes.
@@ -188,12 +200,19 @@ class StoreClient:
         self._give_back(surplus)
         return len(surplus) * self._slab_bytes
 
-    def owner_died(self, owner: bytes) -> int:
+    def owner_died(self, owner: bytes, kept: Iterable[int] = ()) -> int:
         """Free what `owner` owned in the slabs of this process; returns the number of objects. Their large objects
         are the head's to free.
+
+        Args:
+          kept: offsets in the arena of objects that somebody still reads.
         """
+        places = set(kept)
         with self._lock:
-            freed = sum(slab.free_all_of(owner) for slab in self._slabs.values())
+            freed = 0
+            for base, slab in self._slabs.items():
+                here = {offset - base for offset in places if 0 <= offset - base < slab.size_bytes}
+                freed += slab.free_all_of(owner, kept=here)
             surplus = self._take_surplus()
         self._give_back(surplus)
         return freed
