@@ -13,8 +13,8 @@ process to another only as the argument of a task or call, and who sends that re
 before it answers, a receiver that goes on reading has told us and has our word (`HoldOrphan`). Hence
 
   * whatever is freed at the end of GATHERING is read by nobody: who reads it has said so, or stands behind one who has;
-  * what a dead reader alone has read is freed when everybody has answered about that reader, for one of its receivers
-    may be about to tell.
+  * what a dead reader has read, and may have passed on, is looked at again only when everybody has answered about that
+    reader, too: one of its receivers may be about to tell.
 
 Each process speaks for itself over one ordered link, so readers are a set and not a count.
 """
@@ -64,8 +64,8 @@ class OrphanTable:
 
     def died(self, process: bytes, members: Iterable[bytes]) -> None:
         """A process is dead; `members`, those who live, are being told."""
-        for waited_for in self._gathering.values():
-            waited_for.discard(process)
+        # It stays among those who are waited for elsewhere until it is settled itself: it may have passed places on and
+        # died before it could tell of them; its receivers tell when they answer about it.
         self._gathering[process] = set(members)
         for object_id, orphan in self._orphans.items():
             if process in orphan.readers:
@@ -97,9 +97,13 @@ class OrphanTable:
 
         Whatever else the dead owned, and `kept` does not name, is to be freed, too.
         """
-        settled = [process for process, waited_for in self._gathering.items() if not waited_for]
-        for process in settled:
-            del self._gathering[process]
+        settled: list[bytes] = []
+        while over := [process for process, waited_for in self._gathering.items() if not waited_for]:
+            for process in over:
+                del self._gathering[process]
+                for waited_for in self._gathering.values():
+                    waited_for.discard(process)
+            settled += over
         freed = []
         for process in settled:
             for object_id in self._left.pop(process, ()):
