@@ -29,6 +29,7 @@ from ..serialization.values import FAILURE, Serialized
 from ..store.client import Location, StoreClient
 from ..transport.loop import Loop
 from .futures import FutureDesk
+from .inherited import Inherited
 from .objects import ObjectTable, Wait
 from .references import ReferenceTable
 
@@ -81,11 +82,8 @@ class Holdings:
             lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None), self.load
         )
         self._dead: set[bytes] = set()
-        #: Where objects of others lie that something here sees, or has seen while a ref was left.
-        self._places: dict[bytes, Location] = {}
-        #: Objects of dead owners that the head has been told we read; those of which it has not said that it knows.
-        self._inherited: set[bytes] = set()
-        self._unsure: set[bytes] = set()
+        #: What we read of others' objects, for when they die.
+        self.inherited = Inherited(loop, self.objects, self.references, head=head)
         append, count_down, count_up = loop.posts.append, self.references.released, self._count_received
         # Closures and not methods: they run for every ref that dies or comes out of a pickle, at 0.1 us instead of 0.2.
         self.released: Callable[[bytes], None] = lambda object_id: append((count_down, object_id))
@@ -272,8 +270,8 @@ class Holdings:
                 mine.append(object_id)
             else:
                 asked.append((object_id, owner, self._me))
-        if self._unsure:
-            asked += [(object_id, object_id[: ids.WORKER_BYTES], self._me) for object_id in self._unsure]
+        if self.inherited.unsure:
+            asked += [(object_id, object_id[: ids.WORKER_BYTES], self._me) for object_id in self.inherited.unsure]
         self._ask_owners(asked, lambda: then(mine))
 
     def _ask_owners(self, asked: Sequence[tuple[bytes, bytes, bytes]], then: Callable[[], None]) -> None:
@@ -283,7 +281,8 @@ class Holdings:
             return
         open_questions = [question for question in asked if question[1] not in self._dead]
         heirless = [object_id for object_id, owner, b in asked if owner in self._dead and b == self._me]
-        readable = {object_id: place for object_id in heirless if (place := self._place_to_tell(object_id)) is not None}
+        places = {object_id: self.inherited.place_to_tell(object_id) for object_id in heirless}
+        readable = {object_id: place for object_id, place in places.items() if place is not None}
         open_questions += [(object_id, self._head, self._me) for object_id in readable]
         if not open_questions:
             then()
@@ -299,40 +298,9 @@ class Holdings:
         for object_id, owner, borrower in open_questions:
             self._unconfirmed.setdefault((object_id, borrower), []).append(confirmed)
             if owner == self._head:
-                self._hold_orphan(object_id, readable[object_id])
+                self.inherited.hold(object_id, readable[object_id])
             else:
                 self._loop.send(owner, m.AddBorrow(object_id, borrower))
-
-    # ---- in the driver: objects of the dead, see node/orphans.py
-
-    def _place_to_tell(self, object_id: bytes) -> Location | None:
-        """Where an object of a dead owner lies that we read, if the head is not sure to know that we do."""
-        known = object_id in self._inherited and object_id not in self._unsure
-        if known or object_id not in self.references:
-            return None
-        value = self.objects.value(object_id)
-        return value.payload if value is not None and value.stored else self._places.get(object_id)  # type: ignore[return-value]
-
-    def _hold_orphan(self, object_id: bytes, place: Location) -> None:
-        self._inherited.add(object_id)
-        self._unsure.add(object_id)
-        self._loop.send(self._head, m.HoldOrphan(object_id, place))
-
-    def tell_orphans(self, process: bytes) -> None:
-        """The head has said that a process is dead: tell it what we read of its objects. After everything that was
-        posted before, so that views made meanwhile are counted.
-        """
-        for object_id in self._unsure - self._inherited:  # the dead process may be who has vouched for them
-            self._hold_orphan(object_id, self._places[object_id])
-        held = []
-        for object_id, record in list(self.references):
-            if record.owner == process:
-                place = self._place_to_tell(object_id)
-                if place is not None:
-                    self._inherited.add(object_id)
-                    self._unsure.discard(object_id)
-                    held.append((object_id, place))
-        self._loop.send(self._head, m.OrphansHeld(process, held))
 
     def drop_results(self, results: Iterable[Value]) -> None:
         """Results that were made for a process which is dead."""
@@ -361,9 +329,7 @@ class Holdings:
         object_id, owner, place = entry
         self.references.received(object_id, owner)
         if owner != self._me:
-            self._places[object_id] = place
-            if owner in self._dead and object_id not in self._inherited:
-                self._unsure.add(object_id)
+            self.inherited.seen(object_id, place, owner_is_dead=owner in self._dead)
 
     def _count_contained(self, entry: tuple[bytes, list[WireRef], list[ObjectRef]]) -> None:
         # The Python refs in the entry have kept the inner objects alive until here.
@@ -389,12 +355,8 @@ class Holdings:
     def _drop(self, object_id: bytes, owner: bytes, credit: int) -> None:
         self.objects.forget(object_id)
         self._fetching.pop(object_id, None)
-        self._places.pop(object_id, None)
-        self._unsure.discard(object_id)
-        if object_id in self._inherited:
-            self._inherited.remove(object_id)
-            self._loop.send(self._head, m.ReleaseOrphan(object_id))
-        elif credit and owner not in self._dead:
+        self.inherited.let_go(object_id)
+        if credit and owner not in self._dead:
             self._loop.send(owner, m.RemoveBorrow(object_id, credit))
 
     def _lose(self, object_id: bytes, why: str) -> None:
@@ -432,7 +394,7 @@ class Holdings:
 
     def _on_borrow_added(self, peer: bytes, message: m.BorrowAdded) -> None:
         if peer == self._head:
-            self._unsure.discard(message.object_id)
+            self.inherited.confirmed(message.object_id)
         waiting = self._unconfirmed.get((message.object_id, message.borrower))
         if waiting:
             waiting.pop(0)()
@@ -461,10 +423,10 @@ class Holdings:
         for object_id, borrower in list(self._unconfirmed):
             if object_id[: ids.WORKER_BYTES] != process:
                 continue
-            place = self._place_to_tell(object_id) if borrower == self._me else None
+            place = self.inherited.place_to_tell(object_id) if borrower == self._me else None
             if place is not None:
                 for _ in self._unconfirmed[object_id, borrower]:  # the head confirms in its stead, each once
-                    self._hold_orphan(object_id, place)
+                    self.inherited.hold(object_id, place)
                 continue
             for confirmed in self._unconfirmed.pop((object_id, borrower)):
                 confirmed()

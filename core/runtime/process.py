@@ -442,7 +442,7 @@ class Process:
     def _bury_announced(self, entry: tuple[bytes, str]) -> None:
         self._bury(entry)
         # Posted, now that it counts as dead: what other threads have begun to read before, they have posted before.
-        self.loop.post(self.holdings.tell_orphans, entry[0])
+        self.loop.post(self.holdings.inherited.tell, entry[0])
 
     def _on_unreachable(self, peer: bytes) -> None:
         # Posted: we are in the middle of sending.

@@ -217,17 +217,6 @@ class StoreClient:
         self._give_back(surplus)
         return freed
 
-    def adopt(self, region: int, size: int) -> None:
-        """Go on with the slab at `region`, whose holder has died.
-
-        Raises:
-          ValueError: there is no slab.
-        """
-        self._check_open()
-        slab = Slab.open(self._bytes[region : region + size], first_serial=_random_serial())
-        with self._lock:
-            self._add(region, slab)
-
     def statistics(self) -> StoreStatistics:
         with self._lock:
             slabs = [slab.statistics() for slab in self._slabs.values()]

@@ -4,9 +4,9 @@ Regions are whole MiB. A process asks for one to carve into small objects (a sla
 it back by its offset. Space that was used before goes out before space that was not, the most recently used first:
 its pages exist. Pure; the head's server calls it.
 
-When a holder dies its regions are orphans: objects in them live on, owned by others. The head takes each orphan for
-itself and opens it (`allocator.Slab.open`): empty, it is released; otherwise it waits until its objects are freed. Who
-frees a large object gives its region back by the ordinary way.
+When a holder dies its regions are orphans: objects in them live on, owned by others or read by somebody. The head
+looks into each (`allocator.Slab.open`) and releases it once nothing lives there. A large object's region comes back
+from whoever frees it: its owner, or the head for an owner that is dead.
 
 Invariant: the regions given out, the free extents and the space never used make up the arena and do not overlap; no
 two free extents touch.
@@ -96,20 +96,6 @@ class RegionTable:
         for region in orphans:
             self._regions[region.offset] = region
         return orphans if holder else []
-
-    def take_orphan(self, holder: bytes) -> Region | None:
-        """Give a region whose holder died to `holder`, the longest orphaned first; None if there is none.
-
-        Raises:
-          ValueError: the holder's id is empty.
-        """
-        if not holder:
-            raise ValueError("a region has a holder; the id given is empty")
-        orphan = next((region for region in self._regions.values() if not region.holder), None)
-        if orphan is None:
-            return None
-        adopted = self._regions[orphan.offset] = Region(orphan.offset, orphan.size, holder)
-        return adopted
 
     def regions(self) -> list[Region]:
         """All regions that are given out, orphans too."""

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from shoal.core.store import allocator
-from shoal.core.store.allocator import FREE, FREED, HEADER_BYTES, LIVE, WRITING, Place, Slab, mark_freed, round_up
+from shoal.core.store.allocator import (
+    FREE,
+    FREED,
+    HEADER_BYTES,
+    LIVE,
+    WRITING,
+    Place,
+    Slab,
+    live_blocks,
+    mark_freed,
+    round_up,
+)
 
 OWNER = b"owner-of-12b"
 SIZE = 64 * 64
@@ -298,3 +309,15 @@ def test_serials_wrap_around():
 
 def test_states_are_said_by_name_in_order():
     assert [allocator._STATES[state] for state in (FREE, WRITING, LIVE, FREED)] == ["FREE", "WRITING", "LIVE", "FREED"]
+
+
+def test_live_blocks_are_found_as_far_as_headers_parse():
+    buffer = bytearray(64 * 64)
+    assert live_blocks(memoryview(buffer)) == []
+    slab = Slab.create(buffer)
+    first, second = slab.allocate(10, OWNER), slab.allocate(10, OWNER)
+    slab.allocate(10, OWNER)  # not sealed
+    slab.seal(first)
+    slab.seal(second)
+    slab.free(first)
+    assert [block.offset + HEADER_BYTES for block in live_blocks(memoryview(buffer))] == [second.offset]

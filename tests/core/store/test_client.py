@@ -17,7 +17,6 @@ import pytest
 
 from shoal.core.errors import ObjectFreedError, ObjectStoreFullError
 from shoal.core.serialization.values import Serialized, deserialize, serialize
-from shoal.core.store.allocator import Slab
 from shoal.core.store.arena import Arena
 from shoal.core.store.client import Location, StoreClient
 from shoal.core.store.regions import RegionTable
@@ -232,20 +231,21 @@ def test_a_dead_owners_objects_are_freed(head):
     assert client.owner_died(OWNER) == 0
 
 
-def test_an_heir_goes_on_with_a_dead_holders_slab(head):
-    sent = serialize(b"still here")
-    location = head.client().put(sent, OWNER)
-    (orphan,) = head.table.holder_died(ME)
-    assert not Slab.open(head.arena.view[orphan.offset : orphan.offset + orphan.size]).is_empty
-    region = head.table.take_orphan(b"heir-12bytes")
-    heir = head.client(b"heir-12bytes")
-    heir.adopt(region.offset, region.size)
-    second = heir.put(serialize(b"new"), OWNER)
-    assert region.offset < second.offset < region.offset + region.size
-    assert fetch(heir, sent, location) == b"still here"
-    heir.free(location)
-    heir.free(second)
-    assert heir.statistics().used_bytes == 0
+def test_what_somebody_reads_of_a_dead_owner_stays(head):
+    client, sent = head.client(), serialize(b"still here")
+    read, unread = client.put(sent, OWNER), client.put(serialize(b"unread"), OWNER)
+    assert client.owner_died(OWNER, [read.offset]) == 1
+    assert fetch(client, sent, read) == b"still here"
+    with pytest.raises(ObjectFreedError):
+        client.view(unread, lambda: None)
+
+
+def test_a_result_for_a_dead_owner_is_dropped_once(head):
+    client = head.client()
+    small = client.put(serialize(b"small"), OWNER)
+    assert client.free_unread(small)
+    assert not client.free_unread(small)
+    assert not client.free_unread(client.put(serialize(bytes(2 * MIB)), OWNER)), "large ones are the head's"
 
 
 def test_threads_may_put_view_and_free_at_once(head):
