@@ -63,6 +63,7 @@ MODULES = {
     "util.multiprocessing.pool": "core.patterns.process_pool",
     "util.placement_group": "core.placement",
     "util.queue": "core.patterns.queue",
+    "util.serialization": "core.serialization.reducers",
     "util.scheduling_strategies": "core.scheduling_strategies",
     "util.state.api": "core.listings",
     "util.state.common": "core.rows",
@@ -105,6 +106,7 @@ NAMESPACES = {
     "util": {
         "ActorPool": "core.patterns.actor_pool",
         "as_completed": "core.patterns.iterators",
+        "deregister_serializer": "core.serialization.reducers",
         "get_current_placement_group": "core.placement",
         "get_node_ip_address": "core.library_names",
         "get_placement_group": "core.placement",
@@ -112,6 +114,7 @@ NAMESPACES = {
         "log_once": "core.library_names",
         "map_unordered": "core.patterns.iterators",
         "placement_group": "core.placement",
+        "register_serializer": "core.serialization.reducers",
         "placement_group_table": "core.placement",
         "remove_placement_group": "core.placement",
     },

@@ -25,7 +25,7 @@ from ..environments import Environments
 from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError, ShoalError
 from ..protocol import messages as m
 from ..refs import ObjectRef
-from ..serialization import values
+from ..serialization import tensors, values
 from ..serialization.functions import FunctionExporter, FunctionTable
 from ..serialization.values import FAILURE
 from ..session import Session
@@ -67,6 +67,7 @@ class Process:
         self.node_id = b""
         self._executor: Executor | None = None
         self._arena = arena
+        tensors.connect(arena.private_view)
         config = session.config
         self.environments = Environments(
             environment, os.path.join(session.directory, "environments"), limit_bytes=config.snapshot_bytes

@@ -28,6 +28,8 @@ import numpy as np
 
 from .. import refs as references
 from ..refs import ObjectRef
+from .reducers import learn_tensors, reducers
+from .tensors import StorageBytes
 from .unpicklable import describe_culprit
 
 RAW = 0
@@ -83,6 +85,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
     def __init__(self, file: BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> None:
         super().__init__(file, PROTOCOL, buffer_callback)
         self.refs: list[ObjectRef[Any]] = []
+        self._storages: dict[int, StorageBytes] = {}
+        learn_tensors()
 
     def reducer_override(self, obj: Any) -> object:
         kind = type(obj)
@@ -91,6 +95,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
             return references.rebuild, (obj.binary(), obj.owner)
         if kind is np.ndarray:
             return _reduce_array(obj)
+        reducer = reducers.get(kind)
+        if reducer is not None:
+            reduced = reducer(obj, self._storages)
+            return super().reducer_override(obj) if reduced is NotImplemented else reduced
         return super().reducer_override(obj)
 
 
