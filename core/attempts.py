@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .bundles import group_of, outside
 from .resources import SCALE
 from .rows import TaskState
 
@@ -51,7 +52,8 @@ def _state(row: Mapping[str, Any], number: int, job_id: str, node_id: str) -> Ta
     fields["job_id"] = job_id
     resources = row.get("required_resources")
     if resources is not None:
-        fields["required_resources"] = {name: amount / SCALE for name, amount in resources.items()}
+        fields["required_resources"] = {name: amount / SCALE for name, amount in outside(resources).items()}
+        fields["placement_group_id"] = group_of(resources) or None
     fields["language"] = "PYTHON"
     fields["events"] = _events(row)
     ran = row.get("worker_id") is not None

@@ -98,5 +98,5 @@ def _facts(subject: str, key: bytes, node: NodeServer, control: ControlServer) -
     if subject == "store":
         return [dataclasses.asdict(node.regions.statistics()), *node.processes.living()]
     if subject == "placement_groups":
-        return []
+        return [record.facts() for record in control.groups.groups if not key or record.group_id == key]
     return node.processes.living()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from . import ids
 from .attempts import attempts
+from .bundles import group_of, outside
 from .engines.base import Engine, Survey
 from .engines.current import running
 from .errors import SessionError, StateApiError
@@ -351,7 +352,8 @@ def _actors(engine: Engine, timeout: float) -> _Found[ActorState]:
     found = []
     for row in survey.facts:
         known = {name: row[name] for name in ActorState.__dataclass_fields__ if name in row}
-        known["required_resources"] = _units(row["required_resources"])
+        shape = row["required_resources"]
+        known["required_resources"], known["placement_group_id"] = _units(outside(shape)), group_of(shape) or None
         placed = row["state"] not in ("PENDING_CREATION", "DEPENDENCIES_UNREADY")
         found.append(ActorState(job_id=here.job_id.hex(), node_id=here.node_id.hex() if placed else None, **known))
     return found, survey.silent, survey.is_all
@@ -380,14 +382,36 @@ def _nodes(engine: Engine, timeout: float) -> _Found[NodeState]:  # noqa: ARG001
         state_message=None,
         node_name=node.hostname,
         resources_total=_units(node.total),
-        labels={},
+        labels=dict(engine.place().node_labels),
     )
     return [state], [], True
 
 
 def _groups(engine: Engine, timeout: float) -> _Found[PlacementGroupState]:
     survey = _ask(engine, "placement_groups", timeout, target=b"")
-    return [PlacementGroupState(**row) for row in survey.facts], [], True
+    here = engine.place()
+    job_id, node_id = here.job_id.hex(), here.node_id.hex()
+    return [_group(row, job_id, node_id) for row in survey.facts], [], True
+
+
+def _group(row: Mapping[str, Any], job_id: str, node_id: str) -> PlacementGroupState:
+    group_id, is_placed = row["placement_group_id"], row["state"] == "CREATED"
+    return PlacementGroupState(
+        placement_group_id=group_id,
+        name=row["name"],
+        creator_job_id=job_id,
+        state=row["state"],
+        bundles=[
+            {
+                "bundle_id": {"placement_group_id": group_id, "bundle_index": index},
+                "unit_resources": _units(bundle),
+                "node_id": node_id if is_placed else "",
+            }
+            for index, bundle in enumerate(row["bundles"])
+        ],
+        is_detached=row["is_detached"],
+        stats={"scheduling_attempt": row["attempts"]},
+    )
 
 
 def _jobs(engine: Engine, timeout: float) -> _Found[JobState]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from .. import ids
 from ..lifecycle import Life, Lifecycle
@@ -58,6 +59,17 @@ class GroupRecord:
     @property
     def state(self) -> str:
         return self.life.state
+
+    def facts(self) -> dict[str, Any]:
+        """For those who ask what goes on: a row of `listings.py`, the step of a reason."""
+        return {
+            "placement_group_id": self.group_id.hex(),
+            "name": self.spec.name,
+            "state": self.state,
+            "bundles": [dict(bundle) for bundle in self.spec.bundles],
+            "is_detached": self.spec.detached,
+            "attempts": self.attempts,
+        }
 
 
 class GroupTable:

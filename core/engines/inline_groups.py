@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .. import bundles, ids
 from ..control.groups import GroupRecord, GroupTable
 from ..errors import TaskPlacementGroupRemoved
 from ..protocol.messages import CreateGroup
+from ..resources import ResourceSet
 from ..serialization.failures import serialize_error
 from ..serialization.values import Serialized
 from .base import GroupDescription
@@ -71,6 +73,36 @@ class InlineGroups:
             self._objects.resolve(object_id, value)
         else:
             self._awaited.setdefault(group_id, []).append((object_id, value))
+
+    def facts(self) -> list[dict[str, Any]]:
+        """A row for each; see `GroupRecord.facts`."""
+        return [record.facts() for record in self._groups]
+
+    def reason(self, object_id: bytes) -> str:
+        """What an object waits for that stands for a group's being ready, in words; empty for all others."""
+        for group_id, awaited in self._awaited.items():
+            if any(waiting == object_id for waiting, _ in awaited):
+                return self._waits(group_id)
+        return ""
+
+    def shortage(self, shape: Mapping[str, int]) -> str:
+        """What work in a group waits for, in words; empty for work that is in none."""
+        group = bundles.group_of(shape)
+        if not group:
+            return ""
+        record = self._groups.get(bytes.fromhex(group))
+        if record is not None and record.state == "PENDING":
+            return self._waits(record.group_id)
+        return f"waits for resources of placement group {group} that living actors hold"
+
+    def _waits(self, group_id: bytes) -> str:
+        record = self._groups.get(group_id)
+        assert record is not None, "somebody waits for it"
+        demand = ResourceSet()
+        for bundle in record.spec.bundles:
+            demand += ResourceSet(bundle)
+        why = f"waits for resources that living actors hold: it {demand.shortage(self._schedule.available, 'now free')}"
+        return f"waits for placement group {group_id.hex()}, which {why}"
 
     def describe(self, group_id: bytes, name: str, namespace: str) -> list[GroupDescription]:
         """As `Engine.describe_groups`."""

@@ -87,6 +87,7 @@ class InlineSession:
         #: Calls under way that have been told of their cancellation.
         self.told: set[bytes] = set()
         self.groups = InlineGroups(self.schedule, self.objects)
+        self.schedule.reason_in_group = self.groups.shortage
         self.graveyard: list[tuple[Any, Lanes | None]] = []
         self._ids = ids.IdSource(self.me, self.job_id)
         self._pid = os.getpid()
@@ -441,6 +442,9 @@ class InlineSession:
         if ref.binary() not in self.objects:
             return f"{ref!r} was freed, or made by hand from an id: get raises"
         work = self.schedule.maker(ref.binary())
+        ready = self.groups.reason(ref.binary())
+        if ready:
+            return f"{ref!r} {ready}"
         if work is None:
             return f"{ref!r} stands for an actor and has no value"
         argument = next((slot for slot in work.slots if self.objects.value(slot.binary()) is None), None)

@@ -46,6 +46,8 @@ class InlineInspector:
         }
         if subject == "actors":
             return Survey([self._actor(a) for a in self._tables.schedule.actors.values()], {}, [], is_all=True)
+        if subject == "placement_groups":
+            return Survey(self._tables.groups.facts(), {}, [], is_all=True)
         if subject not in subjects:
             return Survey([self._driver()] if subject == "workers" else [], {}, [], is_all=True)
         rows = subjects[subject](key)

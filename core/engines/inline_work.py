@@ -24,7 +24,7 @@ Not here: values, locks, running (inline.py).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,6 +181,8 @@ class Schedule:
 
     def __init__(self, total: ResourceSet, gpus: Sequence[str] = ()) -> None:
         self.stock = Stock(total.parts(), gpus)
+        #: What a demand for resources of a placement group waits for, in words; empty for all others.
+        self.reason_in_group: Callable[[Mapping[str, int]], str] = lambda shape: ""
         self.actors: dict[bytes, Actor] = {}
         self.ready: deque[Work] = deque()
         self._living: dict[bytes, Actor] = {}
@@ -276,7 +278,9 @@ class Schedule:
         if work.missing:
             return f"waits for {work.missing} of its arguments"
         if not work.is_call or actor is None:
-            return f"waits for resources that living actors hold: it {work.demand.shortage(self.available, 'now free')}"
+            short = work.demand.shortage(self.available, "now free")
+            grouped = self.reason_in_group(work.demand.parts())
+            return grouped or f"waits for resources that living actors hold: it {short}"
         if actor.under_way:
             doing = next(iter(actor.under_way.values()))
             return f"waits for its turn at {actor.description}, where {doing.name}() {self.reason(doing)}"

@@ -52,6 +52,13 @@ class Groups:
 
     # ---- in the driver
 
+    def awaited_by(self, object_id: bytes) -> bytes:
+        """The group that an object waits for; empty for all others."""
+        for group_id, awaited in self._awaited.items():
+            if any(waiting == object_id for waiting, _ in awaited):
+                return group_id
+        return b""
+
     def _create(self, message: m.CreateGroup) -> None:
         self._states[message.group_id] = "PENDING"
         self._loop.send(self._head, message)

@@ -30,6 +30,7 @@ from ..protocol.specs import Value
 from ..serialization.values import FAILURE
 from ..store.client import Location
 from ..transport.loop import Loop
+from .groups import Groups
 from .history import History, Row, wall_ms
 from .holdings import Holdings
 from .references import Reference
@@ -55,6 +56,7 @@ class Inspector:
         history: History,
         holdings: Holdings,
         submitter: Submitter,
+        groups: Groups,
         metrics: Callable[[], list[Row]],
     ) -> None:
         """
@@ -69,6 +71,7 @@ class Inspector:
         self._history = history
         self._holdings = holdings
         self._submitter = submitter
+        self._groups = groups
         self._subjects: dict[str, Callable[[bytes], Iterable[Row]]] = {
             "tasks": self._tasks,
             "counts": self._counts,
@@ -194,6 +197,9 @@ class Inspector:
         for submission, state, worker_id in self._submitter.live():
             if not submission.is_creation and submission.task_id == task_id:
                 return [{"state": "pending", **self._maker(submission, state, worker_id)}]
+        group_id = self._groups.awaited_by(key)
+        if group_id:
+            return [{"state": "pending", "group_id": group_id}]
         is_actor = key in self._holdings.guarded
         return [{"state": "actor" if is_actor else "pending"}]
 

@@ -97,6 +97,7 @@ class Process:
         self.submitter = Submitter(
             worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config, wait=self.wait
         )
+        self.groups = Groups(worker_id, self.loop, self.holdings, self._ids, head=HEAD)
         self.inspector = Inspector(
             self.loop,
             worker_id,
@@ -105,9 +106,9 @@ class Process:
             history=self.history,
             holdings=self.holdings,
             submitter=self.submitter,
+            groups=self.groups,
             metrics=list,
         )
-        self.groups = Groups(worker_id, self.loop, self.holdings, self._ids, head=HEAD)
         #: What the node has in all, in 1/10_000, without placement groups; its labels.
         self.node_resources: dict[str, int] = {}
         self.node_labels: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
     object --made by--> task or call --waits for--> its argument       -> that object
                                                     resources          -> who holds them
+                                                    its placement group -> resources, likewise
                                                     its actor          -> its creation: arguments, resources, __init__
                                                     a turn at a worker -> what runs there
                                      --runs at a worker--, and waits in get or wait for objects -> the first of those
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from .. import bundles
 from ..resources import ResourceSet
 from .history import Row
 
@@ -94,6 +96,8 @@ class Chain:
                 return self._of_maker(facts)
             finally:
                 self._path.pop()
+        if "group_id" in facts:
+            return self._of_group(_ref(object_id), facts["group_id"])
         return _ENDS[facts["state"]](object_id)
 
     # ---- steps
@@ -171,6 +175,11 @@ class Chain:
         return _join(words, self._of_resources("it", facts["resources"]), by=": ")
 
     def _of_resources(self, who: str, shape: Mapping[str, int], *, at_work: Iterable[bytes] = ()) -> Reason:
+        group = bundles.group_of(shape)
+        if group:
+            row = self._group(bytes.fromhex(group))
+            if row is None or row["state"] != "CREATED":
+                return self._of_group(who, bytes.fromhex(group))
         usage = self._ask("usage", b"", b"") or []
         totals = next((row for row in usage if "total" in row), None)
         if totals is None:
@@ -185,11 +194,12 @@ class Chain:
         if need.fits(free):
             return Reason(Kind.STUCK, f"{who} waits for a worker process, which is being started", f"starting:{who}")
         short = [name for name in need if need.amount(name) > free.amount(name)]
+        told = list({_words(name): name for name in short}.values())  # a bundle's share is of the group's, too
         total = ResourceSet(totals["total"])
         words = ", ".join(
-            f"it needs {name} {need.amount(name):g}, {free.amount(name):g} of {total.amount(name):g} "
+            f"it needs {_words(name)} {need.amount(name):g}, {free.amount(name):g} of {total.amount(name):g} "
             f"{'is' if free.amount(name) == 1 else 'are'} free"
-            for name in short
+            for name in told
         )
         holders = [row for row in leases if any(row["shape"].get(name) for name in short) and not row["blocked"]]
         passing = ResourceSet({})
@@ -200,17 +210,40 @@ class Chain:
         key = f"resources:{who}:{need.describe()}"
         return Reason(kind, f"{who} waits in the queue: {words}{self._held_by(holders, short)}", key)
 
+    def _of_group(self, who: str, group_id: bytes) -> Reason:
+        """Why a placement group is not there."""
+        row, words = self._group(group_id), f"{who} waits for placement group {group_id.hex()}"
+        if row is None:
+            return Reason(Kind.UNKNOWN, f"{words}, which nobody has announced", f"group:{group_id.hex()}")
+        if row["state"] != "PENDING":
+            return Reason(Kind.OVER, f"{words}, which is {row['state']}")
+        demand = ResourceSet({})
+        for bundle in row["bundles"]:
+            demand += ResourceSet(bundle)
+        return _join(words, self._of_resources("the group", demand.parts()), by=": ")
+
+    def _group(self, group_id: bytes) -> Row | None:
+        rows = self._ask("placement_groups", group_id, b"") or []
+        return rows[0] if rows else None
+
     def _held_by(self, holders: Sequence[Row], short: Sequence[str]) -> str:
-        if not holders:
+        groups = [row for row in self._ask("placement_groups", b"", b"") or [] if row["state"] == "CREATED"]
+        reserved = [
+            f"placement group {row['placement_group_id']} has {_amounts(row['bundles'], short)}"
+            for row in groups
+            if _amounts(row["bundles"], short)
+        ]
+        if not holders and not reserved:
             return ""
         classes = {row["actor_id"]: row["class_name"] for row in self._ask("actors", b"", b"") or []}
         told = []
         for row in holders[:_HOLDERS]:
             what = classes.get(row["actor_id"].hex(), "an actor") if row["actor_id"] else "a task"
             pid = f" (pid {row['pid']})" if row["pid"] else ""
-            told.append(f"{what}{pid} has {ResourceSet(row['shape']).only(*short).describe()}")
-        more = f" and {len(holders) - _HOLDERS} more" if len(holders) > _HOLDERS else ""
-        return f"; {', '.join(told)}{more}"
+            told.append(f"{what}{pid} has {_amounts([row['shape']], short)}")
+        told += reserved[: _HOLDERS - len(told)]
+        more = len(holders) + len(reserved) - len(told)
+        return f"; {', '.join(told)}{f' and {more} more' if more else ''}"
 
     # ---- words
 
@@ -227,6 +260,22 @@ class Chain:
 def _join(words: str, deeper: Reason, by: str = "; ") -> Reason:
     link = ", " if deeper.text.startswith("which") else by
     return Reason(deeper.kind, f"{words}{link}{deeper.text}", deeper.key)
+
+
+def _amounts(shapes: Iterable[Mapping[str, int]], names: Sequence[str]) -> str:
+    """What there is of some resources in several shapes together, under their plain names; empty if nothing."""
+    found: dict[str, ResourceSet] = {}
+    for name in names:
+        amount = sum(shape.get(name, 0) for shape in shapes)
+        if amount:
+            found[bundles.plain_name(name)] = ResourceSet({bundles.plain_name(name): amount})
+    return ", ".join(part.describe() for part in found.values())
+
+
+def _words(resource: str) -> str:
+    """``CPU of placement group ab...`` for what is named ``CPU_group_ab...``."""
+    group = bundles.group_of({resource.replace(bundles.plain_name(resource), "bundle", 1): 0})
+    return f"{bundles.plain_name(resource)} of placement group {group}" if group else resource
 
 
 def _ref(object_id: bytes) -> str:

@@ -29,6 +29,7 @@ from shoal.util.placement_group import (
     remove_placement_group,
 )
 from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy as Inside
+from shoal.util.state import explain, list_actors, list_placement_groups
 
 SOON_S = 20
 
@@ -242,6 +243,34 @@ def test_a_group_waits_for_what_others_hold():
     shoal.kill(holder)
     assert shoal.get(ready, timeout=SOON_S) == group
     assert shoal.get(task, timeout=SOON_S)[0] == group.id.hex()
+
+
+def test_what_waits_for_a_group_can_be_explained():
+    holder = Counter.options(num_cpus=1).remote()
+    shoal.get(holder.add.remote(), timeout=SOON_S)
+    group = placement_group([{"CPU": 1}, {"CPU": 1}], name="waiting")
+    inside = Inside(group)
+    waiting = [
+        group.ready(),
+        where.options(scheduling_strategy=inside).remote(),
+        Counter.options(scheduling_strategy=inside).remote().add.remote(),
+    ]
+    assert shoal.wait(waiting, timeout=0.1)[0] == []
+    for ref in waiting:
+        words = explain(ref)
+        assert f"waits for placement group {group.id.hex()}" in words
+        assert "needs CPU 2" in words
+    (row,) = list_placement_groups(filters=[("state", "=", "PENDING")], detail=True)
+    assert row.name == "waiting"
+    assert [bundle["unit_resources"] for bundle in row.bundles] == [{"CPU": 1.0}, {"CPU": 1.0}]
+
+
+def test_tasks_and_actors_are_listed_with_their_group():
+    group = placement_group([{"CPU": 1}])
+    actor = Counter.options(scheduling_strategy=Inside(group)).remote()
+    shoal.get(actor.add.remote(), timeout=SOON_S)
+    (row,) = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+    assert (row.placement_group_id, row.required_resources) == (group.id.hex(), {})
 
 
 def test_removing_a_group_ends_the_actors_inside_and_tells_their_callers():

@@ -153,3 +153,47 @@ def test_of_several_objects_one_that_is_being_made_is_enough():
     rows = Facts(object=facts, running=[runs("g")], usage=usage(2, 1))
     assert reason_of(rows, [(obj(1), ME), (obj(2), ME)]).kind is Kind.RUNNING
     assert reason_of(rows, [(obj(1), ME)]).kind is Kind.STUCK
+
+
+GROUP = "ab" * 18
+
+
+def group_row(state, *shapes):
+    return {"placement_group_id": GROUP, "name": "", "state": state, "bundles": list(shapes), "is_detached": False}
+
+
+def test_who_waits_for_a_placement_group_waits_for_what_the_group_waits_for():
+    holder = [lease({"CPU": 10_000}, actor=ACTOR)]
+    told = {
+        "usage": usage(2, 1, *holder),
+        "actors": {b"": [{"actor_id": ACTOR.hex(), "class_name": "Holder"}]},
+        "placement_groups": [group_row("PENDING", {"CPU": 10_000}, {"CPU": 10_000})],
+    }
+    inside = {f"CPU_group_{GROUP}": 10_000, f"bundle_group_{GROUP}": 10}
+    ends = f"waits for placement group {GROUP}: the group waits in the queue: it needs CPU 2, 1 of 2 is free; "
+    ends += "Holder (pid 7) has CPU 1"
+    for rows in ([maker("f", resources=inside)], [{"state": "pending", "group_id": bytes.fromhex(GROUP)}]):
+        reason = why(object=rows, **told)
+        assert reason.kind is Kind.STUCK
+        assert reason.text.endswith(ends)
+
+
+def test_a_placement_group_that_is_gone_is_over():
+    waits = [{"state": "pending", "group_id": bytes.fromhex(GROUP)}]
+    assert why(object=waits, placement_groups=[group_row("REMOVED")]).kind is Kind.OVER
+    assert why(object=waits).kind is Kind.UNKNOWN
+
+
+def test_what_a_placement_group_has_is_named_as_a_holder_and_its_own_resources_by_their_plain_names():
+    reserved = group_row("CREATED", {"CPU": 10_000}, {"CPU": 10_000})
+    reason = why(object=[maker("f")], usage=usage(2, 0), placement_groups=[reserved])
+    assert reason.text.endswith(f"it needs CPU 1, 0 of 2 are free; placement group {GROUP} has CPU 2")
+    names = {f"CPU_group_{GROUP}": 10_000, f"CPU_group_0_{GROUP}": 10_000, f"bundle_group_{GROUP}": 10}
+    busy = dict.fromkeys(names, 0)
+    reason = why(
+        object=[maker("f", resources=names)],
+        usage=[{"total": names, "available": busy}, lease({f"CPU_group_{GROUP}": 10_000})],
+        placement_groups=[reserved],
+    )
+    assert f"it needs CPU of placement group {GROUP} 1, 0 of 1 are free" in reason.text
+    assert "a task (pid 7) has CPU 1" in reason.text
