@@ -59,6 +59,7 @@ class Findings:
 
     part: str
     done: str = ""
+    kills: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -86,6 +87,7 @@ def tasks_under_fire(options: Options) -> Findings:
             slowest_s = max(slowest_s, time.monotonic() - began)
             findings.wrong += [f"graph {rounds}: {line}" for line in graphs.differences(nodes, values)]
             rounds, count = rounds + 1, count + len(nodes)
+    findings.kills = killer.kills
     findings.done = (
         f"{rounds} graphs of {count:,} tasks, {killer.kills} workers killed, slowest graph {slowest_s:.1f} s"
     )
@@ -126,6 +128,7 @@ def actors_under_fire(options: Options) -> Findings:
             ]
         made = sum(map(len, told))
         failed = sum(outcome.answer is None for outcomes in told for outcome in outcomes)
+    findings.kills = killer.kills
     findings.done = f"{made:,} calls made, {failed:,} failed, {ran:,} ran, {killer.kills} actors killed"
     return findings
 
@@ -173,6 +176,8 @@ def _in_a_session(run: Callable[[Options], Findings], options: Options) -> Findi
         findings = run(options)
     finally:
         shoal.shutdown()
+    if not findings.kills:
+        findings.wrong.append("nobody was killed: nothing is shown")
     findings.wrong += [f"left behind: {line}" for line in before.left_behind()]
     return findings
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-#: Names that the zygote gives to what it forks.
-WORKER = "shoal-worker"
+#: Names of processes that are no workers. (Workers bear the names of what they run.)
+_ZYGOTE, _HEAD = "shoal-zygote", "shoal-head"
 #: How long a process that is told to end may take.
 _PATIENCE_S = 5.0
 _KIB = 1024
@@ -51,15 +51,21 @@ def of_session() -> list[psutil.Process]:
 
 
 def workers() -> list[psutil.Process]:
-    """Those of them that run tasks or actors."""
-    found = []
-    for process in of_session():
-        try:
-            if process.name() == WORKER and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.NoSuchProcess:  # it has just ended
-            continue
-    return found
+    """Those of them that run tasks or actors: what a zygote has forked, but for the head."""
+    return [
+        process
+        for zygote in psutil.Process().children()
+        if _name(zygote) == _ZYGOTE
+        for process in zygote.children()
+        if _is_worker(process)
+    ]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return process.name() != _HEAD and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it has just ended
+        return False
 
 
 def footprint(pid: int) -> Footprint:

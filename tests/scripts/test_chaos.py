@@ -16,7 +16,7 @@ def test_what_cannot_be_followed_is_told_in_one_line(arguments, capsys):
 
 
 def test_what_was_wrong_is_printed_up_to_a_bound():
-    findings = Findings("tasks", "3 graphs", [f"node {i}" for i in range(12)])
+    findings = Findings("tasks", "3 graphs", wrong=[f"node {i}" for i in range(12)])
     lines = str(findings).splitlines()
     assert lines[0] == "tasks   3 graphs: 12 WRONG"
     assert lines[1:] == [*(f"  node {i}" for i in range(10)), "  ... and 2 more"]
@@ -24,7 +24,7 @@ def test_what_was_wrong_is_printed_up_to_a_bound():
 
 
 def test_the_exit_code_says_that_something_was_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(chaos, "_in_a_session", lambda run, options: Findings("tasks", "done", ["node 1"]))
+    monkeypatch.setattr(chaos, "_in_a_session", lambda run, options: Findings("tasks", "done", wrong=["node 1"]))
     assert chaos.main(["tasks"]) == 1
     assert "node 1" in capsys.readouterr().out
 
@@ -42,3 +42,13 @@ def test_a_few_seconds_of_both_parts(capsys):
     assert [line.split()[0] for line in told] == ["tasks", "actors"]
     assert all(line.endswith(": all as it must be") for line in told)
     assert " 0 workers killed" not in told[0]
+
+
+def test_a_part_in_which_nobody_was_killed_shows_nothing_and_fails(monkeypatch):
+    monkeypatch.setattr(chaos.shoal, "init", lambda **_: None)
+    monkeypatch.setattr(chaos.shoal, "shutdown", lambda: None)
+    options = chaos.Options()
+    assert chaos._in_a_session(lambda _: Findings("tasks", "done"), options).wrong == [
+        "nobody was killed: nothing is shown"
+    ]
+    assert chaos._in_a_session(lambda _: Findings("tasks", "done", kills=1), options).wrong == []

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import shoal
 from shoal.scripts.endurance import processes
 
 
@@ -48,3 +49,18 @@ def test_a_process_a_descriptor_and_a_folder_that_were_left_are_told(monkeypatch
     assert [line.split()[0] for line in left] == ["process", "descriptor", "descriptor", "folder"]
     assert str(child.pid) in left[0]
     assert left[3] == f"folder {tmp_path / 'shoal-left'}"
+
+
+def test_workers_are_found_whatever_they_run():
+    shoal.init(num_cpus=1, object_store_memory=64 << 20)
+    try:
+        actor = shoal.remote(num_cpus=0)(Busy).remote()
+        pids = {shoal.get(actor.pid.remote()), shoal.get(shoal.remote(os.getpid).remote())}
+        assert {process.pid for process in processes.workers()} == pids
+    finally:
+        shoal.shutdown()
+
+
+class Busy:
+    def pid(self) -> int:
+        return os.getpid()
