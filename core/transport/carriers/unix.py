@@ -179,7 +179,12 @@ class UnixCarrier:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         link = _Link(sock, peer)
-        if not self._connect(link):
+        try:
+            listens = self._connect(link)
+        except BaseException:
+            sock.close()
+            raise
+        if not listens:
             sock.close()
             return None
         if link.connecting:
@@ -204,7 +209,9 @@ class UnixCarrier:
             self._epoll.register(link.fileno, _IN | _OUT)
         else:
             self._epoll.register(link.fileno, _IN)
-            link.sock.send(self._hello, socket.MSG_NOSIGNAL)  # an empty stream takes it
+            # An empty stream takes it. That the other has died before it could accept is told by the end of the stream.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                link.sock.send(self._hello, socket.MSG_NOSIGNAL)
         return True
 
     def _try_again(self) -> None:

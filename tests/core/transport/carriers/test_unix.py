@@ -220,6 +220,19 @@ def test_nobody_listens(make, tmp_path):
     assert not peer.send(gone.me, [1])
 
 
+def test_one_that_dies_before_it_accepts_is_lost(make, monkeypatch):
+    peer, doomed = make(), make()
+    connect = socket.socket.connect
+
+    def connect_too_late(sock: socket.socket, path: str) -> None:
+        connect(sock, path)
+        doomed.carrier.drop_descriptors()
+
+    monkeypatch.setattr(socket.socket, "connect", connect_too_late)
+    assert peer.send(doomed.me, [1])
+    until(lambda: peer.lost == [doomed.me], peer)
+
+
 def test_the_last_words_of_the_dead_are_heard(make):
     peer, doomed = make(), make()
     doomed.send(peer.me, [1])
