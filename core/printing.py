@@ -60,7 +60,8 @@ class Printer:
         self._is_over = True
         self._thread.join(2 * _LOOK_S)
         if self._unshown:
-            self._write(sys.stderr, [f"shoal: at least {self._unshown} lines of workers are not shown: nobody takes them"])
+            missing = f"shoal: at least {self._unshown} lines of workers are not shown: nobody takes them"
+            self._write(sys.stderr, [missing])
 
     def _run(self) -> None:
         with self._source:

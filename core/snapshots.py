@@ -3,9 +3,9 @@
     <session>/environments/<hash of the content>/...
 
 A copy is named after what is in it, so the same content lies there once, whoever names it. It is removed with the
-session. Left out: what ``.gitignore`` files and `excludes` say, ``.git``, virtual environments named ``venv`` or
-``.venv``, ``__pycache__``, and whatever is no file, folder or link. A link that stays inside the folder is kept as one;
-one that leaves it points to the place itself, of which there is no copy.
+session. Left out: what ``.gitignore`` and ``.rayignore`` files and `excludes` say, ``.git``, virtual environments named
+``venv`` or ``.venv``, ``__pycache__``, and whatever is no file, folder or link. A link that stays inside the folder is
+kept as one; one that leaves it points to the place itself, of which there is no copy.
 
 Not here: what is copied for whom (environments.py).
 """
@@ -24,7 +24,8 @@ from .ignore_rules import Rules, is_ignored
 
 #: What nobody wants in a copy, as Ray has it.
 _ALWAYS = (".git", ".venv", "venv", "__pycache__")
-_IGNORE_FILE = ".gitignore"
+#: Files of patterns, the later one overrules the earlier.
+_IGNORE_FILES = (".gitignore", ".rayignore")
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -110,11 +111,8 @@ def walk(root: str, excludes: Sequence[str]) -> Iterator[tuple[str, os.stat_resu
 
 
 def _rules_in(root: str, folder: str) -> list[Rules]:
-    try:
-        lines = Path(root, folder, _IGNORE_FILE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        return []
-    return [Rules.of(lines, folder)]
+    files = [path for name in _IGNORE_FILES if (path := Path(root, folder, name)).is_file()]
+    return [Rules.of(path.read_text("utf-8", "surrogateescape").splitlines(), folder) for path in files]
 
 
 def _goal(link: str, root: str) -> str:

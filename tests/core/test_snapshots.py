@@ -49,7 +49,10 @@ def test_a_name_puts_the_folder_or_file_inside_the_copy(folder, tmp_path):
 
 def test_excludes_have_the_last_word(folder, tmp_path):
     (folder / ".gitignore").write_text("*.sh\n")
-    assert names(take(folder, tmp_path / "c", excludes=["!run.sh", "inner"])) == [".gitignore", "run.sh"]
+    assert names(take(folder, tmp_path / "c")) == [".gitignore", "inner/a.py"]
+    (folder / ".rayignore").write_text("inner\n.*ignore\n")
+    assert names(take(folder, tmp_path / "c")) == []
+    assert names(take(folder, tmp_path / "c", excludes=["!run.sh"])) == ["run.sh"]
 
 
 def test_links_stay_inside_or_point_to_the_place_itself(folder, tmp_path):

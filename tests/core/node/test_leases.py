@@ -221,7 +221,7 @@ def test_resources_always_add_up(seed):  # noqa: C901  a random walk
     rng = random.Random(seed)
     parts = [[{"CPU": CPU}, {"CPU": CPU, "GPU": CPU}], [{"CPU": CPU}]]
     leases = LeaseTable({"CPU": 4 * CPU, "GPU": 2 * CPU}, task_limit=6)
-    idle, busy, serial = [], [], 0
+    busy, serial, environments = [], 0, [b"", b"e"]
     shapes = [{"CPU": CPU}, {"CPU": CPU // 2}, {"CPU": 2 * CPU, "GPU": CPU}, {}]
     shapes += [bundles.inside({"CPU": CPU}, group, index) for group in GROUPS for index in (-1, 0)]
     reserved = set()
@@ -230,10 +230,11 @@ def test_resources_always_add_up(seed):  # noqa: C901  a random walk
         owner = rng.choice([A, B])
         if event == 0:
             key = rng.randrange(len(shapes))
-            leases.demand(owner, key, shapes[key], rng.randrange(4))
+            leases.demand(owner, key, shapes[key], rng.randrange(4), environments[key % 2])
         elif event == 1:
             serial += 1
-            leases.demand_actor(serial.to_bytes(16, "big"), owner, rng.choice(shapes), {"CPU": CPU})
+            actor = serial.to_bytes(16, "big")
+            leases.demand_actor(actor, owner, rng.choice(shapes), {"CPU": CPU}, rng.choice(environments))
         elif event == 2 and serial:
             leases.withdraw_actor(rng.randrange(1, serial + 1).to_bytes(16, "big"))
         elif event == 3 and busy:
@@ -244,6 +245,9 @@ def test_resources_always_add_up(seed):  # noqa: C901  a random walk
             for doomed in leases.owner_died(owner):
                 leases.release(doomed)
                 busy.remove(doomed)
+        elif event == 6 and rng.random() < 0.3:
+            leases.refuse(b"e")
+            assert b"e" not in leases.unstaffed_by_environment
         elif event == 7 and reserved != {0, 1}:
             new = rng.choice(sorted({0, 1} - reserved))
             if leases.stock.reserve_group(GROUPS[new], parts[new]):
@@ -258,8 +262,8 @@ def test_resources_always_add_up(seed):  # noqa: C901  a random walk
         leases.admit()
         while leases.unstaffed and rng.random() < 0.8:
             serial += 1
-            idle.append(worker(serial))
-            leases.assign(idle.pop())
+            environment = rng.choice(sorted(leases.unstaffed_by_environment))
+            assert leases.assign(worker(serial), environment).environment == environment
             busy.append(worker(serial))
         assert set(leases.leases) == set(busy)
         used = [(lease.reservation.shape, lease.blocked) for lease in leases.leases.values()]
