@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from .engines.base import ActorDescription, Place
@@ -111,7 +110,7 @@ class RuntimeContext:
 
     def get_runtime_env_string(self) -> str:
         """The same as JSON."""
-        return json.dumps(self.runtime_env)
+        return self.runtime_env.serialize()
 
     def _actor(self, what: str) -> ActorDescription:
         description = engine().describe_actor(self._place.actor_id) if self._place.actor_id else None

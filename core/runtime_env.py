@@ -12,6 +12,7 @@ what becomes of it is in environments.py.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,35 @@ class RuntimeEnv(dict[str, Any]):
         given = {"env_vars": env_vars, "working_dir": working_dir, "py_modules": py_modules, "excludes": excludes}
         super().__init__({name: value for name, value in {**given, **others}.items() if value is not None})
         wanted(self)
+
+    def env_vars(self) -> dict[str, str]:
+        """The variables; empty if there are none."""
+        return dict(self.get("env_vars", {}))
+
+    def working_dir(self) -> str | None:
+        """The folder, if there is one."""
+        return self.get("working_dir")
+
+    def has_working_dir(self) -> bool:
+        """Whether there is a folder."""
+        return "working_dir" in self
+
+    def py_modules(self) -> list[Any]:
+        """Packages and modules; empty if there are none."""
+        return list(self.get("py_modules", []))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict of the same."""
+        return dict(self)
+
+    def serialize(self) -> str:
+        """As JSON."""
+        return json.dumps(self, sort_keys=True)
+
+    @classmethod
+    def deserialize(cls, serialized: str) -> RuntimeEnv:
+        """Out of JSON."""
+        return cls(**json.loads(serialized))
 
 
 def wanted(given: Mapping[str, Any] | None) -> WantedEnvironment | None:

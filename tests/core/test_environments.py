@@ -83,6 +83,9 @@ def test_runtime_env_is_a_dict_that_has_been_checked():
     assert shoal.runtime_env.RuntimeEnv is RuntimeEnv
     assert RuntimeEnv(env_vars={"A": "1"}, working_dir=None) == {"env_vars": {"A": "1"}}
     assert wanted(RuntimeEnv(env_vars={"A": "1"})).env_vars == (("A", "1"),)
+    env = RuntimeEnv(env_vars={"A": "1"}, working_dir="/")
+    assert (env.env_vars(), env.working_dir(), env.has_working_dir(), env.py_modules()) == ({"A": "1"}, "/", True, [])
+    assert RuntimeEnv.deserialize(env.serialize()) == env == env.to_dict()
     with pytest.raises(ValueError, match="not supported"):
         RuntimeEnv(pip=["x"])
 
