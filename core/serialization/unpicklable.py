@@ -1,13 +1,14 @@
 """Finds what in a value cannot be pickled, to say so in the error.
 
 Walks from the value to the part that fails, one step at a time: it pickles every child and follows the first that
-fails. That repeats work and runs only once an error is certain. It knows nothing of picklers: the caller says how to
-try.
+fails (`describe_culprit`), or all of them (`Search`). That repeats work and runs only once an error is certain. It
+knows nothing of picklers: the caller says how to try.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from types import CellType, FunctionType, MethodType
 
@@ -15,9 +16,14 @@ _MAX_DEPTH = 12
 _MAX_CHILDREN = 200
 
 
+def describe_root(value: object) -> str:
+    """How the value itself is called."""
+    return f"function {value.__qualname__}" if isinstance(value, (FunctionType, type)) else "value"
+
+
 def describe_culprit(value: object, is_picklable: Callable[[object], bool]) -> str:
     """Where the part of `value` is that cannot be pickled, and its type: ``value.pool['db'] (a _thread.lock)``."""
-    path = f"function {value.__qualname__}" if isinstance(value, (FunctionType, type)) else "value"
+    path = describe_root(value)
     visited = {id(value)}
     for _ in range(_MAX_DEPTH):
         children = islice(_children(value), _MAX_CHILDREN)
@@ -28,6 +34,57 @@ def describe_culprit(value: object, is_picklable: Callable[[object], bool]) -> s
         value = found[1]
         visited.add(id(value))
     return f"{path} (a {_type_name(type(value))})"
+
+
+@dataclass(frozen=True, eq=False)
+class FailureTuple:
+    """A part of a value that cannot be pickled although all its own parts can be: one that is to blame.
+
+    obj: the part.
+    path: the steps to it, the value's own name first.
+    parent: what holds it; None if it is the value itself.
+    """
+
+    obj: object
+    path: tuple[str, ...]
+    parent: object
+
+    @property
+    def name(self) -> str:
+        """The last step."""
+        return self.path[-1]
+
+    def __repr__(self) -> str:
+        return f"FailTuple({self.name} [path={' -> '.join(self.path)}, a {_type_name(type(self.obj))}])"
+
+
+class Search:
+    """All parts that are to blame, and a drawing of the way to them.
+
+    Args:
+      reason: why something cannot be pickled; "" if it can.
+      most: stop after so many.
+    """
+
+    def __init__(self, reason: Callable[[object], str], *, most: int = _MAX_CHILDREN) -> None:
+        self._reason = reason
+        self._most = most
+        self._visited: set[int] = set()
+        self.failures: list[FailureTuple] = []
+        self.lines: list[str] = []
+
+    def look(self, value: object, path: tuple[str, ...], parent: object = None, *, depth: int = _MAX_DEPTH) -> None:
+        """Go through `value`, which cannot be pickled, and `depth` steps into it."""
+        self._visited.add(id(value))
+        indent = "    " * (len(path) - 1)
+        self.lines.append(f"{indent}{path[-1]}: a {_type_name(type(value))}: {self._reason(value)}")
+        children = islice(_children(value), _MAX_CHILDREN) if depth > 0 else ()
+        bad = [(step, part) for step, part in children if id(part) not in self._visited and self._reason(part)]
+        if not bad:
+            self.failures.append(FailureTuple(value, path, parent))
+        for step, part in bad:
+            if len(self.failures) < self._most:
+                self.look(part, (*path, step.removeprefix(".").removeprefix(" -> ")), value, depth=depth - 1)
 
 
 def _type_name(cls: type) -> str:

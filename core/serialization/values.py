@@ -30,7 +30,7 @@ from .. import refs as references
 from ..refs import ObjectRef
 from .reducers import learn_tensors, reducers
 from .tensors import StorageBytes
-from .unpicklable import describe_culprit
+from .unpicklable import Search, describe_culprit, describe_root
 
 RAW = 0
 PICKLE = 1
@@ -166,16 +166,24 @@ def dump(
     except MemoryError:
         raise
     except Exception as error:  # __reduce__ and __getstate__ are the user's code and may raise anything
-        raise TypeError(f"cannot serialize {describe_culprit(value, _is_picklable)}: {error}") from error
+        search = Search(why_not, most=3)
+        search.look(value, (describe_root(value),))
+        trace = "\n".join(search.lines)
+        raise TypeError(f"cannot serialize {describe_culprit(value, _is_picklable)}: {error}\n{trace}") from error
     return file.getvalue(), pickler.refs
 
 
 def _is_picklable(value: object) -> bool:
+    return not why_not(value)
+
+
+def why_not(value: object) -> str:
+    """Why `value` cannot be pickled; empty if it can."""
     try:
         ValuePickler(BytesIO(), _discard).dump(value)
-    except Exception:  # noqa: BLE001  this is the question
-        return False
-    return True
+    except Exception as error:  # noqa: BLE001  this is the question
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _discard(_buffer: pickle.PickleBuffer) -> None:
