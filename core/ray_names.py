@@ -61,6 +61,7 @@ MODULES = {
     "util.annotations": "core.library_names",
     "util.check_serialize": "core.serialization.inspection",
     "util.debug": "core.library_names",
+    "util.metrics": "core.metrics",
     "util.multiprocessing.pool": "core.patterns.process_pool",
     "util.placement_group": "core.placement",
     "util.queue": "core.patterns.queue",

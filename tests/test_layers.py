@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
     exception_parts task_error errors ids ray_ids config clock lifecycle resources refs generators job_config session
-    ray_names as_ray dag ray_cloudpickle
+    measures ray_names as_ray dag ray_cloudpickle
     ignore_rules runtime_env output_lines labels bundles machine scheduling_strategies
     options snapshots environments
     protocol
@@ -27,7 +27,7 @@ CORE_ROWS = """
     printing
     cluster engines head
     starting init_options init_context host_process
-    api remote placement destinations state runtime_context rows attempts listings timeline library_names
+    api remote placement destinations state runtime_context rows attempts listings timeline metrics library_names
     patterns
     boot
 """

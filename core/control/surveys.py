@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from ..measures import merge
 from ..protocol import messages as m
 from ..transport.endpoint import HEAD
 from ..transport.loop import Loop
@@ -96,16 +97,23 @@ class Surveys:
         self._facts = facts
         self._table = GatheringTable()
         self._left: dict[str, deque[Row]] = {
-            subject: deque(maxlen=remembered) for subject in ("tasks", "spans", "metrics")
+            subject: deque(maxlen=remembered) for subject in ("tasks", "spans")
         }
+        #: What the living have measured, as they last told; what the dead had, added up.
+        self._measured: dict[bytes, list[Row]] = {}
+        self._measured_by_dead: list[Row] = []
         loop.on(m.Survey, self._survey)
         loop.on(m.Inspected, self._inspected)
         loop.on(m.Farewell, self._farewell)
+        loop.on(m.Measured, self._hear_measured)
 
     def process_died(self, process: bytes) -> None:
         """Nobody waits for it."""
         self._table.process_died(process)
         self._answer_complete()
+        rows = self._measured.pop(process, None)
+        if rows:
+            self._measured_by_dead = merge([*self._measured_by_dead, *rows])
 
     def _survey(self, peer: bytes, message: m.Survey) -> None:
         members = set(self._members())
@@ -114,6 +122,8 @@ class Surveys:
         if not message.target:
             hexed = message.key.hex()
             facts += [row for row in self._left.get(message.subject, ()) if row.get("task_id") == hexed or not hexed]
+        if message.subject == "metrics":
+            facts += self._measured_by_dead
         number = self._table.begin(peer, message.request, message.subject, facts, asked)
         for process in asked:
             self._loop.send(process, m.Inspect(number, message.subject, message.key, message.limit))
@@ -128,6 +138,10 @@ class Surveys:
         for subject, rows in message.rows.items():
             if subject in self._left:
                 self._left[subject].extend(rows)
+
+    def _hear_measured(self, peer: bytes, message: m.Measured) -> None:
+        if peer in self._members():  # else it is counted among the dead already
+            self._measured[peer] = message.rows
 
     def _expire(self, number: int) -> None:
         gathering = self._table.expired(number)

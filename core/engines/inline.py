@@ -44,6 +44,7 @@ from ..errors import (
     SessionError,
 )
 from ..labels import NODE_ID
+from ..measures import MEASURES
 from ..options import ActorOptions, Destination, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
@@ -123,7 +124,7 @@ class InlineEngine:
         self._schedule = self._tables.schedule
         self._history = History(history_tasks)
         self._runs = Runs(self.objects, self._history)
-        self._inspector = InlineInspector(self._tables, self._history, self._node_id, list)
+        self._inspector = InlineInspector(self._tables, self._history, self._node_id, MEASURES.rows)
         self._exporter = FunctionExporter()
         self._interrupts = Interrupts()
         self._condition = threading.Condition(threading.RLock())

@@ -605,6 +605,13 @@ class Notice(Message):
     words: str
 
 
+@message(85, path="worker -> head", resend=True)
+class Measured(Message):
+    """What user code of this process has measured so far (measures.py), in case it dies before it is asked."""
+
+    rows: list[dict[str, Any]]
+
+
 # ---- objects of the dead
 
 

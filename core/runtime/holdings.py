@@ -93,7 +93,7 @@ class Holdings:
         loop.on(m.AddBorrow, self._on_add_borrow)
         loop.on(m.BorrowAdded, self._on_borrow_added)
         loop.on(m.RemoveBorrow, self._on_remove_borrow)
-        loop.on(m.OwnerGone, lambda peer, message: store.owner_died(message.process, message.kept))
+        loop.on(m.OwnerGone, self._on_owner_gone)
 
     # ---- in any thread: refs
 
@@ -407,6 +407,9 @@ class Holdings:
     def is_dead(self, process: bytes) -> bool:
         """Whether we have been told of its death."""
         return process in self._dead
+
+    def _on_owner_gone(self, peer: bytes, message: m.OwnerGone) -> None:
+        self._store.owner_died(message.process, message.kept)
 
     def process_died(self, process: bytes) -> None:
         """Its borrows are void; its objects are lost, except the copies that are here already."""

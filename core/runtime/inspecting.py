@@ -97,7 +97,6 @@ class Inspector:
         return {
             "tasks": [self._ran_here(row) for row in self._history.rows()][-_BEQUEATHED:],
             "spans": list(self._spans(b""))[-_BEQUEATHED:],
-            "metrics": list(self._subjects["metrics"](b"")),
         }
 
     # ---- tasks

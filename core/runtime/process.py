@@ -23,6 +23,7 @@ from typing import Any
 from .. import ids, refs
 from ..environments import Environments
 from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError, ShoalError
+from ..measures import MEASURES
 from ..protocol import messages as m
 from ..refs import ObjectRef
 from ..serialization import tensors, values
@@ -48,6 +49,10 @@ from .submitting import Submitter
 _POSTS_PER_LOOK = 256
 #: How long the head may take to tell what a process has died of whose links have ended.
 _CAUSE_PATIENCE_S = 2.0
+
+
+#: How old the head's knowledge of a worker's measures may be.
+_MEASURED_S = 0.5
 
 
 class Process:
@@ -107,7 +112,7 @@ class Process:
             holdings=self.holdings,
             submitter=self.submitter,
             groups=self.groups,
-            metrics=list,
+            metrics=MEASURES.rows,
         )
         #: What the node has in all, in 1/10_000, without placement groups; its labels.
         self.node_resources: dict[str, int] = {}
@@ -154,12 +159,14 @@ class Process:
             on_actor=on_actor,
         )
         self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
+        MEASURES.on_change = self._measured
 
     def run(self) -> None:
         """Run work until told to leave."""
         assert self._executor is not None, "become_worker comes first"
         self._executor.run()
         self.loop.post(lambda _: self.loop.send(HEAD, m.Farewell(self.inspector.farewell())), None)
+        self.loop.post(lambda _: self._tell_measured(), None)
         self.loop.flush()
 
     def close(self) -> None:
@@ -286,6 +293,13 @@ class Process:
 
     def _notice(self, cause: str, words: str) -> None:
         self.loop.post(lambda _: self.loop.send(HEAD, m.Notice(cause, words)), None)
+
+    def _measured(self) -> None:
+        """User code has measured something, in any thread: the head shall know of it soon, should this process die."""
+        self.loop.submit(lambda _: self.loop.after(_MEASURED_S, self._tell_measured), None)
+
+    def _tell_measured(self) -> None:
+        self.loop.send(HEAD, m.Measured(MEASURES.rows()))
 
     def _on_notice(self, peer: bytes, message: m.Notice) -> None:
         sys.stderr.write(f"shoal: {message.words}\n")
