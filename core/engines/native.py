@@ -144,7 +144,7 @@ class NativeEngine:
         return self._process.is_canceled()
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
-        self._process.submitter.kill(actor.actor_id, actor.class_name, no_restart=no_restart)
+        self._process.submitter.actors.kill(actor.actor_id, actor.class_name, no_restart=no_restart)
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))

@@ -14,15 +14,13 @@ ended: WorkerCrashedError. With `recursive`, what it has submitted is cancelled 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from .. import ids
-from ..errors import ShoalError, TaskCancelledError
 from ..protocol import messages as m
 from ..refs import ObjectRef
 from ..transport.loop import Loop
-from .calls import ActorLine
-from .leasing import Leasing
+from .actor_lines import ActorLines
+from .completions import Completions
+from .task_queue import TaskQueue
 from .tasks import Submission
 
 
@@ -33,29 +31,23 @@ class Cancellation:
         self,
         me: bytes,
         loop: Loop,
+        completions: Completions,
+        queue: TaskQueue,
+        actors: ActorLines,
         *,
-        submissions: Mapping[bytes, Submission],
-        leasing: Leasing,
-        lines: Mapping[bytes, ActorLine],
-        fail: Callable[[Submission, ShoalError], None],
-        send_calls: Callable[[bytes], None],
         head: bytes,
         patience_s: float,
     ) -> None:
         """
         Args:
-          submissions: tasks and calls that have not come to an end, by task id.
-          fail: resolve what a submission returns with an error.
-          send_calls: send what can go to an actor.
           patience_s: how long a forced cancellation waits for the worker to end by itself.
         """
         self._me = me
         self._loop = loop
-        self._submissions = submissions
-        self._leasing = leasing
-        self._lines = lines
-        self._fail = fail
-        self._send_calls = send_calls
+        self._completions = completions
+        self._submissions = completions.submissions
+        self._queue = queue
+        self._actors = actors
         self._head = head
         self._patience_s = patience_s
         loop.on(m.CancelObject, lambda peer, message: self._cancel_object(message))
@@ -83,15 +75,6 @@ class Cancellation:
         for submission in [s for s in self._submissions.values() if s.parent == parent]:
             self._cancel(submission, force=force, recursive=True)
 
-    def returned(self, submission: Submission) -> None:
-        """A worker has given it back unbegun, and it stands in the queue again."""
-        if submission.cancelled:
-            self._fail_waiting(submission)
-
-    def lost(self, submission: Submission) -> None:
-        """Its worker has died before it began."""
-        self._fail(submission, _cancelled(submission))
-
     def _cancel_object(self, wish: m.CancelObject) -> None:
         submission = self._submissions.get(ids.task_of(wish.object_id))
         if submission is not None:
@@ -102,33 +85,25 @@ class Cancellation:
         submission.cancelled = True
         submission.retries, submission.retry_on = 0, ()
         if isinstance(message, m.CallMethod):
-            line = self._lines[message.actor_id]
+            line = self._actors.lines[message.actor_id]
             if line.is_under_way(message.task_id):
                 self._loop.send(line.worker_id, m.CancelTask(message.task_id, False, recursive))
             else:
                 submission.missing = 0  # it holds up the line no longer
-                self._fail(submission, _cancelled(submission))
-                self._send_calls(message.actor_id)
+                self._completions.cancelled(submission)
+                self._actors.send(message.actor_id)
         elif submission.missing:
-            self._fail(submission, _cancelled(submission))
+            self._completions.cancelled(submission)
         else:
-            worker_id = self._leasing.worker_of(submission)
+            worker_id = self._queue.leasing.worker_of(submission)
             if not worker_id:
-                self._fail_waiting(submission)
+                self._queue.withdraw_cancelled(submission)
                 return
             self._loop.send(worker_id, m.CancelTask(submission.task_id, force, recursive))
             if force:
                 self._loop.after(self._patience_s, lambda: self._insist(submission, worker_id))
 
-    def _fail_waiting(self, submission: Submission) -> None:
-        self._fail(submission, _cancelled(submission))
-        self._leasing.withdraw(submission)
-
     def _insist(self, submission: Submission, worker_id: bytes) -> None:
         """The worker should have ended by now; code in C that never lets go of the interpreter can keep it."""
-        if submission.task_id in self._submissions and self._leasing.worker_of(submission) == worker_id:
+        if submission.task_id in self._submissions and self._queue.leasing.worker_of(submission) == worker_id:
             self._loop.send(self._head, m.KillLeased(worker_id))
-
-
-def _cancelled(submission: Submission) -> TaskCancelledError:
-    return TaskCancelledError(f"{submission.name}() was cancelled before it began", task_id=submission.task_id.hex())
