@@ -48,6 +48,8 @@ def remote(*args: Any, **options: Any) -> Any:
     Options of classes: num_cpus, num_gpus, memory, resources, name, namespace, get_if_exists, lifetime, max_restarts,
     max_task_retries, max_concurrency, max_pending_calls, concurrency_groups. A class with an ``async def`` method makes
     an actor whose calls run as coroutines on one event loop.
+    Options of both: runtime_env; where to run: accelerator_type, scheduling_strategy, label_selector,
+    fallback_strategy.
 
     Example:
       >>> @shoal.remote

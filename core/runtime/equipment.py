@@ -45,8 +45,14 @@ BARE = Equipment()
 
 
 def show_gpus(gpus: Sequence[str]) -> None:
-    """Let CUDA see these GPUs; with none, what the process was given when it began."""
-    if gpus:
+    """Let CUDA see these GPUs; with none, what the process was given when it began.
+
+    Two variables of Ray change that: with ``RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES`` it is never touched, with
+    ``RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO`` work without GPUs sees none.
+    """
+    if _is_on("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"):
+        return
+    if gpus or _is_on("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
         os.environ[VISIBLE_DEVICES] = ",".join(gpus)
     elif _VISIBLE_BEFORE is not None:
         os.environ[VISIBLE_DEVICES] = _VISIBLE_BEFORE
@@ -58,6 +64,8 @@ def show_gpus(gpus: Sequence[str]) -> None:
 def visible(gpus: Sequence[str]) -> Iterator[None]:
     """`show_gpus` while work runs in a process that runs other work too; afterwards all is as before."""
     before = os.environ.get(VISIBLE_DEVICES)
+    if _is_on("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"):
+        gpus = ()
     if gpus:
         os.environ[VISIBLE_DEVICES] = ",".join(gpus)
     try:
@@ -67,3 +75,7 @@ def visible(gpus: Sequence[str]) -> Iterator[None]:
             os.environ.pop(VISIBLE_DEVICES, None)
         elif gpus and before is not None:
             os.environ[VISIBLE_DEVICES] = before
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")

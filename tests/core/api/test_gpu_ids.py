@@ -70,6 +70,23 @@ def test_gpus_without_names_are_numbers(session, monkeypatch):
     assert got(see.remote()) == ([], [], None)
 
 
+def test_the_variable_can_be_left_alone(session, monkeypatch):
+    """Ray's RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES: libraries choose their devices by get_gpu_ids()."""
+    shoal.shutdown()
+    monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
+    shoal.init(num_cpus=2, object_store_memory=64 * 1024 * 1024, num_gpus=3, engine=session)
+    assert got(see.options(num_gpus=2).remote()) == (["3", "5"], ["3", "5"], "3,5,7")
+
+
+@pytest.mark.native_only("inline sets the variable around work that has GPUs, and never else")
+def test_work_without_gpus_can_be_made_to_see_none(monkeypatch):
+    """Ray's RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, its older behaviour."""
+    shoal.shutdown()
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    shoal.init(num_cpus=2, object_store_memory=64 * 1024 * 1024, num_gpus=3)
+    assert got(see.remote()) == ([], [], "")
+
+
 def test_actors_keep_theirs_as_long_as_they_live():
     first, second = Seer.options(num_gpus=1).remote(), Seer.options(num_gpus=1).remote()
     assert got(first.see.remote()) == (["3"], ["3"], "3")
@@ -127,7 +144,7 @@ def test_a_function_that_says_it_needs_a_gpu_ends_its_process():
     def pid():
         return os.getpid()
 
-    @shoal.remote(num_gpus=1, max_calls=0)
+    @shoal.remote(num_gpus=3, max_calls=0)
     def staying():
         return os.getpid()
 
