@@ -38,6 +38,8 @@ class NativeEngine:
         self._process = process
         self._cluster = cluster
         self._namespace = process.session.namespace
+        #: Becomes readable when the zygote ends; None once it is closed, or where the system has no such thing.
+        self._zygote_watch: int | None = None
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
@@ -246,6 +248,7 @@ class NativeEngine:
             try:
                 process.close()
             finally:
+                self._end_watch()  # a session that ends too slowly has not been seen to end
                 if cluster is not None:
                     cluster.stop()
 
@@ -257,7 +260,7 @@ class NativeEngine:
         def ended() -> None:
             process.head_died(_how_it_ended(zygote.wait()))
 
-        descriptor = lifeline.watch_process(zygote.pid)
+        descriptor = self._zygote_watch = lifeline.watch_process(zygote.pid)
         if descriptor is None:
             lifeline.wait_in_thread(
                 lambda: zygote.poll() is not None, lambda: process.loop.submit(lambda _: ended(), None)
@@ -266,10 +269,15 @@ class NativeEngine:
 
         def readable() -> None:
             process.loop.unwatch(descriptor)
-            os.close(descriptor)
+            self._end_watch()
             ended()
 
         process.loop.watch(descriptor, readable)
+
+    def _end_watch(self) -> None:
+        if self._zygote_watch is not None:
+            os.close(self._zygote_watch)
+            self._zygote_watch = None
 
 
 def _weak(parts: tuple[bytes, str, Mapping[str, WireMethod], int]) -> ActorIdentity:

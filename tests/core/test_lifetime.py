@@ -190,6 +190,34 @@ def test_sessions_can_follow_each_other_and_stand_beside_each_other():
     assert [driver.wait(60) for driver in drivers] == [0, 0]
 
 
+def test_a_session_that_does_not_end_by_itself_leaves_no_descriptor():
+    script = """
+        import os, signal
+        import psutil
+        import shoal
+
+        def descriptors():
+            found = []
+            for number in os.listdir("/proc/self/fd"):
+                try:
+                    found.append(os.readlink(f"/proc/self/fd/{number}"))
+                except FileNotFoundError:  # the one that has read the list
+                    continue
+            return sorted(found)
+
+        shoal.init(num_cpus=1)
+        shoal.shutdown()
+        before = descriptors()
+        shoal.init(num_cpus=1)
+        (zygote,) = psutil.Process().children()
+        for process in [zygote, *zygote.children(recursive=True)]:
+            process.send_signal(signal.SIGSTOP)
+        shoal.shutdown()
+        assert descriptors() == before, (before, descriptors())
+    """
+    run(script, SHOAL_STOP_TIMEOUT_S="0.2")
+
+
 def run(script: str, **environment: str) -> str:
     """Output of a script of its own."""
     done = subprocess.run(
