@@ -305,8 +305,8 @@ class ActorAlreadyExistsError(ValueError, ShoalError):
 
 
 class ActorHandleNotFoundError(ValueError, ShoalError):
-    """No such actor: no living one has the name (``get_actor``), or the handle is of an earlier session (``kill`` on
-    the inline engine). Create it first, or wait until its creator has.
+    """No such actor: no living one has the name (``get_actor``), or the handle is of an earlier session (``kill``).
+    Create it first, or wait until its creator has.
     """
 
 

@@ -88,7 +88,7 @@ def merge(rows: Iterable[Row]) -> list[Row]:
 
 def _joined(kind: str, one: list[float], other: Sequence[float]) -> list[float]:
     if kind == GAUGE:
-        return list(max(one, other, key=lambda numbers: numbers[1]))
+        return list(one if one[1] >= other[1] else other)
     return [a + b for a, b in zip(one, other, strict=True)]
 
 

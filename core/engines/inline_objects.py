@@ -18,6 +18,7 @@ Not here: locks. Everything but `received` and `released` is called by one threa
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,8 @@ import numpy as np
 
 from .. import ids
 from ..errors import ObjectStoreFullError
+from ..runtime.fullness import held_by
+from ..runtime.history import Row
 from ..serialization import values
 from ..serialization.failures import text_of
 from ..serialization.values import FAILURE, Serialized
@@ -92,6 +95,23 @@ class InlineObjects:
         """All objects by id."""
         return list(self._objects.items())
 
+    def stored(self) -> list[Row]:
+        """What is in the store, as `runtime.inspecting` tells it: one row, or none."""
+        entries = [(entry.weight_bytes, object_id) for object_id, entry in self._objects.items() if entry.weight_bytes]
+        entries.sort(reverse=True)
+        if not entries:
+            return []
+        return [
+            {
+                "worker_id": self._driver.hex(),
+                "type": "driver",
+                "pid": os.getpid(),
+                "nbytes": sum(size for size, _ in entries),
+                "objects": len(entries),
+                "largest": [[object_id, size] for size, object_id in entries[:3]],
+            }
+        ]
+
     def pending(self) -> list[bytes]:
         return [object_id for object_id, entry in self._objects.items() if entry.value is None]
 
@@ -112,7 +132,7 @@ class InlineObjects:
         if serialized.nbytes > self._inline_bytes and serialized.nbytes > free_bytes:
             raise ObjectStoreFullError(
                 f"the object store is full: of its {self._store_bytes / 1e6:,.0f} MB, {free_bytes / 1e6:,.1f} MB are "
-                f"free, and {serialized.nbytes / 1e6:,.1f} MB are needed; "
+                f"free, and {serialized.nbytes / 1e6:,.1f} MB are needed; {held_by(self.stored())}; "
                 "drop refs to objects that are not needed, or give init a larger object_store_memory"
             )
         return serialized.owned()

@@ -41,7 +41,7 @@ class InlineInspector:
             "counts": self._counts,
             "spans": lambda _: [self._here(row) for row in self._history.span_rows()],
             "objects": self._objects,
-            "store": self._store,
+            "store": lambda _: self._tables.objects.stored(),
             "metrics": lambda _: self._metrics(),
         }
         if subject == "actors":
@@ -128,22 +128,6 @@ class InlineInspector:
                 }
             )
         return rows
-
-    def _store(self, _key: bytes) -> list[Row]:
-        entries = self._tables.objects.entries()
-        stored = sorted(((e.weight_bytes, object_id) for object_id, e in entries if e.weight_bytes), reverse=True)
-        if not stored:
-            return []
-        return [
-            {
-                "worker_id": self._tables.me.hex(),
-                "type": "driver",
-                "pid": os.getpid(),
-                "nbytes": sum(size for size, _ in stored),
-                "objects": len(stored),
-                "largest": [[object_id, size] for size, object_id in stored[:3]],
-            }
-        ]
 
 
 def identity_of(work: Work) -> Row:

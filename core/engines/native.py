@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import ids
 from ..cluster import Cluster
-from ..errors import ActorAlreadyExistsError, PlacementGroupNameTakenError
+from ..errors import ActorAlreadyExistsError, ActorHandleNotFoundError, PlacementGroupNameTakenError
 from ..node import lifeline
 from ..options import ActorOptions, Destination, TaskOptions
 from ..protocol import messages as m
@@ -146,7 +146,18 @@ class NativeEngine:
         return self._process.is_canceled()
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
-        self._process.submitter.actors.kill(actor.actor_id, actor.class_name, no_restart=no_restart)
+        submitter = self._process.submitter
+        if submitter.line(actor.actor_id) is None and not self._is_of_this_session(actor.actor_id):
+            raise ActorHandleNotFoundError(
+                f"{actor.class_name} (actor {actor.actor_id.hex()}) is not known to this session: "
+                "was it created before shutdown() and another init()?"
+            )
+        submitter.actors.kill(actor.actor_id, actor.class_name, no_restart=no_restart)
+
+    def _is_of_this_session(self, actor_id: bytes) -> bool:
+        """Whether the process that created it is, or was, one of this session's."""
+        facts = self._process.survey("workers", target=b"")[0]
+        return ids.creator_of(actor_id).hex() in {row["worker_id"] for row in facts}
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))

@@ -36,6 +36,7 @@ from ..transport.endpoint import HEAD, Endpoint
 from ..transport.loop import Loop
 from . import context
 from .execution import Executor
+from .fullness import held_by
 from .groups import Groups
 from .history import History, Row
 from .holdings import Holdings
@@ -421,10 +422,15 @@ class Process:
         if offset is None:
             raise ObjectStoreFullError(
                 f"the object store is full: of its {self._arena.size_bytes / 1e6:,.0f} MB, "
-                f"no {size_bytes / 1e6:,.1f} MB in one piece are free; "
+                f"no {size_bytes / 1e6:,.1f} MB in one piece are free; {self._held_by()}; "
                 "drop refs to objects that are not needed, or give init a larger object_store_memory"
             )
         return int(offset)
+
+    def _held_by(self) -> str:
+        facts, answers, _, _ = self.survey("store")
+        orphaned = sum(row["orphaned_bytes"] for row in facts if "orphaned_bytes" in row)
+        return held_by([row for rows in answers.values() for row in rows], orphaned)
 
     def _release_region(self, offset: int) -> None:
         if self.loop.driven_here:

@@ -474,3 +474,27 @@ def test_an_actor_killed_before_its_arguments_are_there_never_starts(tmp_path):
     marker = shoal.get(argument, timeout=DEADLINE_S)
     time.sleep(0.2)  # were it to start, it would have by now
     assert not marker.exists()
+
+
+def test_a_handle_of_an_earlier_session_is_told_from_a_dead_actor(session):
+    old = Counter.remote()
+    shoal.get(old.add.remote(), timeout=DEADLINE_S)
+    shoal.shutdown()
+    shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024, engine=session)
+    with pytest.raises(exceptions.ActorHandleNotFoundError, match="not known to this session"):
+        shoal.kill(old)
+    dead = Counter.remote()
+    shoal.kill(dead)
+    shoal.kill(dead)  # nothing more happens
+
+
+@shoal.remote
+def kill_it(actor):
+    shoal.kill(actor)
+
+
+def test_an_actor_can_be_killed_by_a_process_that_has_never_called_it():
+    actor = Counter.remote()
+    shoal.get(kill_it.remote(actor), timeout=DEADLINE_S)
+    with pytest.raises(exceptions.ActorDiedError):
+        shoal.get(actor.add.remote(), timeout=DEADLINE_S)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import re
 import threading
 import time
 
@@ -153,9 +155,14 @@ def test_memory_of_dead_workers_comes_back():
 
 def test_a_full_store_is_an_error_that_passes_when_refs_go():
     held = []
-    with pytest.raises(exceptions.ObjectStoreFullError, match="object store is full"):
+    with pytest.raises(exceptions.ObjectStoreFullError, match="object store is full") as caught:
         held.extend(shoal.put(np.zeros(4_000_000)) for _ in range(40))
     assert len(held) >= 8
+    words = r"the driver \(pid (\d+)\) owns (\d+) objects of [\d,.]+ MB.*ObjectRef\((\w+)\)"
+    found = re.search(words, str(caught.value))
+    assert found, str(caught.value)
+    assert (int(found[1]), found[3] in {ref.hex() for ref in held}) == (os.getpid(), True)
+    assert int(found[2]) >= len(held)
     held.clear()
     eventually(lambda: shoal.put(np.zeros(4_000_000)), "room again")
 
