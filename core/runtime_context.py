@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from .engines.base import ActorDescription, Place
 from .engines.current import engine
 from .environments import Environment
+from .ray_ids import ActorID, JobID, NodeID, TaskID
 from .remote import ActorHandle
 from .runtime_env import RuntimeEnv
 
@@ -32,6 +34,31 @@ class RuntimeContext:
     def get_task_id(self) -> str | None:
         """None in a driver, and in threads that user code has started."""
         return self._place.task_id.hex() or None
+
+    # What Ray calls deprecated and programs still use: the same as objects.
+
+    @property
+    def job_id(self) -> JobID:
+        return JobID(self._place.job_id)
+
+    @property
+    def node_id(self) -> NodeID:
+        return NodeID(self._place.node_id)
+
+    @property
+    def task_id(self) -> TaskID | None:
+        """None in a driver."""
+        return TaskID(self._place.task_id) if self._place.task_id else None
+
+    @property
+    def actor_id(self) -> ActorID | None:
+        """None outside actors."""
+        return ActorID(self._place.actor_id) if self._place.actor_id else None
+
+    def get(self) -> dict[str, Any]:
+        """job_id, node_id and namespace; task_id and actor_id where there are such."""
+        all_of_them = {name: getattr(self, name) for name in ("job_id", "node_id", "task_id", "actor_id", "namespace")}
+        return {name: value for name, value in all_of_them.items() if value is not None}
 
     def get_task_name(self) -> str | None:
         return self._place.task_name or None

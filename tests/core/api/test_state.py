@@ -80,3 +80,21 @@ def test_without_a_session_there_is_nothing_to_describe(session):
                 ask()
     finally:
         shoal.init(num_cpus=2, engine=session)
+
+
+@shoal.remote(num_cpus=0)
+class Whole:
+    def get(self):
+        return shoal.get_runtime_context().get()
+
+
+def test_ids_as_objects_as_old_programs_want_them():
+    here = shoal.get_runtime_context()
+    assert set(here.get()) == {"job_id", "node_id", "namespace"}
+    assert (here.job_id.hex(), here.node_id.hex()) == (here.get_job_id(), here.get_node_id())
+    assert here.task_id is here.actor_id is None
+    actor = Whole.remote()
+    there = shoal.get(actor.get.remote(), timeout=DEADLINE_S)
+    assert there["actor_id"] == actor._actor_id
+    assert isinstance(there["task_id"], shoal.TaskID)
+    assert there["namespace"] == here.namespace
