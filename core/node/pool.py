@@ -45,7 +45,7 @@ class WorkerRecord:
     used: bool = False
     #: It has been asked to leave, and gets no work until it says that it stays.
     leaving: bool = False
-    #: It must never be used again, and lives only as long as something is needed that it owns.
+    #: It must never be used again: it lives as long as something is needed that it owns, or is being killed.
     retired: bool = False
 
 
@@ -129,10 +129,12 @@ class WorkerPool:
         return workers
 
     def retire(self, worker_id: bytes) -> None:
-        """The worker has nothing to do any more, and gets nothing again. It is to be asked to leave."""
+        """The worker gets nothing to do again, wherever it stands. It is to be asked to leave, or is being killed."""
         record = self._records.get(worker_id)
         if record is not None:
             record.leaving = record.retired = True
+            if worker_id in self._idle:
+                self._idle.remove(worker_id)
 
     def is_retired(self, worker_id: bytes) -> bool:
         record = self._records.get(worker_id)
@@ -164,7 +166,8 @@ class WorkerPool:
 
     def _now_idle(self, record: WorkerRecord, now_s: float) -> None:
         record.idle_since_s = now_s
-        self._idle.append(record.worker_id)
+        if not record.retired:
+            self._idle.append(record.worker_id)
 
 
 def describe_end(status: int, *, killed_because: str | None, last_words: str) -> str:

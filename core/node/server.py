@@ -133,6 +133,7 @@ class NodeServer:
         """SIGKILL; `on_process_died` will tell, and say that it was us, because `why`."""
         if worker_id in self.pool:
             self._killed.setdefault(worker_id, why)
+            self.pool.retire(worker_id)  # its owner may be returning it at this moment: nobody else must get it
             self._tell_zygote(m.KillWorker(worker_id))
 
     def reserve_group(self, group: str, bundles: Sequence[Shape]) -> bool:

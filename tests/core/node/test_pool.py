@@ -116,3 +116,20 @@ def test_a_retired_worker_never_works_again_and_is_there_until_it_leaves():
     assert ONE in pool
     pool.reaped(ONE)
     assert not pool.is_retired(ONE)
+
+
+def test_a_worker_that_is_being_killed_is_given_to_nobody():
+    """The owner of a lease may return it while the worker is being killed: the next one would lose its work."""
+    pool = pool_of(ONE, TWO)
+    pool.retire(TWO)
+    assert pool.take_idle() == ONE
+    pool.retire(ONE)
+    pool.put_back(ONE, 1.0)
+    pool.started(THREE)
+    pool.retire(THREE)
+    pool.registered(THREE, 2.0)
+    assert pool.take_idle() is None
+    assert pool.starting() == 0
+    for worker in (ONE, TWO, THREE):
+        pool.reaped(worker)
+    assert list(pool) == []
