@@ -31,5 +31,5 @@ def test_an_idle_worker_has_few_threads_and_little_memory_and_no_zmq():
     threads, private_kib, has_zmq, threads_of_driver, driver_has_zmq = done.stdout.split()
     assert int(threads) <= 3
     assert int(private_kib) < 40 * 1024
-    assert int(threads_of_driver) <= 3
+    assert int(threads_of_driver) <= 4, "one more than a worker: it prints what workers print"
     assert (has_zmq, driver_has_zmq) == ("False", "False"), "it has two threads of its own, and takes 20 ms to import"
