@@ -6,6 +6,7 @@ driver --spawn, session through stdin--> zygote --fork--> head, workers
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import importlib
 import os
 import signal
@@ -34,6 +35,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     lifeline.name_process("shoal-zygote")
+    streams = standard_streams.install()
     told = sys.stdin.buffer.read()
     if not told:
         return 1  # the driver has gone before it could say a word
@@ -54,8 +56,12 @@ def main() -> int:
     if session.logging is not None:
         session.logging.apply()
 
+    mark = mark_of(session.token)
+
     def worker(worker_id: bytes, environment: bytes) -> None:
-        streams = standard_streams.install(mark_of(session.token))
+        faulthandler.enable(2, all_threads=False)  # the other threads are ours, and would fill the last lines
+        for stream in streams:
+            stream.begin_announcing(mark)
         surroundings = Environment.decode(environment)
         surroundings.apply()
         surroundings.limit_threads()

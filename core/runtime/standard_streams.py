@@ -1,5 +1,7 @@
 """``sys.stdout`` and ``sys.stderr`` of a worker: pipes to the head, with a word in between on whose text it is.
 
+They are made in the zygote, where they are plain: what preloaded modules keep of them works in workers too.
+
 Each line goes out in one piece, whatever other threads print: when it ends, by ``flush``, or when the loop comes to it.
 It looks at what its thread runs, and announces that when it is not what was announced last; so a task costs nothing
 until it prints. What goes to the descriptors by other ways (C code, child processes) counts as whose that printed last.
@@ -7,7 +9,6 @@ until it prints. What goes to the descriptors by other ways (C code, child proce
 
 from __future__ import annotations
 
-import faulthandler
 import io
 import os
 import select
@@ -30,32 +31,36 @@ _actor_title = ""
 class TitledStream(io.TextIOWrapper):
     """Text to a descriptor. Any thread may write."""
 
-    def __init__(self, descriptor: int, mark: bytes) -> None:
+    def __init__(self, descriptor: int) -> None:
         raw = io.FileIO(descriptor, "w", closefd=False)
         super().__init__(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
-        self._mark = mark
+        self._mark = b""
         self._announced: tuple[int, str] | None = None
         #: (title, text) that each thread has written since its last end of a line: print() writes a line in pieces.
         self._begun: dict[int, tuple[str, str]] = {}
         #: Has a function called soon, as `Loop.post` does; what was begun and not ended then goes out.
-        self.post: Callable[[Callable[[None], None], None], None] = lambda function, argument: None
+        self.post: Callable[[Callable[[None], None], None], None] | None = None
         self._flush_is_due = False
         # Around comparing, announcing and writing: else one thread's text could follow another's announcement.
         # Re-entrant: a signal handler may print in the middle of it.
         self._lock = threading.RLock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
+    def begin_announcing(self, mark: bytes) -> None:
+        """This process is a worker, whose output somebody sorts. For the mark see worker_output.py."""
+        self._mark = mark
+
     def write(self, text: str) -> int:
         thread = threading.get_ident()
         with self._lock:
-            title, begun = self._begun.pop(thread, None) or (_title(), "")
-            begun += text
+            before = self._begun.pop(thread, None)
+            title, begun = (_title(), text) if before is None else (before[0], before[1] + text)
             end = begun.rfind("\n") + 1 if len(begun) < _LONG else len(begun)
             if end:
                 self._put(title, begun[:end])
             if end < len(begun):
                 self._begun[thread] = title, begun[end:]
-                if not self._flush_is_due:
+                if self.post is not None and not self._flush_is_due:
                     self._flush_is_due = True
                     self.post(self._flush_what_is_begun, None)
         return len(text)
@@ -82,7 +87,7 @@ class TitledStream(io.TextIOWrapper):
     def _put(self, title: str, text: str) -> None:
         """With the name of whose it is, if the last was not. Without a name it counts as theirs who printed last."""
         now = (os.getpid(), title or (self._announced or (0, ""))[1])
-        if now != self._announced:
+        if self._mark and now != self._announced:
             self._announced = now
             super().write(announcement(self._mark, *now))
         super().write(text)
@@ -92,11 +97,13 @@ class TitledStream(io.TextIOWrapper):
         self._lock = threading.RLock()
 
 
-def install(mark: bytes) -> Sequence[TitledStream]:
-    """Make them the process's streams; a crash in C code shows its Python stack on stderr from now on."""
-    streams = TitledStream(STDOUT, mark), TitledStream(STDERR, mark)
+def install() -> Sequence[TitledStream]:
+    """Make them the streams of the zygote, before anything keeps hold of the old ones; workers inherit them."""
+    streams = TitledStream(STDOUT), TitledStream(STDERR)
+    for old in (sys.stdout, sys.stderr):
+        if old is not None:  # what is closed where the driver runs is None here
+            old.flush()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
-    faulthandler.enable(STDERR, all_threads=False)  # the other threads are ours, and would fill the last lines
     return streams
 
 

@@ -183,6 +183,30 @@ def test_megabytes_arrive_whole_and_in_order():
         assert [int(i) for owner, i in numbers if owner == k] == list(range(20_000))
 
 
+def test_streams_that_were_kept_before_the_fork_speak_for_the_task_too(tmp_path):
+    (tmp_path / "keeps_stderr.py").write_text("import sys\nerr, out = sys.stderr, sys.stdout\n")
+    out, err = run(
+        """
+        import logging
+        shoal.init(num_cpus=1, preload=["keeps_stderr"], logging_config=shoal.LoggingConfig(log_level="INFO"))
+        @shoal.remote
+        def f(number):
+            import keeps_stderr
+            print(number, file=keeps_stderr.out)
+            logging.getLogger("x").info(number)
+        @shoal.remote
+        def g():
+            shoal.get(f.remote(2))
+            print("g")
+        shoal.get(f.remote(1))
+        shoal.get(g.remote())
+        """,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert out == ["(f pid=N) 1", "(f pid=N) 2", "(g pid=N) g"]
+    assert [re.sub(r"\) .* (\d)$", r") \1", line) for line in err] == ["(f pid=N) 1", "(f pid=N) 2"]
+
+
 def test_prints_of_threads_and_coroutines_keep_their_names():
     out, _ = run("""
         import asyncio
