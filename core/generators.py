@@ -28,6 +28,9 @@ class ItemStream(Protocol):
     def peek(self) -> ObjectRef:
         """A ref that is ready when the next item is, or the end."""
 
+    def is_ready(self) -> bool:
+        """Whether `take` would return at once."""
+
     def settled(self, ref: ObjectRef) -> Future[Any]:
         """A future that is done when `ref` is ready, whatever it is."""
 
@@ -78,7 +81,7 @@ class ObjectRefGenerator:
 
     def next_ready(self) -> bool:
         """Whether the next item, or the end, can be had without waiting."""
-        return self._stream.settled(self._stream.peek()).done()
+        return self._stream.is_ready()
 
     def is_finished(self) -> bool:
         """Whether all items have been taken."""

@@ -48,6 +48,9 @@ class InlineStream:
     def peek(self) -> ObjectRef:
         return self._items[0] if self._items else self.completion
 
+    def is_ready(self) -> bool:
+        return bool(self._wait([self.completion], 1, 0.0)[0])
+
     def settled(self, ref: ObjectRef) -> Future[Any]:
         return self._settled(ref)
 

@@ -6,6 +6,7 @@
                                                               `force` the process ends
              a coroutine                                      asyncio.CancelledError
              another call of an actor                         it is told, if it asks (`is_canceled`)
+             a generator                                      the same, and it ends at its next yield
     finished                                                  nothing
 
 A cancelled task is not run again, whatever its retries. It fails with TaskCancelledError, unless its process had to be
@@ -72,8 +73,15 @@ class Cancellation:
 
     def cancel_children(self, parent: bytes, *, force: bool) -> None:
         """Cancel what a task that runs here has submitted."""
-        for submission in [s for s in self._submissions.values() if s.parent == parent]:
-            self._cancel(submission, force=force, recursive=True)
+        # Posted: what it has submitted just now stands in the posts, and is not to be met half-way.
+        self._loop.post(self._cancel_children, (parent, force))
+
+    def _cancel_children(self, entry: tuple[bytes, bool]) -> None:
+        parent, force = entry
+        # A copy, made in one step: user code goes on submitting in its thread.
+        for submission in list(self._submissions.values()):
+            if submission.parent == parent:
+                self._cancel(submission, force=force, recursive=True)
 
     def _cancel_object(self, wish: m.CancelObject) -> None:
         submission = self._submissions.get(ids.task_of(wish.object_id))

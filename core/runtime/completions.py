@@ -94,10 +94,9 @@ class Completions:
 
 
     def drop(self, results: list[Value]) -> None:
-        """Results that nobody will see: their memory, and the borrows that were made for us of the refs inside."""
+        """Results that nobody will see."""
         for value in results:
-            self._holdings.free_place(value)
-            self._holdings.references.contain(b"", value.contained, credit=True)
+            self._holdings.discard(value)
 
 
     def may_retry(self, submission: Submission, failure: Value) -> bool:

@@ -96,14 +96,20 @@ class Executor:
         self._head = head
         self._cancel_children = cancel_children
         self._retire = retire
-        self._interruption = Interruption()
+        self._interruption = Interruption(
+            is_open=lambda: loop.is_open, runs_user_code=Executor.carry_out.__code__
+        )
         self._interruption.install()
         #: What runs in the main thread: a task or call, or empty.
         self._running = b""
         #: Cancelled when the main thread had taken them from the queue and not begun.
         self._not_to_begin: set[bytes] = set()
+        #: Calls in the lanes that have not been answered.
+        self._in_lanes: set[bytes] = set()
         #: Calls under way that have been told of their cancellation.
         self._told: set[bytes] = set()
+        #: Work under way that was cancelled with all that it has submitted: its id -> force.
+        self._families: dict[bytes, bool] = {}
         #: Generators under way.
         self._generators: dict[bytes, YieldedItems] = {}
         #: Of functions with `max_calls`: how often this process may still run them.
@@ -177,9 +183,10 @@ class Executor:
             self._interruption.begin(self._running)
             outcome = _without_waiting(self.carry_out(peer, request, on_event_loop=False))
             self._interruption.end()
-        except KeyboardInterrupt:  # it struck between the user's last line and here
+        except KeyboardInterrupt:  # not by a strike; user code can have put its own handler in place of ours
             self._interruption.end()
-            outcome = Outcome(request, peer, True, [self._cancelled(request)], [], 0.0)
+            items = self._generators.get(self._running)
+            outcome = Outcome(request, peer, True, [self._cancelled(request)], [], 0.0, items)
         finally:
             self._running_since = 0.0
             self._running = b""
@@ -223,18 +230,26 @@ class Executor:
             function = self._function(request)
             ran = True
             loaded = time.perf_counter()
+            self._interruption.called = True
             result = function(*args, **kwargs)
+            self._interruption.called = False
             if on_event_loop and inspect.isawaitable(result):
                 result = await result
             if not isinstance(request, m.StartActor) and request.num_returns < 0:
                 items = self._generators[task_id] = YieldedItems(
-                    self._loop, self._holdings, owner=peer, task_id=task_id, backpressure=request.backpressure
+                    self._loop,
+                    self._holdings,
+                    owner=peer,
+                    task_id=task_id,
+                    backpressure=request.backpressure,
+                    on_wait=self.return_queue,
                 )
                 await items.emit_all(result, on_event_loop=on_event_loop)
                 result = None
             ended = time.perf_counter()
             results = self._keep(result, request, owner, refs)
         except BaseException as error:  # whatever user code raises, KeyboardInterrupt too, is the task's result
+            self._interruption.called = False
             if os.getpid() != self._pid:
                 end_fork(error)
             if isinstance(error, SystemExit):
@@ -252,7 +267,9 @@ class Executor:
         if os.getpid() != self._pid:
             end_fork(None)
         if self._told and task_id in self._told and not failed:
-            failed, results = True, [self._cancelled(request)]  # what it returned then is of no use
+            for value in results:  # what it returned then is of no use
+                self._holdings.free_place(value)
+            failed, results = True, [self._cancelled(request)]
         stored = time.perf_counter()
         self._history.finished.append((task_id, name, self._actor_id, owner, started, loaded, ended, stored, raised))
         return Outcome(request, peer, failed, results, refs, stored - started, items)
@@ -290,9 +307,16 @@ class Executor:
         if isinstance(request, m.StartActor):
             return []
         parts = parts_of(result, 1 if request.num_returns < 0 else request.num_returns)
-        for part in parts:
-            refs += part.refs
-        return [self._holdings.keep(part, owner) for part in parts]
+        kept: list[Value] = []
+        try:
+            for part in parts:
+                refs += part.refs
+                kept.append(self._holdings.keep(part, owner))
+        except BaseException:  # no room for all of them
+            for value in kept:
+                self._holdings.free_place(value)
+            raise
+        return kept
 
     def _arguments(self, owner: bytes, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if request.arguments == NO_VALUE:
@@ -341,6 +365,7 @@ class Executor:
             self._queue.append((peer, request))
 
     def _start(self, lanes: Lanes, peer: bytes, request: m.CallMethod) -> None:
+        self._in_lanes.add(request.task_id)
         try:
             lanes.start(request.group, ConcurrentCall(self, peer, request))
         except KeyError:
@@ -366,8 +391,14 @@ class Executor:
 
     def _cancel(self, peer: bytes, message: m.CancelTask) -> None:
         task_id = message.task_id
+        runs = self._running == task_id or task_id in self._in_lanes
         if message.recursive:
+            if runs:
+                self._families[task_id] = message.force  # it may submit more before the news reaches it
             self._cancel_children(task_id, message.force)
+        items = self._generators.get(task_id)
+        if items is not None:
+            items.cancel()
         if self._running == task_id and self._actor_id:
             self._told.add(task_id)
         elif self._running == task_id and message.force:
@@ -375,8 +406,9 @@ class Executor:
         elif self._running == task_id:
             self._interruption.strike(task_id)
         elif self._lanes is not None:
-            self._told.add(task_id)
-            self._lanes.cancel(task_id)
+            if runs:  # else it has been answered
+                self._told.add(task_id)
+                self._lanes.cancel(task_id)
         elif not self._take_from_queue(peer, task_id):
             # The main thread may hold it, and be about to begin. If it has answered already, this is no matter.
             self._not_to_begin.add(task_id)
@@ -413,7 +445,7 @@ class Executor:
 
     def process_died(self, worker_id: bytes) -> None:
         """Nobody takes the items of generators that it wanted."""
-        for items in self._generators.values():
+        for items in list(self._generators.values()):  # calls in the lanes begin and end meanwhile
             if items.owner == worker_id:
                 items.taken(-1)
 
@@ -453,8 +485,8 @@ class Executor:
             self._generators.pop(request.task_id, None)
             items.close(lambda: self._answer(outcome))
             return
-        if self._told and not isinstance(request, m.StartActor):
-            self._told.discard(request.task_id)
+        if not isinstance(request, m.StartActor):
+            self._forget(request.task_id)
         if self._holdings.is_dead(outcome.peer):
             self._holdings.drop_results(outcome.results)
             return
@@ -463,6 +495,15 @@ class Executor:
             self._holdings.hand_over(self._head, contained, lambda mine: self._send_started(request, outcome))
         else:
             self._holdings.hand_over(outcome.peer, contained, lambda mine: self._send_done(request, outcome, mine))
+
+    def _forget(self, task_id: bytes) -> None:
+        """It has come to its end: nothing about it is to be remembered."""
+        if self._told:
+            self._told.discard(task_id)
+        if self._in_lanes:
+            self._in_lanes.discard(task_id)
+        if self._families and task_id in self._families:
+            self._cancel_children(task_id, self._families.pop(task_id))
 
     def _send_done(self, request: m.RunTask | m.CallMethod, outcome: Outcome, borrows: list[bytes]) -> None:
         buffers: list[Any] = []

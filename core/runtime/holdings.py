@@ -241,6 +241,11 @@ class Holdings:
         if not self.objects.resolve(object_id, value):
             self.free_place(value)  # its refs have gone while it was made
 
+    def discard(self, value: Value) -> None:
+        """A result that nobody will see: its memory, and the borrows that were made for us of the refs inside."""
+        self.free_place(value)
+        self.references.contain(b"", value.contained, credit=True)
+
     # ---- in the driver: handing refs on
 
     def hand_over(self, receiver: bytes, contained: Collection[WireRef], then: Callable[[list[bytes]], None]) -> None:

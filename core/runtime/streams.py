@@ -46,13 +46,15 @@ class ReturnStream:
         name: str,
         wait: WaitForRefs,
         post: Callable[[Callable[[Any], None], Any], None],
+        post_later: Callable[[Callable[[Any], None], Any], None],
         tell_taken: Callable[[bytes, int], None],
         backpressure: int,
     ) -> None:
         """
         Args:
           wait: wait for refs.
-          post: have the driver call a function.
+          post: have the driver call a function, soon.
+          post_later: the same at its next tick; never blocks, takes no lock.
           tell_taken: (task id, count) tell the worker what the consumer has taken; -1: it takes no more. In the driver.
           backpressure: items that the worker may be ahead; not positive: any number, and it need not be told.
         """
@@ -62,6 +64,7 @@ class ReturnStream:
         self._name = name
         self._wait = wait
         self._post = post
+        self._post_later = post_later
         self._tell_taken = tell_taken
         self._backpressure = backpressure
         self._lock = threading.RLock()  # a generator may die, and close, wherever Python collects garbage
@@ -103,6 +106,9 @@ class ReturnStream:
                 self._awaited = ObjectRef(object_id, self._me)  # else the one that it has had since it came
             return self._awaited
 
+    def is_ready(self) -> bool:
+        return bool(self._wait([self.peek()], 1, 0.0)[0])
+
     def settled(self, ref: ObjectRef) -> Future[Any]:
         return self._holdings.settled(ref)
 
@@ -111,7 +117,8 @@ class ReturnStream:
             return self._count is not None and self._next >= self._count
 
     def close(self) -> None:
-        self._post(self._drop, None)
+        # Not at once: Python collects garbage where locks are held.
+        self._post_later(self._drop, None)
 
     def take_all(self) -> list[ObjectRef]:
         """Every item that has come, for one value that holds them."""
@@ -165,7 +172,8 @@ class ReturnStream:
 
     def failed(self, failure: Value, *, credit: bool = True) -> None:
         """It yields no more, and this is why: an item that raises. `credit` as for `arrived`."""
-        self.arrived(self._received, failure, credit=credit)
+        if not self.arrived(self._received, failure, credit=credit) and credit:
+            self._holdings.discard(failure)
         self._end()
 
     def gathered(self, failure: Value | None) -> None:

@@ -146,7 +146,12 @@ class Submitter:
         """
         if limit > 0:
             self._pending_calls.up(actor_id, limit, name)
-        wire, holder, buffers, uses = self._place(packed)
+        try:
+            wire, holder, buffers, uses = self._place(packed)
+        except BaseException:
+            if limit > 0:
+                self._pending_calls.down(actor_id)
+            raise
         if handle is not None:
             uses.append((handle.binary(), handle.owner))
         task_id = self._ids.task()
@@ -240,6 +245,7 @@ class Submitter:
             name=submission.name,
             wait=self._wait,
             post=self._loop.submit,
+            post_later=self._loop.post,
             tell_taken=self._tell_taken,
             backpressure=message.backpressure,
         )

@@ -71,6 +71,7 @@ class TaskQueue:
         if submission.cancelled:
             self._completions.cancelled(submission)
             self.leasing.withdraw(submission)
+            self._unsettled = True  # the node is to hear if we need fewer workers now
 
     def _settle(self) -> None:
         if self.leasing.waiting or self._unsettled:

@@ -2,8 +2,9 @@
 
     user code yields --emit--> serialised, kept --> the refs inside registered --> TaskYielded, in order --> TaskDone
 
-The thread that runs the generator waits when it is `backpressure` items ahead of the consumer. When the consumer has
-gone, the generator goes on to its end, but nothing more is sent.
+The thread, or coroutine, that runs the generator waits when it is `backpressure` items ahead of the consumer. When the
+consumer has gone, the generator goes on to its end, but nothing more is sent. When it is cancelled it ends at its next
+yield, if nothing has ended it before.
 """
 
 from __future__ import annotations
@@ -24,20 +25,35 @@ from .holdings import Holdings
 class YieldedItems:
     """The items of one run of a generator."""
 
-    def __init__(self, loop: Loop, holdings: Holdings, *, owner: bytes, task_id: bytes, backpressure: int) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        holdings: Holdings,
+        *,
+        owner: bytes,
+        task_id: bytes,
+        backpressure: int,
+        on_wait: Callable[[], None],
+    ) -> None:
         """
         Args:
           owner: whose objects they are.
           backpressure: how many may be ahead of the consumer; not positive: any number.
+          on_wait: called in the loop's driver when the generator has to wait for its consumer.
         """
         self.owner = owner
         self._loop = loop
         self._holdings = holdings
         self._task_id = task_id
         self._backpressure = backpressure
+        self._on_wait = on_wait
         self._emitted = 0
         self._taken = 0
         self._dropped = False
+        self._is_cancelled = False
+        #: Wakes the coroutine that waits for its consumer.
+        self._wake: Callable[[], object] | None = None
+        self._handed = 0
         #: Handed over, and waiting for those before them.
         self._ready: dict[int, tuple[Value, list[bytes]]] = {}
         self._sent = 0
@@ -52,18 +68,25 @@ class YieldedItems:
           ValueError: it is none.
         """
         if inspect.isasyncgen(generator):
-            async for item in generator:
-                self._emit(item)
-                if not self._has_room():
-                    await asyncio.to_thread(self._await_room)
+            try:
+                async for item in generator:
+                    self._emit(item)
+                    await self._room()
+            finally:
+                await generator.aclose()  # its own `finally` runs here, and not wherever Python collects it
         elif hasattr(generator, "__next__"):
-            for item in generator:
-                self._emit(item)
-                if not self._has_room():
+            try:
+                for item in generator:
+                    self._emit(item)
                     if on_event_loop:
-                        await asyncio.to_thread(self._await_room)
-                    else:
-                        self._await_room()
+                        await self._room()
+                    elif not self._has_room():
+                        self._loop.post(lambda _: self._on_wait(), None)
+                        self._loop.drive_until(self._has_room)
+                    self._check()
+            finally:
+                if inspect.isgenerator(generator):
+                    generator.close()
         else:
             raise ValueError(f"the task returned one {type(generator).__name__}, but its items were to be streamed")
 
@@ -72,14 +95,28 @@ class YieldedItems:
             return
         serialized = values.serialize(item)
         value = self._holdings.keep(serialized, self.owner)
-        self._loop.submit(self._hand_over, (self._emitted, value, serialized.refs))
         self._emitted += 1
+        self._loop.submit(self._hand_over, (value, serialized.refs))
 
     def _has_room(self) -> bool:
-        return self._dropped or self._backpressure <= 0 or self._emitted - self._taken < self._backpressure
+        if self._dropped or self._is_cancelled or self._backpressure <= 0:
+            return True
+        return self._emitted - self._taken < self._backpressure
 
-    def _await_room(self) -> None:
-        self._loop.drive_until(self._has_room)
+    async def _room(self) -> None:
+        """Wait for the consumer without a thread: a thousand generators of one actor may wait at once."""
+        if not self._has_room():
+            loop, woken = asyncio.get_running_loop(), asyncio.Event()
+            self._wake = lambda: loop.call_soon_threadsafe(woken.set)
+            while not self._has_room():  # again, too: the news may have come before there was somebody to wake
+                await woken.wait()
+                woken.clear()
+            self._wake = None
+        self._check()
+
+    def _check(self) -> None:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
 
     # ---- in the loop's driver
 
@@ -87,14 +124,27 @@ class YieldedItems:
         """What the owner says of the consumer (`ItemsTaken`)."""
         self._taken = max(self._taken, count)
         self._dropped = self._dropped or count < 0
+        self._wake_up()
+
+    def cancel(self) -> None:
+        """It is to end."""
+        self._is_cancelled = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            wake()
 
     def close(self, then: Callable[[], None]) -> None:
         """The generator has ended: call `then` when all items have been sent."""
         self._then = then
         self._send_ready()
 
-    def _hand_over(self, entry: tuple[int, Value, list[ObjectRef]]) -> None:
-        index, value, _refs_alive_until_registered = entry
+    def _hand_over(self, entry: tuple[Value, list[ObjectRef]]) -> None:
+        value, _refs_alive_until_registered = entry
+        index = self._handed
+        self._handed += 1
 
         def confirmed(mine: list[bytes]) -> None:
             self._ready[index] = (value, mine)
@@ -109,6 +159,6 @@ class YieldedItems:
             wire = value.wire(buffers)
             self._loop.send(self.owner, m.TaskYielded(self._task_id, self._sent, wire, value.contained, mine, buffers))
             self._sent += 1
-        if self._then is not None and self._sent == self._emitted:
+        if self._then is not None and self._sent == self._handed:
             then, self._then = self._then, None
             then()

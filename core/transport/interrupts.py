@@ -12,6 +12,7 @@ handlers, it does nothing.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from threading import get_ident
 from types import FrameType
@@ -26,7 +27,9 @@ class Interrupts:
     def __init__(self) -> None:
         self._depth = 0
         self._depth_when_opened = 0
-        self._held: tuple[int, FrameType | None] | None = None
+        #: Between `open` and `shut`, in the main thread.
+        self.is_open = False
+        self._held = 0  # the signal's number
         self._previous: dict[int, Any] = {}
         self._installed = False
         self._main = threading.main_thread().ident
@@ -58,15 +61,18 @@ class Interrupts:
         """Let the signals strike at once, also what was held so far, until `shut`."""
         if get_ident() == self._main:
             self._depth_when_opened, self._depth = self._depth, 0
+            self.is_open = True
             try:
                 self._deliver()
             except BaseException:  # the handler raised: our caller will not come to `shut`
+                self.is_open = False
                 self._depth = self._depth_when_opened
                 raise
 
     def shut(self) -> None:
         """Hold them again."""
         if get_ident() == self._main:
+            self.is_open = False
             self._depth = self._depth_when_opened
 
     def __enter__(self) -> None:
@@ -77,16 +83,17 @@ class Interrupts:
         if get_ident() == self._main:
             # Not below 0: an interrupt that strikes at the beginning of `shut` leaves it at 0 already.
             self._depth = max(0, self._depth - 1)
+            self.is_open = False
             if not self._depth:
                 self._deliver()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._depth:
-            self._held = (number, frame)
+            self._held = number
         else:
             self._previous[number](number, frame)
 
     def _deliver(self) -> None:
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._previous[held[0]](*held)
+        if self._held:
+            number, self._held = self._held, 0
+            self._previous[number](number, sys._getframe(1))  # noqa: SLF001  where it strikes, not where it was held

@@ -217,6 +217,11 @@ class Loop:
         """Whether the calling thread is the driver."""
         return self._driver == threading.get_ident()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the main thread waits here, ready for SIGINT."""
+        return self._interrupts.is_open
+
     # ---- for the driver (handlers, posted calls)
 
     def send(self, peer: bytes, message: Message) -> None:

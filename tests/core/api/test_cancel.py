@@ -336,3 +336,115 @@ class TestCallsOfActors:
         with pytest.raises(ValueError, match="call of an actor"):
             shoal.cancel(ref, force=True)
         shoal.get(ref, timeout=DEADLINE_S)
+
+
+@pytest.mark.native_only("needs work that is still running")
+class TestWorkThatDoesNotPause:
+    """The news of the cancellation meets the runtime's own code as often as the user's."""
+
+    def test_a_generator_that_yields_without_pause_ends(self):
+        @shoal.remote
+        def count():
+            number = 0
+            while True:
+                yield number
+                number += 1
+
+        for attempt in range(3):
+            generator = count.remote()
+            next(generator)
+            time.sleep(attempt * 0.001)
+            shoal.cancel(generator)
+            shoal.wait([generator.completed()], timeout=DEADLINE_S)
+            assert shoal.wait([generator.completed()], timeout=0)[0], attempt
+
+    def test_a_task_that_does_nothing_but_submit_ends_and_so_do_its_children(self, tmp_path):
+        @shoal.remote
+        def parent(started):
+            open(started, "w").close()
+            while True:
+                one.remote()
+
+        for attempt in range(5):
+            ref = parent.remote(tmp_path / f"{attempt}")
+            appeared(tmp_path / f"{attempt}")
+            time.sleep(attempt * 0.003)
+            shoal.cancel(ref)
+            is_cancelled(ref)
+        assert shoal.get(one.remote(), timeout=DEADLINE_S) == 1
+
+    def test_a_task_that_does_nothing_but_put_ends(self, tmp_path):
+        @shoal.remote
+        def put(started):
+            open(started, "w").close()
+            while True:
+                shoal.put(1)
+
+        for attempt in range(20):
+            ref = put.remote(tmp_path / f"{attempt}")
+            appeared(tmp_path / f"{attempt}")
+            time.sleep(attempt * 0.001)
+            shoal.cancel(ref)
+            is_cancelled(ref)
+
+    def test_a_generator_method_ends_at_its_next_yield(self):
+        @shoal.remote
+        class Actor:
+            def count(self):
+                number = 0
+                while True:
+                    yield number
+                    number += 1
+
+            def one(self):
+                return 1
+
+        actor = Actor.remote()
+        free, held = actor.count.remote(), actor.count.options(_generator_backpressure_num_objects=1).remote()
+        for generator in (free, held):
+            next(generator)
+            shoal.cancel(generator)
+            *_, last = generator
+            is_cancelled(last)
+        assert shoal.get(actor.one.remote(), timeout=DEADLINE_S) == 1
+
+
+@pytest.mark.native_only("needs a call that is still running")
+def test_what_a_cancelled_call_returns_leaves_nothing_behind():
+    @shoal.remote
+    class Actor:
+        def work(self):
+            while not shoal.get_runtime_context().is_canceled():
+                time.sleep(0.001)
+            return bytes(50_000_000)
+
+    actor = Actor.remote()
+    for _ in range(12):
+        ref = actor.work.remote()
+        time.sleep(0.01)
+        shoal.cancel(ref)
+        is_cancelled(ref)
+    shoal.get(shoal.put(bytes(400_000_000)))
+
+
+@pytest.mark.native_only("looks at what another process is given")
+def test_tasks_that_are_cancelled_ask_for_no_worker_any_more():
+    @shoal.remote(num_cpus=2)
+    class Holder:
+        def ready(self):
+            return True
+
+    holder = Holder.remote()
+    shoal.get(holder.ready.remote(), timeout=DEADLINE_S)
+    waiting = [one.remote() for _ in range(200)]
+    time.sleep(0.1)
+    for ref in waiting:
+        shoal.cancel(ref)
+    for ref in waiting:
+        is_cancelled(ref)
+    shoal.kill(holder)
+    time.sleep(0.2)
+    ends = time.monotonic() + 0.5
+    while time.monotonic() < ends:
+        assert shoal.available_resources().get("CPU") == 2, "a worker is lent to nobody"
+        time.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import signal
@@ -271,3 +272,52 @@ def test_a_generator_that_may_not_run_twice_ends_with_the_death_of_its_worker():
     assert shoal.get(refs[0], timeout=DEADLINE_S) == 1
     with pytest.raises(shoal.exceptions.WorkerCrashedError, match="SIGKILL"):
         shoal.get(refs[1], timeout=DEADLINE_S)
+
+
+@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+def test_any_number_of_coroutines_can_wait_for_their_consumers():
+    actor = AsyncNumbers.remote()
+    held = actor.count_to.options(_generator_backpressure_num_objects=1)
+    generators = [held.remote(4) for _ in range(20)]
+    for generator in reversed(generators):
+        assert values(generator) == [0, 1, 2, 3]
+    generators = [held.remote(4) for _ in range(20)]
+    for generator in generators:
+        next(generator)
+        shoal.cancel(generator)
+    for generator in generators:
+        shoal.wait([generator.completed()], timeout=DEADLINE_S)
+    assert values(held.remote(4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+def test_what_stands_behind_a_generator_that_is_held_back_runs_elsewhere():
+    @shoal.remote
+    def count(n):
+        yield from range(n)
+
+    for _ in range(20):
+        values(count.remote(1))  # it is known to be short
+    generators = [count.options(_generator_backpressure_num_objects=1).remote(5) for _ in range(4)]
+    assert values(generators[1]) == [0, 1, 2, 3, 4], "a queue at one worker goes to the next"
+    assert values(generators[0]) == [0, 1, 2, 3, 4]
+    for generator in generators[2:]:
+        assert values(generator) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.native_only("looks into this process")
+def test_looking_for_the_next_item_leaves_nothing_behind(tmp_path):
+    @shoal.remote
+    def wait_for(gate):
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+        yield 1
+
+    generator = wait_for.remote(str(tmp_path / "gate"))
+    generator.next_ready()
+    before = len(gc.get_referrers(generator._peek()))
+    for _ in range(1000):
+        assert not generator.next_ready()
+    assert len(gc.get_referrers(generator._peek())) <= before + 2
+    (tmp_path / "gate").touch()
+    assert values(generator) == [1]
