@@ -309,7 +309,7 @@ def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> 
         if name == "object_store_memory" and name not in known:
             raise ValueError("object_store_memory cannot be set for tasks: what they return takes what it needs")
         if name not in known:
-            raise ValueError(f"invalid option keyword {name!r} for {what}; valid ones are {', '.join(sorted(known))}")
+            raise ValueError(f"Invalid option keyword {name} for {what}; valid ones are {', '.join(sorted(known))}")
 
 
 def _check_int(name: str, value: Any, *, least: int) -> None:

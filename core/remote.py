@@ -127,7 +127,7 @@ class RemoteFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._function.__name__
-        raise TypeError(f"remote functions cannot be called directly: use {name}.remote(...) instead of {name}(...)")
+        raise TypeError(f"Remote functions cannot be called directly: use {name}.remote(...) instead of {name}(...)")
 
     def __repr__(self) -> str:
         return f"RemoteFunction({self._function.__name__})"
@@ -219,7 +219,7 @@ class ActorClass:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._cls.__name__
-        raise TypeError(f"actors cannot be instantiated directly: use {name}.remote(...) instead of {name}(...)")
+        raise TypeError(f"Actors cannot be instantiated directly: use {name}.remote(...) instead of {name}(...)")
 
     def __repr__(self) -> str:
         return f"ActorClass({self._cls.__name__})"
@@ -326,7 +326,7 @@ class ActorMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
-            f"actor methods cannot be called directly: use .{self._name}.remote(...) instead of .{self._name}(...)"
+            f"Actor methods cannot be called directly: use .{self._name}.remote(...) instead of .{self._name}(...)"
         )
 
 
@@ -470,6 +470,8 @@ def weak_handle(identity: ActorIdentity | None, name: str, namespace: str | None
       ValueError: there is no such actor.
     """
     if identity is None:
-        where = f" in namespace {namespace!r}" if namespace else ""
-        raise ActorHandleNotFoundError(f"no living actor is named {name!r}{where}; it was never created, or has died")
+        where = f" in namespace {namespace!r}" if namespace else " in this namespace"
+        raise ActorHandleNotFoundError(
+            f"Failed to look up actor with name {name!r}: no living actor has it{where}; it was never created, or has died"
+        )
     return ActorHandle(identity)

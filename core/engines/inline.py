@@ -186,7 +186,7 @@ class InlineEngine:
                 if options.get_if_exists:
                     return _weak(existing)
                 raise ActorAlreadyExistsError(
-                    f"the name {options.name!r} (namespace {namespace!r}) is already taken; "
+                    f"The name {options.name} (namespace={namespace}) is already taken: "
                     "use another, get_actor, or get_if_exists=True"
                 )
             refused = self._refusal(options.destination)
