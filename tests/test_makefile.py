@@ -119,7 +119,7 @@ def test_a_second_call_installs_nothing_and_a_changed_requirement_installs_again
 
 def test_plain_make_explains_the_targets(machine):
     told = machine.make().stdout
-    for target in ("make train", "make test", "make lint", "make bench", "make clean"):
+    for target in ("make train", "make test", "make lint", "make bench", "make chaos", "make soak", "make clean"):
         assert target in told
 
 
