@@ -105,10 +105,12 @@ def install() -> None:
     """Let ``import ray`` find shoal, here and in the workers of sessions that start from now on. Twice is once.
 
     Raises:
-      RuntimeError: Ray itself has been imported already.
+      RuntimeError: Ray itself has been imported already, or a session is running, whose workers would not know.
     """
     if ray_names.stands_for_ray():
         return
+    if importlib.import_module(_SHOAL).is_initialized():
+        raise RuntimeError("a session is running, whose workers would not find ray: call shoal.as_ray.install() first")
     real = sys.modules.get("ray")
     if real is not None:
         place = getattr(real, "__file__", None) or "this process"

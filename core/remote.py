@@ -472,6 +472,6 @@ def weak_handle(identity: ActorIdentity | None, name: str, namespace: str | None
     if identity is None:
         where = f" in namespace {namespace!r}" if namespace else " in this namespace"
         raise ActorHandleNotFoundError(
-            f"Failed to look up actor with name {name!r}: no living actor has it{where}; it was never created, or has died"
+            f"Failed to look up actor with name {name!r}: no living actor has it{where}; it was never created, or died"
         )
     return ActorHandle(identity)

@@ -31,11 +31,10 @@ class OnDemand:
         return found
 
     def _successor(self) -> Any:
-        as_ray = importlib.import_module("shoal.as_ray")
-        as_ray.install()
+        finder = importlib.import_module("shoal.as_ray").RayFinder()
         if self in sys.meta_path:
-            sys.meta_path.remove(self)
-        return as_ray.RayFinder()
+            sys.meta_path[sys.meta_path.index(self)] = finder
+        return finder
 
 
 def _run_the_hidden_one() -> None:

@@ -131,3 +131,10 @@ for name in ("serve", "rllib", "nonsense"):
 
 def test_installing_twice_is_installing_once():
     assert run("shoal.as_ray.install(); import sys; print(sum('as_ray' in repr(f) for f in sys.meta_path))") == "1\n"
+
+
+def test_a_running_session_has_workers_that_would_not_know():
+    code = "import shoal\nshoal.init(engine='inline')\nshoal.as_ray.install()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert "call shoal.as_ray.install() first" in ran.stderr

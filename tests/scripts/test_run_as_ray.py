@@ -88,3 +88,17 @@ def test_the_environment_keeps_the_path_it_had():
     assert run_as_ray.environment({"A": "b"}) == {"A": "b", "PYTHONPATH": run_as_ray.STARTUP}
     path = run_as_ray.environment({"PYTHONPATH": f"x{os.pathsep}"})["PYTHONPATH"]
     assert path == f"{run_as_ray.STARTUP}{os.pathsep}x{os.pathsep}"
+
+
+def test_ray_may_be_imported_after_the_session_was_started(tmp_path):
+    code = """
+import shoal
+shoal.init(num_cpus=1)
+import ray
+@ray.remote
+def look():
+    import ray
+    return ray.get is shoal.get
+print(ray.get(look.remote()))
+"""
+    assert run("-c", code, cwd=tmp_path).stdout == "True\n"
