@@ -84,11 +84,18 @@ class ActorLines:
         self.send(call.actor_id)
 
     def _on_actor_update(self, peer: bytes, message: m.ActorUpdate) -> None:
+        # Posted, all of them in their order: we are in the middle of receiving, and what an actor said before its death
+        # comes first.
+        self._loop.post(self._update, message)
+
+    def _update(self, message: m.ActorUpdate) -> None:
         line = self.lines.get(message.actor_id)
         if line is None:
             return
         if line.state == "DEAD":
             return  # killed by us, or heard of before: what was under way then does not matter
+        if line.worker_id and message.state != "ALIVE":
+            self._loop.hear_out(line.worker_id)
         if message.state == "ALIVE":
             line.state, line.worker_id = "ALIVE", message.worker_id
             self._lived_in[message.worker_id] = message.actor_id
