@@ -53,10 +53,11 @@ def start(end: str) -> tuple[subprocess.Popen, int, Path, list[psutil.Process]]:
     pid, actor_pid, directory = line.split()
     assert int(pid) == driver.pid
     deadline = time.monotonic() + 10  # on a busy machine the worker of the task is yet to come
-    while len(family := members(driver.pid)) < 4 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    names = sorted(process.name() for process in family)
-    assert names == ["shoal-head", "shoal-worker", "shoal-zygote", "shoal::Actor"], names
+    names: list[str] = []
+    while set(names) != {"shoal-head", "shoal-worker", "shoal-zygote", "shoal::Actor"}:
+        assert time.monotonic() < deadline, names
+        family = members(driver.pid)
+        names = sorted(process.name() for process in family)
     return driver, int(actor_pid), Path(directory), family
 
 
