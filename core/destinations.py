@@ -20,7 +20,7 @@ from .labels import NodeRule, parse_fallbacks, parse_selector
 from .options import ActorOptions, Destination, TaskOptions
 from .placement import PlacementGroup
 from .ray_ids import PlacementGroupID
-from .resources import ResourceSet
+from .resources import SCALE, ResourceSet
 from .runtime.equipment import Equipment
 from .scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
@@ -127,7 +127,7 @@ def _check_fits(demand: Mapping[str, int], group: PlacementGroup, index: int, wh
     wanted = ResourceSet(demand)
     specs = group.bundle_specs
     candidates = specs if index < 0 else specs[index : index + 1]
-    if any(wanted.fits(ResourceSet({name: round(n * 10_000) for name, n in spec.items()})) for spec in candidates):
+    if any(wanted.fits(ResourceSet({name: round(n * SCALE) for name, n in spec.items()})) for spec in candidates):
         return
     whose = "its bundles are" if index < 0 else f"bundle {index} is"
     raise ValueError(f"{what} needs {wanted.describe()}, and {whose} {', '.join(map(str, candidates))}{hint}")

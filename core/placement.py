@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bundles import parse_bundle
-from .engines.base import Engine, GroupDescription, Place
-from .engines.current import engine, running
-from .errors import SessionError, TaskPlacementGroupRemoved, UnschedulableError
+from .engines.base import GroupDescription, Place
+from .engines.current import engine
+from .errors import TaskPlacementGroupRemoved, UnschedulableError
 from .labels import NodeRule, parse_selector
 from .ray_ids import PlacementGroupID
 from .refs import ObjectRef
@@ -112,7 +112,7 @@ def placement_group(
       ValueError: a wrong bundle, strategy, lifetime or selector; PlacementGroupNameTakenError, if the name is taken.
       UnschedulableError: this machine can never have such a group.
     """
-    session = _session()
+    session = engine()
     strategy = _check_strategy(strategy, topology_strategy)
     if lifetime not in (None, "detached"):
         raise ValueError(f"the lifetime of a placement group is None or 'detached', not {lifetime!r}")
@@ -133,7 +133,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
     if not isinstance(placement_group, PlacementGroup):
         raise TypeError(f"remove_placement_group takes a PlacementGroup, not {type(placement_group).__name__}")
     if not placement_group.is_empty:
-        _session().remove_group(bytes(placement_group.id))
+        engine().remove_group(bytes(placement_group.id))
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
@@ -144,7 +144,7 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     """
     if not placement_group_name:
         raise ValueError("get_placement_group takes the name of a group, which is not empty")
-    found = _session().describe_groups(name=placement_group_name)
+    found = engine().describe_groups(name=placement_group_name)
     if not found:
         raise ValueError(f"no placement group is named {placement_group_name!r}: it was never created, or is removed")
     return PlacementGroup(PlacementGroupID(found[0].group_id), [_units(bundle) for bundle in found[0].bundles])
@@ -152,7 +152,7 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
 
 def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
     """The state of a group, or of all groups by id in hexadecimal. Removed ones stay visible for a while."""
-    session = _session()
+    session = engine()
     node = session.place().node_id.hex()
     if placement_group is not None:
         found = session.describe_groups(group_id=bytes(placement_group.id))
@@ -164,13 +164,6 @@ def get_current_placement_group() -> PlacementGroup | None:
     """The group that the calling task or actor runs in; None outside of any, and in drivers."""
     group = engine().place().equipment.group
     return PlacementGroup(PlacementGroupID(group)) if group else None
-
-
-def _session() -> Engine:
-    found = running()
-    if found is None:
-        raise SessionError("shoal has not been started yet: call shoal.init() first")
-    return found
 
 
 def _check_strategy(strategy: str | None, topology: Mapping[str, str] | None) -> str:

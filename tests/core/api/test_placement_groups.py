@@ -549,3 +549,14 @@ def test_a_hundred_groups_come_and_go():
     for group in groups:
         remove_placement_group(group)
     eventually(lambda: "CPU" in shoal.available_resources() and len(shoal.cluster_resources()) < 10)
+
+
+@pytest.mark.native_only("a session that starts by itself is a native one")
+def test_a_group_starts_a_session_if_there_is_none():
+    """As in Ray, where these functions connect by themselves."""
+    shoal.shutdown()
+    try:
+        assert placement_group([{"CPU": 0.01}]).wait(SOON_S)
+    finally:
+        shoal.shutdown()
+        shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024)
