@@ -103,6 +103,9 @@ class Leasing:
         self._give_back = give_back
         self._look_later = look_later
         self._queues: list[ShapeQueue] = []
+        #: Those that have tasks, workers or a demand. A program may go through thousands of placement groups, and
+        #: each has shapes of its own: what is over must cost nothing in each round of the loop.
+        self._busy: dict[int, ShapeQueue] = {}
         self._keys: dict[tuple[object, ...], int] = {}
         self._new_key = threading.Lock()
         self._home: dict[bytes, ShapeQueue] = {}
@@ -134,7 +137,7 @@ class Leasing:
 
     def __iter__(self) -> Iterator[tuple[Submission, bytes, ShapeQueue]]:
         """Every task, with the worker that has been given it (empty: none yet) and its queue."""
-        for queue in self._queues:
+        for queue in list(self._busy.values()):
             for worker in queue.workers.values():
                 for submission in worker.inflight.values():
                     yield submission, worker.worker_id, queue
@@ -158,7 +161,7 @@ class Leasing:
     def waiting(self) -> int:
         """Tasks that no worker has been given."""
         total = 0
-        for queue in self._queues:  # asked twice in each round of the loop, and a generator costs three times as much
+        for queue in self._busy.values():  # asked twice in each round of the loop, and a generator costs thrice as much
             total += len(queue.waiting)
         return total
 
@@ -166,15 +169,17 @@ class Leasing:
 
     def enqueue(self, submission: Submission) -> None:
         """A task whose arguments are there. `settle` follows, once for many."""
-        self._queues[submission.shape].waiting.append(submission)
+        queue = self._busy[submission.shape] = self._queues[submission.shape]
+        queue.waiting.append(submission)
 
     def requeue(self, submission: Submission) -> None:
         """A task that has lost its worker goes to the front: it has waited longest."""
-        self._queues[submission.shape].waiting.appendleft(submission)
+        queue = self._busy[submission.shape] = self._queues[submission.shape]
+        queue.waiting.appendleft(submission)
 
     def granted(self, key: int, worker_id: bytes, now_s: float) -> None:
         """The node has leased us a worker."""
-        queue = self._queues[key]
+        queue = self._busy[key] = self._queues[key]
         queue.demanded = max(0, queue.demanded - 1)
         queue.workers[worker_id] = LeasedWorker(worker_id, idle_since_s=now_s)
         self._home[worker_id] = queue
@@ -281,12 +286,14 @@ class Leasing:
 
     def settle(self) -> None:
         """After events: give workers what they have room for, and tell the node what is still wanted."""
-        for queue in self._queues:
+        for queue in list(self._busy.values()):
             if queue.withdrawn:
                 queue.pass_over()
             if queue.waiting:
                 self._assign(queue)
             self._update_demand(queue)
+            if not (queue.waiting or queue.workers or queue.demanded):
+                del self._busy[queue.key]
 
     # ---- decisions
 

@@ -276,3 +276,36 @@ def test_every_task_is_run_exactly_once_whatever_workers_do(seed):  # noqa: C901
             at[worker].append(task_id)
         read = len(bench.pushed)
     assert finished == Counter(task_id for task_id in submitted if task_id not in withdrawn)
+
+
+def test_a_shape_that_is_over_costs_nothing_any_more_and_can_come_back():
+    """A program goes through thousands of placement groups; each has shapes of its own."""
+    bench = Bench()
+    for number in range(5):
+        bench.key = bench.leasing.key({f"CPU_group_{number}": 10_000})
+        (task,) = bench.submit(1)
+        bench.leasing.granted(bench.key, b"w%d" % number, 0.0)
+        bench.leasing.done(b"w%d" % number, task, 0.001, 0.0)
+        bench.leasing.idle_check(b"w%d" % number, 1.0)
+        bench.leasing.settle()
+    assert list(bench.leasing._busy) == []
+    assert list(bench.leasing) == []
+    (task,) = bench.submit(1)
+    assert bench.leasing.waiting == 1
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    assert bench.pushed[-1] == (b"w", task)
+
+
+def test_tasks_of_a_removed_group_fail_wherever_they_are_and_its_workers_get_nothing_more():
+    bench = Bench()
+    bench.learn(SHORT, 0.0001)
+    first = bench.submit(2)
+    bench.leasing.granted(bench.key, b"w", 0.0)
+    second = bench.submit(1, b"long")
+    failed = [submission.task_id for submission in bench.leasing.refused(bench.key, removed=True)]
+    assert failed == [*first, *second]
+    bench.pushed.clear()
+    bench.submit(1)
+    assert bench.pushed == []
+    assert bench.leasing.done(b"w", first[0], 0.1, 1.0) is None, "an answer that comes too late"
+    assert bench.leasing.worker_died(b"w") == []
