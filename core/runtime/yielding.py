@@ -155,9 +155,12 @@ class YieldedItems:
     def _send_ready(self) -> None:
         while self._sent in self._ready:
             value, mine = self._ready.pop(self._sent)
-            buffers: list[Any] = []
-            wire = value.wire(buffers)
-            self._loop.send(self.owner, m.TaskYielded(self._task_id, self._sent, wire, value.contained, mine, buffers))
+            if self._holdings.is_dead(self.owner):
+                self._holdings.drop_results([value])
+            else:
+                buffers: list[Any] = []
+                wire, number = value.wire(buffers), self._sent
+                self._loop.send(self.owner, m.TaskYielded(self._task_id, number, wire, value.contained, mine, buffers))
             self._sent += 1
         if self._then is not None and self._sent == self._handed:
             then, self._then = self._then, None

@@ -50,10 +50,20 @@ class Owner:
         shoal.get(holder.read.remote(*self.refs))
 
 
+    def start(self, reader):
+        self.items = reader.make.remote(12)
+        return next(self.items)
+
+
 @shoal.remote(num_cpus=0)
 class Reader:
     def __init__(self):
         self.arrays = []
+
+    def make(self, count):
+        for _ in range(count):
+            yield np.zeros(10 * MIB, np.uint8)
+            time.sleep(0.1)
 
     def read(self, *arrays):
         self.arrays = arrays
@@ -152,6 +162,14 @@ def test_a_reader_in_another_process_keeps_what_it_got_as_an_argument():
     assert orphaned_megabytes()
     shoal.get(reader.forget.remote(), timeout=DEADLINE_S)
     eventually_no_orphans()
+
+
+def test_results_that_are_made_for_the_dead_are_dropped():
+    owner, reader = Owner.remote(), Reader.remote()
+    shoal.get(owner.start.remote(reader), timeout=DEADLINE_S)
+    kill(owner)
+    assert shoal.get(reader.sum.remote(), timeout=DEADLINE_S) == [], "the generator has ended"
+    assert fits(110)
 
 
 def test_readers_that_die_let_go():
