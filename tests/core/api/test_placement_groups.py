@@ -5,8 +5,12 @@ What Ray 2.60 does was tried where its documentation is silent; the tests' own w
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import pickle
+import random
+import signal
 import time
 from collections.abc import Iterator
 
@@ -352,6 +356,19 @@ def test_a_group_that_waits_can_be_removed():
         shoal.get(task, timeout=SOON_S)
 
 
+def test_names_are_found_from_everywhere():
+    group = placement_group([{"CPU": 1}], name="shared")
+
+    @shoal.remote(num_cpus=0)
+    def find():
+        other = placement_group([{"CPU": 0.5}], name="of the task")
+        return get_placement_group("shared"), other
+
+    found, other = shoal.get(find.remote(), timeout=SOON_S)
+    assert found == group
+    assert get_placement_group("of the task") == other
+
+
 def test_names_of_groups():
     """Ray raises a RaySystemError for a name that is taken, its documentation says ValueError: this one is both."""
     group = placement_group([{"CPU": 1}], name="trainers")
@@ -560,3 +577,42 @@ def test_a_group_starts_a_session_if_there_is_none():
     finally:
         shoal.shutdown()
         shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024)
+
+
+@pytest.mark.native_only("inline does everything at the call: nothing can interleave")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_groups_come_and_go_under_work_and_nothing_is_lost(seed):
+    """Every task and call comes to a result or says that its group is gone; all resources come back."""
+    rng, groups, refs = random.Random(seed), [], []
+    total = shoal.available_resources()
+
+    @shoal.remote(max_retries=-1)
+    def work(seconds):
+        time.sleep(seconds)
+        if random.random() < 0.05:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "done"
+
+    for step in range(120):
+        kind = rng.random()
+        if step % 10 == 9 and refs:
+            shoal.wait(refs, num_returns=len(refs), timeout=0.1)
+        if kind < 0.25 and len(groups) < 5:
+            groups.append(placement_group([{"CPU": rng.choice([0.5, 1])} for _ in range(rng.randint(1, 2))]))
+        elif kind < 0.35 and groups:
+            remove_placement_group(groups.pop(rng.randrange(len(groups))))
+        elif kind < 0.8 and groups:
+            inside = Inside(rng.choice(groups), rng.choice([-1, 0]))
+            refs.append(work.options(num_cpus=0.5, scheduling_strategy=inside).remote(rng.choice([0, 0, 0.01])))
+        elif kind < 0.85 and groups:
+            actor = Counter.options(num_cpus=0.5, scheduling_strategy=Inside(rng.choice(groups))).remote()
+            refs.append(actor.add.remote())
+        else:
+            refs.append(work.options(num_cpus=rng.choice([0.5, 1])).remote(0))
+    for group in groups:
+        remove_placement_group(group)
+    for ref in refs:
+        with contextlib.suppress(TaskPlacementGroupRemoved, ActorPlacementGroupRemoved):
+            assert shoal.get(ref, timeout=SOON_S) in ("done", 1)
+    del actor
+    eventually(lambda: shoal.available_resources() == total)
