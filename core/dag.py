@@ -30,11 +30,12 @@ class DAGNode(ABC):
         self._bound_args = tuple(args)
         self._bound_kwargs = dict(kwargs or {})
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: Any, _ray_cache_refs: bool = False, **kwargs: Any) -> Any:
         """Make all calls of the DAG that ends here.
 
         Args:
           args, kwargs: what its `InputNode` stands for.
+          _ray_cache_refs: accepted for Ray's sake, which keeps the refs of all calls for Ray Serve.
 
         Returns:
           What ``.remote`` of this call gives: a ref or a list of refs; the handle, of a class; the value, of an input.

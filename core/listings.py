@@ -325,7 +325,7 @@ def _engine(address: str | None) -> Engine:
         raise StateApiError(f"only this session can be asked, which address=None or 'auto' mean, not {address!r}")
     engine = running()
     if engine is None:
-        raise SessionError("shoal has not been started yet: call shoal.init() first")
+        raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
     return engine
 
 

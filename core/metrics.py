@@ -221,7 +221,7 @@ def prometheus_text() -> str:
 def _merged() -> list[Row]:
     engine = running()
     if engine is None:
-        raise SessionError("shoal has not been started yet: call shoal.init() first")
+        raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
     survey = engine.survey("metrics")
     left = [row for row in survey.facts if "points" in row]
     return merge([*left, *(row for rows in survey.answers.values() for row in rows)])

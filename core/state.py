@@ -12,20 +12,33 @@ from .resources import SCALE
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The machines of the session, as Ray describes them: NodeID, Alive, Resources, NodeManagerHostname.
+    """The machines of the session, as Ray describes them: NodeID, Alive, Resources, Labels, NodeManagerHostname, ...
+
+    Where Ray has a port, this is 0: processes speak through sockets in the session's directory.
 
     Raises:
       SessionError: there is no session.
     """
     engine = _engine()
     node = engine.describe()
+    directory = engine.directory()
+    ports = ("NodeManagerPort", "ObjectManagerPort", "RuntimeEnvAgentPort")
+    absent = ("MetricsExportPort", "MetricsAgentPort", "DashboardAgentListenPort")
     return [
         {
             "NodeID": node.node_id.hex(),
             "Alive": True,
             "alive": True,
+            "AliveSubState": "",
             "NodeManagerAddress": ADDRESS,
             "NodeManagerHostname": node.hostname,
+            "NodeName": ADDRESS,
+            **dict.fromkeys(ports, 0),
+            **dict.fromkeys(absent, -1),
+            "ObjectStoreSocketName": directory,
+            "RayletSocketName": directory,
+            "DeathReason": 0,
+            "DeathReasonMessage": "",
             "Resources": _units(node.total),
             "Labels": dict(engine.place().node_labels),
         }
@@ -45,7 +58,7 @@ def available_resources() -> dict[str, float]:
 def _engine() -> Engine:
     engine = running()
     if engine is None:
-        raise SessionError("shoal has not been started yet: call shoal.init() first")
+        raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
     return engine
 
 

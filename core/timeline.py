@@ -42,7 +42,7 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
     """
     engine = running()
     if engine is None:
-        raise SessionError("shoal has not been started yet: call shoal.init() first")
+        raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
     here = engine.place()
     tasks, spans = engine.survey("tasks", limit=_MOST), engine.survey("spans", limit=_MOST)
     told = [row for rows in (tasks.facts, *tasks.answers.values()) for row in rows if "task_id" in row]

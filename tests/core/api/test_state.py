@@ -40,6 +40,11 @@ def test_resources_are_taken_and_come_back():
     assert shoal.cluster_resources()["CPU"] == 2
     (node,) = shoal.nodes()
     assert node["Alive"]
+    assert {
+        "AliveSubState", "DeathReason", "DeathReasonMessage", "Labels", "MetricsExportPort", "NodeManagerAddress",
+        "NodeManagerHostname", "NodeManagerPort", "NodeName", "ObjectManagerPort", "ObjectStoreSocketName",
+        "RayletSocketName", "RuntimeEnvAgentPort", "alive",
+    } < set(node)  # fmt: skip
     assert node["Resources"]["CPU"] == 2
     actor = Actor.options(num_cpus=2).remote()
     shoal.get(actor.whereabouts.remote(), timeout=DEADLINE_S)
