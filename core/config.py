@@ -100,6 +100,9 @@ class CoreConfig:
     force_patience_s: float = 1.0
     """How long a worker may take to end itself when its task is cancelled by force, before it is killed."""
 
+    exit_patience_s: float = 30.0
+    """How long a worker that leaves may take for handlers of `atexit` and the `__del__` of its actor; Ray's time."""
+
     report_unhandled_errors: int = 1
     """Whether exceptions of tasks are logged whose refs go before anybody has asked for them; 0: no."""
 

@@ -65,11 +65,18 @@ def run_head(session: Session, channel: socket.socket, arena: Arena, ready_fd: i
     node.on_actor_refused = control.actor_refused
     node.on_freed = control.groups.resources_freed
     node.is_gone = control.groups.is_gone
+    def leaves(worker_id: bytes) -> None:
+        # What `__del__` of its actor and handlers of atexit do may take for ever; callers wait for its end.
+        patience_s = session.config.exit_patience_s
+        why = f"it was to leave and had not done so in {patience_s:g} s"
+        loop.after(patience_s, lambda: node.kill_worker(worker_id, why))
+
     surveys = Surveys(
         loop,
         members=lambda: node.members,
         facts=lambda subject, key: _facts(subject, key, node, control),
         remembered=session.config.history_tasks,
+        on_farewell=leaves,
     )
     NoticeBoard(loop, drivers=node.processes.drivers)
 

@@ -85,9 +85,11 @@ class Surveys:
         members: Callable[[], Iterable[bytes]],
         facts: Callable[[str, bytes], list[Row]],
         remembered: int,
+        on_farewell: Callable[[bytes], None],
     ) -> None:
         """
         Args:
+          on_farewell: called with a process that leaves.
           members: the processes that can be asked.
           facts: (subject, key) -> what the head itself knows.
           remembered: rows of workers that have left; older ones are forgotten.
@@ -95,6 +97,7 @@ class Surveys:
         self._loop = loop
         self._members = members
         self._facts = facts
+        self._on_farewell = on_farewell
         self._table = GatheringTable()
         self._left: dict[str, deque[Row]] = {
             subject: deque(maxlen=remembered) for subject in ("tasks", "spans")
@@ -135,6 +138,7 @@ class Surveys:
         self._answer_complete()
 
     def _farewell(self, peer: bytes, message: m.Farewell) -> None:
+        self._on_farewell(peer)
         for subject, rows in message.rows.items():
             if subject in self._left:
                 self._left[subject].extend(rows)

@@ -592,7 +592,7 @@ class Inspected(Message):
 
 @message(83, path="worker -> head", resend=False)
 class Farewell(Message):
-    """A worker leaves because it was told to: what it would have answered to an `Inspect`, by subject."""
+    """A worker leaves, and soon: what it would have answered to an `Inspect`, by subject."""
 
     rows: dict[str, list[dict[str, Any]]]
 

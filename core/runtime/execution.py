@@ -160,13 +160,14 @@ class Executor:
                 # The process ends as the user said; who waits for the answer learns it from the exit code.
                 if isinstance(leaving, ActorExit):
                     self._retire(self._actor_id)
-                self._actor = None
-                self._loop.flush()
                 raise
-        self._actor = None  # its __del__ runs while the API still works
-        self._loop.flush()
         if self._exit_code is not None:
             raise SystemExit(self._exit_code)
+
+    def let_actor_go(self) -> None:
+        """Its ``__del__`` runs while the API still works."""
+        self._actor = None
+        self._loop.flush()
 
     def _may_leave(self) -> bool:
         """Told to, and no call is under way; nor does anybody need what a worker owns that has run its last task."""

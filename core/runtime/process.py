@@ -165,10 +165,14 @@ class Process:
     def run(self) -> None:
         """Run work until told to leave."""
         assert self._executor is not None, "become_worker comes first"
-        self._executor.run()
-        self.loop.post(lambda _: self.loop.send(HEAD, m.Farewell(self.inspector.farewell())), None)
-        self.loop.post(lambda _: self._tell_measured(), None)
-        self.loop.flush()
+        try:
+            self._executor.run()
+        finally:  # also when user code has raised SystemExit
+            self.loop.post(lambda _: self.loop.send(HEAD, m.Farewell(self.inspector.farewell())), None)
+            self.loop.flush()
+            self._executor.let_actor_go()
+            self.loop.post(lambda _: self._tell_measured(), None)
+            self.loop.flush()
 
     def close(self) -> None:
         """Leave: no ref of this process counts any more, nothing can be waited for."""
