@@ -42,6 +42,9 @@ class RefEvents(Protocol):
     def future(self, ref: ObjectRef) -> Future:
         """A future of the ref's value."""
 
+    def awaited(self, ref: ObjectRef, future: AsyncioFuture) -> None:
+        """A coroutine waits for the ref, by this future of its event loop."""
+
 
 def _forget(object_id: bytes) -> None:
     """Where refs die when no engine is connected any more."""
@@ -150,7 +153,10 @@ class ObjectRef(Generic[T]):
         return asyncio.wrap_future(self.future())
 
     def __await__(self) -> Generator:
-        return self.as_future().__await__()
+        future = self.as_future()
+        if _events is not None:
+            _events.awaited(self, future)
+        return future.__await__()
 
     def __hash__(self) -> int:
         return hash(self._id)

@@ -405,6 +405,9 @@ class InlineEngine:
         """Pickled by a foreign pickler: nobody can count the copies, so the object stays, as in Ray."""
         self.objects.received(ref.binary())
 
+    def awaited(self, ref: ObjectRef, future: object) -> None:
+        """Nobody asks later what the ref waits for: it has its value, as a rule."""
+
     def future(self, ref: ObjectRef, *, loaded: bool = True) -> Future[Any]:
         """A future of the ref's value, or, if not `loaded`, of None: done, as a rule. Callbacks run in the thread that
         makes it so, and may use the API.

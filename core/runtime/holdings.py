@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import ids
 from ..errors import ObjectLostError, OwnerDiedError, ShoalError
@@ -34,6 +34,9 @@ from .objects import ObjectTable, Wait
 from .references import ReferenceTable
 
 _log = logging.getLogger("shoal")
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def failure_value(error: ShoalError) -> Value:
@@ -82,6 +85,8 @@ class Holdings:
             lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None), self.load
         )
         self._dead: set[bytes] = set()
+        #: Called, in the thread of an event loop, when a coroutine begins to wait for a ref that has no value.
+        self.on_awaited: Callable[[ObjectRef, asyncio.Future[Any]], None] = lambda ref, future: None
         #: What we read of others' objects, for when they die.
         self.inherited = Inherited(loop, self.objects, self.references, head=head)
         append, count_down, count_up = loop.posts.append, self.references.released, self._count_received
@@ -106,6 +111,11 @@ class Holdings:
     def future(self, ref: ObjectRef) -> Future[Any]:
         """A future of the ref's value; its callbacks run in a thread of their own, and may use the API."""
         return self._futures.add(ref)
+
+    def awaited(self, ref: ObjectRef, future: asyncio.Future[Any]) -> None:
+        """A coroutine waits for the ref, until `future` is done."""
+        if self.objects.value(ref.binary()) is None:
+            self.on_awaited(ref, future)
 
     def settled(self, ref: ObjectRef) -> Future[Any]:
         """A future that is done, with None, when the object has a value or has failed."""

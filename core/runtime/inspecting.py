@@ -26,7 +26,7 @@ from itertools import islice
 
 from .. import ids
 from ..protocol import messages as m
-from ..protocol.specs import Value
+from ..protocol.specs import Value, WireRef
 from ..serialization.values import FAILURE
 from ..store.client import Location
 from ..transport.loop import Loop
@@ -130,7 +130,9 @@ class Inspector:
 
     def _running(self, _key: bytes) -> Iterable[Row]:
         now_s = time.perf_counter()
-        waits = {task_id: (verb, wanted) for verb, task_id, wanted, _ in list(self._history.waiting.values())}
+        waits: dict[bytes, tuple[str, list[WireRef]]] = {}
+        for verb, task_id, wanted, _ in list(self._history.waiting.values()):
+            waits.setdefault(task_id, (verb, []))[1].extend(wanted)  # a coroutine may wait for many at once
         return [
             {
                 "task_id": task_id,

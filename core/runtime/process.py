@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import ids, refs
 from ..environments import Environments
@@ -45,6 +45,9 @@ from .notices import WaitWatch
 from .objects import Wait
 from .reasons import Reason, reason_of
 from .submitting import Submitter
+
+if TYPE_CHECKING:
+    import asyncio
 
 #: Puts of small objects between two looks at what has been released.
 _POSTS_PER_LOOK = 256
@@ -104,6 +107,7 @@ class Process:
             worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config, wait=self.wait
         )
         self.groups = Groups(worker_id, self.loop, self.holdings, self._ids, head=HEAD)
+        self.holdings.on_awaited = self._on_awaited
         self.inspector = Inspector(
             self.loop,
             worker_id,
@@ -220,9 +224,7 @@ class Process:
             ready, rest = self._sort_out(refs_wanted, num_returns)
         return ready, rest
 
-    def _sort_out(
-        self, refs_wanted: Sequence[ObjectRef], num_returns: int
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    def _sort_out(self, refs_wanted: Sequence[ObjectRef], num_returns: int) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """(ready, the rest). Looks no further than to the last that it needs: of a thousand, most often the first."""
         value = self.holdings.objects.value
         ready: list[ObjectRef] = []
@@ -295,6 +297,12 @@ class Process:
             if self.loop.drive_until(over, left_s) or (ends is not None and time.monotonic() >= ends):
                 return
             watch.look(why)
+
+    def _on_awaited(self, ref: ObjectRef, future: asyncio.Future[Any]) -> None:
+        task = context.current()
+        if task is not None:
+            number = self.history.begin_wait("get", task.task_id, [(ref.binary(), ref.owner)])
+            future.add_done_callback(lambda _: self.history.end_wait(number))
 
     def _notice(self, cause: str, words: str) -> None:
         self.loop.post(lambda _: self.loop.send(HEAD, m.Notice(cause, words)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
@@ -135,3 +136,18 @@ def test_a_queue_of_the_same_kind_is_a_turn():
     refs = [sleep.remote(0.3) for _ in range(8)]
     eventually(refs[-1], r"sleep\(\) waits for its turn behind \d running tasks? of the same kind")
     shoal.get(refs, timeout=DEADLINE_S)
+
+
+@shoal.remote
+class Awaiting:
+    async def both(self, first, second):
+        return await asyncio.gather(first[0], second[0])
+
+
+@pytest.mark.native_only("inline runs work before .remote() returns")
+def test_a_coroutine_that_awaits_is_explained_by_what_it_awaits():
+    actor, ref = Awaiting.remote(), sleep.remote(0.7)
+    awaiting = actor.both.remote([ref], [shoal.put(1)])
+    eventually(awaiting, r"Awaiting\.both\(\) runs on .* and waits in get for ObjectRef\(\w+\); sleep\(\) runs")
+    assert shoal.get(awaiting, timeout=DEADLINE_S) == [None, 1]
+    assert [task.state for task in [state.get_task(awaiting.task_id().hex())]] == ["FINISHED"]
