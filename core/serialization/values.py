@@ -169,7 +169,7 @@ def dump(
         search = Search(why_not, most=3)
         search.look(value, (describe_root(value),))
         trace = "\n".join(search.lines)
-        raise TypeError(f"cannot serialize {describe_culprit(value, _is_picklable)}: {error}\n{trace}") from error
+        raise TypeError(f"Could not serialize {describe_culprit(value, _is_picklable)}: {error}\n{trace}") from error
     return file.getvalue(), pickler.refs
 
 
