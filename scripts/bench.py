@@ -1,9 +1,9 @@
 """`shoal bench core`: the speed of the runtime, case by case, under the names of Ray's own microbenchmark.
 
-`--vs ray` runs the same cases on an installed Ray, in turn with ours: a round is one process per engine with a session
-of its own, and rounds alternate, because one figure from a shared machine says little. Printed are the medians, the
-spread between rounds (largest less smallest, over the median), the ratio, and how all that stands against the goals.
-The cases are in `benchmarks/cases.py`, the arithmetic in `benchmarks/comparison.py`.
+`--vs ray` runs the same cases on an installed Ray, in turn with ours: in every round a few cases at a time, each time in
+one process per engine with a session of its own, because what a shared machine gives changes by the minute. Printed are
+the medians, the spread between rounds (largest less smallest, over the median), the ratio, and how all that stands
+against the goals. The cases are in `benchmarks/cases.py`, the arithmetic in `benchmarks/comparison.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from shoal.scripts.standard_streams import printing, say
 PROG = "shoal bench"
 #: Name by which `--only` chooses the life cycle as a whole.
 _LIFE_CYCLE = "life cycle"
+#: Cases that an engine runs before it is the other's turn: a compromise, for a session of Ray takes seconds to start.
+_TURN = 4
 #: Ray's own cases that go through its remote client (`ray://`): nothing here to compare them with.
 _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote client (ray://)"
 
@@ -69,7 +71,9 @@ class Options:
 
 def subjects(only: str) -> list[Subject]:
     """The chosen cases, in their order; a case that is judged by a ceiling brings that with it."""
-    of_cases = [Subject(name, case.unit, case.is_of_ray, case.ceiling) for name, case in CASES.items()]
+    of_cases = [
+        Subject(name, each.unit, each.is_of_ray, each.ceiling, each.is_control) for name, each in CASES.items()
+    ]
     chosen = {subject.name for subject in of_cases if only in subject.name}
     chosen |= {subject.ceiling for subject in of_cases if subject.name in chosen}
     stages = [Subject(name, MILLISECONDS, counts=False) for name in STAGES if only in name or only in _LIFE_CYCLE]
@@ -84,14 +88,15 @@ def measure(chosen: Sequence[Subject], engines: Sequence[children.Engine], optio
     """
     found = {(subject.name, engine.module): Samples() for subject in chosen for engine in engines}
     for number in range(options.rounds):
-        for engine in engines:
-            say(f"round {number + 1} of {options.rounds}: {engine.module}")
-            for line in _one_round(chosen, engine, options):
-                samples = found[line["case"], engine.module]
-                if "figure" in line:
-                    samples.figures.append(line["figure"])
-                else:
-                    samples.trouble = "not there yet" if "missing" in line else f"failed: {line['error']}"
+        say(f"round {number + 1} of {options.rounds}")
+        for turn in turns(chosen):
+            for engine in engines:
+                for line in _one_turn(turn, engine, options):
+                    samples = found[line["case"], engine.module]
+                    if "figure" in line:
+                        samples.figures.append(line["figure"])
+                    else:
+                        samples.trouble = "not there yet" if "missing" in line else f"failed: {line['error']}"
     modules = [engine.module for engine in engines]
     return [
         Row(subject, found[subject.name, modules[0]], found[subject.name, modules[1]] if modules[1:] else None)
@@ -99,15 +104,29 @@ def measure(chosen: Sequence[Subject], engines: Sequence[children.Engine], optio
     ]
 
 
-def _one_round(chosen: Sequence[Subject], engine: children.Engine, options: Options) -> Iterator[dict[str, Any]]:
-    """What the children of a round tell: the cases in one session, the life cycle in a Python of its own."""
+def turns(chosen: Sequence[Subject]) -> list[list[Subject]]:
+    """The cases a few at a time, one with its ceiling, which the same process has to copy; last the life cycle."""
+    parts: list[list[Subject]] = [[]]
+    stages = [subject for subject in chosen if subject.name in STAGES]
+    for subject in chosen:
+        if subject in stages:
+            continue
+        awaited = {each.ceiling for each in parts[-1]}
+        if len(parts[-1]) >= _TURN and subject.name not in awaited:
+            parts.append([])
+        parts[-1].append(subject)
+    return [part for part in (*parts, stages) if part]
+
+
+def _one_turn(turn: Sequence[Subject], engine: children.Engine, options: Options) -> Iterator[dict[str, Any]]:
+    """What the child of a turn tells: cases in one session, or the life cycle."""
     init = {"num_cpus": options.num_cpus or os.cpu_count() or 1}
-    names = [subject.name for subject in chosen if subject.name in CASES]
-    if names:
+    stages = {subject.name for subject in turn if subject.name in STAGES}
+    if not stages:
+        names = [subject.name for subject in turn]
         order = {"init": {**init, "resources": {"custom": 100}}, "cases": names, "seconds": options.seconds}
         yield from children.run(engine, children.CASES, order)
-    stages = {subject.name for subject in chosen if subject.name in STAGES}
-    if stages:
+    else:
         for line in children.run(engine, children.LIFE_CYCLE, {"init": init}):
             if line["case"] in stages:
                 yield {**line, "figure": 1000 * line["figure"]}

@@ -2,7 +2,7 @@
 
 The names, the numbers and the work are those of `ray microbenchmark` in Ray 2.60 (`ray/_private/ray_perf.py`), except
 for the cases marked as ours. The same file is run as a program by this interpreter for shoal and by the peer's for Ray,
-one session and one round of every case in each: so it imports nothing but numpy and the engine that it is told.
+a few cases in a session, in turn: so it imports nothing but numpy and the engine that it is told.
 
     python cases.py '{"engine": "ray", "init": {"num_cpus": 2}, "seconds": 1.0, "cases": ["..."], "results_fd": 5}'
 
@@ -51,12 +51,14 @@ class Case:
     unit: of the figure.
     is_of_ray: it is one of Ray's own, and counts.
     ceiling: the case that says how far this one could go at most; it is judged by that instead of by the peer.
+    is_control: it asks nothing of the engine, so that two engines must give the same.
     """
 
     prepare: Callable[[], Step]
     unit: str = "/s"
     is_of_ray: bool = True
     ceiling: str = ""
+    is_control: bool = False
 
 
 class NotThereYetError(RuntimeError):
@@ -67,12 +69,12 @@ CASES: dict[str, Case] = {}
 
 
 def case(
-    name: str, *, unit: str = "/s", is_of_ray: bool = True, ceiling: str = ""
+    name: str, *, unit: str = "/s", is_of_ray: bool = True, ceiling: str = "", is_control: bool = False
 ) -> Callable[[Callable[[], Step]], Callable[[], Step]]:
     """Register a case."""
 
     def register(prepare: Callable[[], Step]) -> Callable[[], Step]:
-        CASES[name] = Case(prepare, unit, is_of_ray, ceiling)
+        CASES[name] = Case(prepare, unit, is_of_ray, ceiling, is_control)
         return prepare
 
     return register
@@ -178,7 +180,7 @@ def _() -> Step:
     return lambda: api.put(array), array.nbytes / _GIGABYTE
 
 
-@case("ceiling: copy zeros", unit="GB/s", is_of_ray=False)
+@case("ceiling: copy zeros", unit="GB/s", is_of_ray=False, is_control=True)
 def _() -> Step:
     array, target = np.zeros(_LARGE, dtype=np.int64), np.ones(_LARGE, dtype=np.int64)
     return lambda: np.copyto(target, array), array.nbytes / _GIGABYTE
@@ -194,7 +196,7 @@ def _() -> Step:
     return lambda: api.put(array), array.nbytes / _GIGABYTE
 
 
-@case("ceiling: copy random data", unit="GB/s", is_of_ray=False)
+@case("ceiling: copy random data", unit="GB/s", is_of_ray=False, is_control=True)
 def _() -> Step:
     array = _random()
     target = array.copy()

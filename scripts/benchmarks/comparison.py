@@ -24,6 +24,8 @@ GOALS_OF_LIFE = {
     "100 actors started and answering": 3000.0,
     "shutdown": 500.0,
 }
+#: Within these the machine counts as the same for both engines.
+ALIKE = (0.8, 1.25)
 MILLISECONDS = "ms"
 
 
@@ -34,12 +36,14 @@ class Subject:
     unit: of the figures; of times, less is better.
     counts: it enters the geometric mean.
     ceiling: name of the case that bounds it; "" for none.
+    is_control: it asks nothing of an engine: a ratio far from 1 says that the machine was not the same for both.
     """
 
     name: str
     unit: str = "/s"
     counts: bool = True
     ceiling: str = ""
+    is_control: bool = False
 
 
 @dataclass
@@ -109,6 +113,10 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
             told.append(
                 Verdict(f"{name} {_times(ratio)} (goal {GOAL_SYNC:g})", None if ratio is None else ratio >= GOAL_SYNC)
             )
+    controls = {row.subject.name: ratio for row in rows if row.subject.is_control and (ratio := row.ratio) is not None}
+    for name, ratio in controls.items():
+        text = f"the machine gave both the same: {name} {ratio:.2f} ({ALIKE[0]:g} to {ALIKE[1]:g})"
+        told.append(Verdict(text, ALIKE[0] <= ratio <= ALIKE[1]))
     told += [_against_ceiling(row, by_name) for row in rows if row.subject.ceiling in by_name]
     for name, goal in GOALS_OF_LIFE.items():
         if name in by_name:

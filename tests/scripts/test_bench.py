@@ -74,6 +74,18 @@ def test_only_chooses_by_name_and_brings_the_ceiling_along():
     assert bench.subjects("no such case") == []
 
 
+def test_engines_take_turns_every_few_cases_and_no_ceiling_is_parted_from_its_case():
+    chosen = bench.subjects("")
+    parts = bench.turns(chosen)
+    assert [subject for part in parts for subject in part] == chosen
+    assert max(map(len, parts[:-1])) <= 6
+    assert [subject.name for subject in parts[-1]] == list(STAGES)
+    for part in parts:
+        names = {subject.name for subject in part}
+        assert {subject.ceiling for subject in part if subject.ceiling} <= names
+    assert bench.turns([]) == []
+
+
 def test_a_case_is_measured_for_the_time_it_is_given():
     steps: list[int] = []
     figure = measure(lambda: steps.append(1), 3, 0.01)

@@ -122,3 +122,9 @@ def test_markdown_has_a_rule_below_the_head_and_a_bar_at_both_ends():
     assert comparison.as_markdown(comparison.table([row("a", 1.5, None)])) == (
         "| case | shoal | spread |\n| --- | --: | --: |\n| a | 1.50/s |  |"
     )
+
+
+@pytest.mark.parametrize(("theirs", "reached"), [(10, True), (8, True), (12.5, True), (7, False), (13, False)])
+def test_what_asks_nothing_of_an_engine_shows_whether_the_machine_was_the_same_for_both(theirs, reached):
+    texts = judged(row("copy", 10, theirs, counts=False, is_control=True))
+    assert texts == {f"the machine gave both the same: copy {10 / theirs:.2f} (0.8 to 1.25)": reached}
