@@ -82,7 +82,9 @@ class Holdings:
         self._unconfirmed: dict[tuple[bytes, bytes], list[Callable[[], None]]] = {}
         self._fetching: dict[bytes, bytes] = {}
         self._futures = FutureDesk(
-            lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None), self.load
+            lambda ref, ready: loop.submit(lambda _: self.watch(ref.binary(), ref.owner, ready), None),
+            lambda ref, ready: loop.post(lambda _: self.objects.unwatch(ref.binary(), ready), None),
+            self.load,
         )
         self._dead: set[bytes] = set()
         #: Called, in the thread of an event loop, when a coroutine begins to wait for a ref that has no value.
