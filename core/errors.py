@@ -294,8 +294,8 @@ class ObjectRefStreamEndOfStreamError(ShoalError):
 
 class RuntimeEnvSetupError(ShoalError):
     """The environment that a task asked for (``runtime_env``) could not be made. Raised by ``get``; where a folder
-    could not be copied, by the call itself. (An actor is dead then, with that reason.) The message says which step failed; a
-    retry helps when its reason has gone.
+    could not be copied, by the call itself. (An actor is dead then, with that reason.) The message says which step
+    failed; a retry helps when its reason has gone.
     """
 
 
