@@ -156,7 +156,7 @@ class NativeEngine:
 
     def _is_of_this_session(self, actor_id: bytes) -> bool:
         """Whether the process that created it is, or was, one of this session's."""
-        facts = self._process.survey("workers", target=b"")[0]
+        facts = self._process.outlook.survey("workers", target=b"")[0]
         return ids.creator_of(actor_id).hex() in {row["worker_id"] for row in facts}
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
@@ -204,7 +204,7 @@ class NativeEngine:
         timeout_s: float | None = None,
         unless: Callable[[], Any] = lambda: False,
     ) -> Survey:
-        facts, answers, silent, is_all = self._process.survey(
+        facts, answers, silent, is_all = self._process.outlook.survey(
             subject, key=key, target=target, limit=limit, timeout_s=timeout_s, unless=unless
         )
         for row in facts:
@@ -217,7 +217,7 @@ class NativeEngine:
         value = process.holdings.objects.value(ref.binary())
         if value is not None:
             return f"{ref!r} is there" + (": it is an error, which get raises" if value.kind == FAILURE else "")
-        return process.reason([(ref.binary(), ref.owner)]).text
+        return process.outlook.reason([(ref.binary(), ref.owner)]).text
 
     def create_group(
         self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool

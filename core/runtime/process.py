@@ -14,8 +14,6 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import os
-import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -36,27 +34,21 @@ from ..transport.endpoint import HEAD, Endpoint
 from ..transport.loop import Loop
 from . import context
 from .execution import Executor
-from .fullness import held_by
 from .groups import Groups
-from .history import History, Row
+from .history import History
 from .holdings import Holdings
 from .inspecting import Inspector
-from .notices import WaitWatch
 from .objects import Wait
-from .reasons import Reason, reason_of
+from .outlook import Outlook
 from .submitting import Submitter
 
 if TYPE_CHECKING:
-    import asyncio
+    pass
 
 #: Puts of small objects between two looks at what has been released.
 _POSTS_PER_LOOK = 256
 #: How long the head may take to tell what a process has died of whose links have ended.
 _CAUSE_PATIENCE_S = 2.0
-
-
-#: How old the head's knowledge of a worker's measures may be.
-_MEASURED_S = 0.5
 
 
 class Process:
@@ -107,7 +99,14 @@ class Process:
             worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config, wait=self.wait
         )
         self.groups = Groups(worker_id, self.loop, self.holdings, self._ids, head=HEAD)
-        self.holdings.on_awaited = self._on_awaited
+        self.outlook = Outlook(
+            self.loop,
+            ask=self.ask,
+            lost=lambda: self.lost,
+            history=self.history,
+            holdings=self.holdings,
+            config=config,
+        )
         self.inspector = Inspector(
             self.loop,
             worker_id,
@@ -134,7 +133,6 @@ class Process:
         self.loop.on(m.Registered, self._on_registered)
         self.loop.on(m.Answer, self._on_answer)
         self.loop.on(m.ProcessDied, self._on_process_died)
-        self.loop.on(m.Notice, self._on_notice)
         self.loop.send(HEAD, m.Register(worker_id, kind, os.getpid()))
         refs.connect(self.holdings)
 
@@ -164,7 +162,7 @@ class Process:
             on_actor=on_actor,
         )
         self.loop.on(m.LeaveIfIdle, self._on_leave_if_idle)
-        MEASURES.on_change = self._measured
+        MEASURES.on_change = self.outlook.measured
 
     def run(self) -> None:
         """Run work until told to leave."""
@@ -175,7 +173,7 @@ class Process:
             self.loop.post(lambda _: self.loop.send(HEAD, m.Farewell(self.inspector.farewell())), None)
             self.loop.flush()
             self._executor.let_actor_go()
-            self.loop.post(lambda _: self._tell_measured(), None)
+            self.loop.post(lambda _: self.outlook.tell_measured(), None)
             self.loop.flush()
 
     def close(self) -> None:
@@ -265,7 +263,7 @@ class Process:
             self.loop.post(self._say_blocked, True)
         number = self.history.begin_wait(verb, task.task_id if task is not None else b"", watched)
         try:
-            self._drive(verb, wait, watched, timeout_s)
+            self.outlook.drive(verb, wait, watched, timeout_s)
         finally:
             self.history.end_wait(number)
             if blocks:
@@ -275,47 +273,6 @@ class Process:
         if self.lost and not wait.done:
             raise self.lost
         return wait.done
-
-    def _drive(self, verb: str, wait: Wait, watched: Sequence[tuple[bytes, bytes]], timeout_s: float | None) -> None:
-        """Until `wait` is done, the session is lost, or the time is up; reports waits that nothing will end."""
-        notice_s = self.session.config.notice_s
-
-        def over() -> object:
-            return wait.done or self.lost
-
-        def why() -> Reason:
-            pending = [ref for ref in watched if self.holdings.objects.value(ref[0]) is None]
-            return self.reason(pending, unless=over)
-
-        if notice_s <= 0 or (timeout_s is not None and timeout_s <= notice_s):
-            self.loop.drive_until(over, timeout_s)
-            return
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
-        watch = WaitWatch(verb, notice_s, self._notice)
-        while not over():
-            left_s = watch.interval_s if ends is None else min(watch.interval_s, ends - time.monotonic())
-            if self.loop.drive_until(over, left_s) or (ends is not None and time.monotonic() >= ends):
-                return
-            watch.look(why)
-
-    def _on_awaited(self, ref: ObjectRef, future: asyncio.Future[Any]) -> None:
-        task = context.current()
-        if task is not None:
-            number = self.history.begin_wait("get", task.task_id, [(ref.binary(), ref.owner)])
-            future.add_done_callback(lambda _: self.history.end_wait(number))
-
-    def _notice(self, cause: str, words: str) -> None:
-        self.loop.post(lambda _: self.loop.send(HEAD, m.Notice(cause, words)), None)
-
-    def _measured(self) -> None:
-        """User code has measured something, in any thread: the head shall know of it soon, should this process die."""
-        self.loop.submit(lambda _: self.loop.after(_MEASURED_S, self._tell_measured), None)
-
-    def _tell_measured(self) -> None:
-        self.loop.send(HEAD, m.Measured(MEASURES.rows()))
-
-    def _on_notice(self, peer: bytes, message: m.Notice) -> None:
-        sys.stderr.write(f"shoal: {message.words}\n")
 
     def _say_blocked(self, blocked: bool) -> None:  # noqa: FBT001  posted with its argument
         self.loop.send(HEAD, m.Blocked(blocked))
@@ -386,63 +343,15 @@ class Process:
         finally:
             del self._answers[number]
 
-    def survey(
-        self,
-        subject: str,
-        *,
-        key: bytes = b"",
-        target: bytes | None = None,
-        limit: int = 10_000,
-        timeout_s: float | None = None,
-        unless: Callable[[], Any] = lambda: False,
-    ) -> tuple[list[Row], dict[bytes, list[Row]], list[str], bool]:
-        """Ask the head, and through it processes, what goes on (`inspecting.py`).
-
-        Args:
-          key: only what concerns this task, object or actor.
-          target: the one process to ask; empty: none but the head; None: all.
-          limit: rows from each process at most.
-          timeout_s: how long a process may take to answer, if less than `survey_timeout_s`.
-          unless: give up as soon as this is true.
-
-        Returns:
-          Rows of the head; rows by process; who was silent, in words; whether these are all rows.
-        """
-        asked = b"" if target is None else target or HEAD
-        patience_s = self.session.config.survey_timeout_s if timeout_s is None else timeout_s
-        patience_s = min(patience_s, self.session.config.survey_timeout_s)
-        answer = self.ask(lambda number: m.Survey(number, subject, key, asked, limit, patience_s), unless=unless)
-        facts, answers, silent = answer if answer is not None else ([], [], [])
-        return (
-            facts,
-            {process: rows for process, rows, _ in answers},
-            [f"worker {process.hex()}" for process in silent],
-            all(is_all for _, _, is_all in answers),
-        )
-
-    def reason(self, wanted: Sequence[tuple[bytes, bytes]], *, unless: Callable[[], Any] = lambda: False) -> Reason:
-        """Why the objects (id, owner) are not there; asks along the chain, until `unless` is true."""
-
-        def ask(subject: str, key: bytes, target: bytes) -> list[Row] | None:
-            facts, answers, _, _ = self.survey(subject, key=key, target=target, unless=unless)
-            return answers.get(target) if target else facts
-
-        return reason_of(ask, wanted)
-
     def _request_region(self, size_bytes: int) -> int:
         offset = self.ask(lambda number: m.RequestRegion(number, size_bytes))
         if offset is None:
             raise ObjectStoreFullError(
                 f"the object store is full: of its {self._arena.size_bytes / 1e6:,.0f} MB, "
-                f"no {size_bytes / 1e6:,.1f} MB in one piece are free; {self._held_by()}; "
+                f"no {size_bytes / 1e6:,.1f} MB in one piece are free; {self.outlook.held_by()}; "
                 "drop refs to objects that are not needed, or give init a larger object_store_memory"
             )
         return int(offset)
-
-    def _held_by(self) -> str:
-        facts, answers, _, _ = self.survey("store")
-        orphaned = sum(row["orphaned_bytes"] for row in facts if "orphaned_bytes" in row)
-        return held_by([row for rows in answers.values() for row in rows], orphaned)
 
     def _release_region(self, offset: int) -> None:
         if self.loop.driven_here:
