@@ -14,12 +14,12 @@ from shoal.core.store import copying
 SOURCE = np.random.default_rng(0).integers(0, 256, 5_000_000, dtype=np.uint8)
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture(params=[0, 2])
 def parallel(request, monkeypatch) -> None:
     """Several threads for all that numpy copies."""
     monkeypatch.setattr(copying, "_NUMPY_BYTES", 10)
     monkeypatch.setattr(copying, "_PARALLEL_BYTES", 100)
-    monkeypatch.setattr(copying, "_processors", lambda: request.param)
+    monkeypatch.setattr(copying, "_idle_processors", lambda: request.param)
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 99, 100, 10_007, 10_008, 1_000_000, 5_000_000])
@@ -47,7 +47,7 @@ def test_threads_that_cannot_be_started_are_not_needed(parallel, monkeypatch):
 
 
 def test_after_an_interrupt_nobody_writes_any_more(parallel, monkeypatch):
-    monkeypatch.setattr(copying, "_processors", lambda: 3)
+    monkeypatch.setattr(copying, "_idle_processors", lambda: 2)
     writing = threading.Event()
     own = np.copyto
 
