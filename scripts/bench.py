@@ -1,8 +1,8 @@
 """`shoal bench core`: the speed of the runtime, case by case, under the names of Ray's own microbenchmark.
 
 `--vs ray` runs the same cases on an installed Ray, in turn with ours: in every round a few cases at a time, each time
-in one process per engine with a session of its own, because what a shared machine gives changes by the minute. Printed are
-the medians, the spread between rounds (largest less smallest, over the median), the ratio, and how all that stands
+in one process per engine with a session of its own, because what a shared machine gives changes by the minute. Printed
+are the medians, the spread between rounds (largest less smallest, over the median), the ratio, and how all that stands
 against the goals. The cases are in `benchmarks/cases.py`, the arithmetic in `benchmarks/comparison.py`.
 """
 
