@@ -496,5 +496,7 @@ def kill_it(actor):
 def test_an_actor_can_be_killed_by_a_process_that_has_never_called_it():
     actor = Counter.remote()
     shoal.get(kill_it.remote(actor), timeout=DEADLINE_S)
+    deadline = time.monotonic() + DEADLINE_S
     with pytest.raises(exceptions.ActorDiedError):
-        shoal.get(actor.add.remote(), timeout=DEADLINE_S)
+        while time.monotonic() < deadline:  # another's kill goes by the head, our call straight to the actor: it may win
+            shoal.get(actor.add.remote(), timeout=DEADLINE_S)
