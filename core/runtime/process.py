@@ -16,7 +16,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import ids, refs
 from ..environments import Environments
@@ -41,9 +41,6 @@ from .inspecting import Inspector
 from .objects import Wait
 from .outlook import Outlook
 from .submitting import Submitter
-
-if TYPE_CHECKING:
-    pass
 
 #: Puts of small objects between two looks at what has been released.
 _POSTS_PER_LOOK = 256
