@@ -123,7 +123,9 @@ class InlineEngine:
         self.released = self.objects.released
         self._schedule = self._tables.schedule
         self._history = History(history_tasks)
-        self._runs = Runs(self.objects, self._history)
+        self._runs = Runs(
+            self.objects, self._history, is_cancelled=lambda work: work.task_id in self._tables.told
+        )
         self._inspector = InlineInspector(self._tables, self._history, self._node_id, MEASURES.rows)
         self._exporter = FunctionExporter()
         self._interrupts = Interrupts()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -55,7 +56,14 @@ class Outcome:
 class Runs:
     """Runs work, in whatever thread asks for it."""
 
-    def __init__(self, objects: InlineObjects, history: History) -> None:
+    def __init__(
+        self, objects: InlineObjects, history: History, *, is_cancelled: Callable[[Work], bool]
+    ) -> None:
+        """
+        Args:
+          is_cancelled: whether work that runs has been cancelled. Any thread.
+        """
+        self._is_cancelled = is_cancelled
         self._objects = objects
         self._history = history
         self._functions = FunctionTable()
@@ -93,7 +101,7 @@ class Runs:
                     result = await result
                 run.ended()
                 if work.num_returns < 0:
-                    await self._take_all(result, outcome.items)
+                    await self._take_all(work, result, outcome.items)
                     outcome.results = [self._objects.owned(part) for part in parts_of(None, 1)]
                 elif work.actor is None or work.is_call:
                     outcome.results = [self._objects.owned(part) for part in parts_of(result, len(work.returns))]
@@ -109,18 +117,29 @@ class Runs:
             end_fork(outcome.error)
         return outcome
 
-    async def _take_all(self, generator: Any, items: list[Serialized]) -> None:
-        """Run a generator to its end; what it has yielded before it raises stays in `items`."""
+    async def _take_all(self, work: Work, generator: Any, items: list[Serialized]) -> None:
+        """Run a generator to its end, or to its next yield when it is cancelled; what it has yielded before it raises
+        stays in `items`.
+        """
 
         def keep(item: Any) -> None:
             items.append(self._objects.owned(values.serialize(item)))
+            if self._is_cancelled(work):
+                raise CancelledError
 
         if inspect.isasyncgen(generator):
-            async for item in generator:
-                keep(item)
+            try:
+                async for item in generator:
+                    keep(item)
+            finally:
+                await generator.aclose()
         elif hasattr(generator, "__next__"):
-            for item in generator:
-                keep(item)
+            try:
+                for item in generator:
+                    keep(item)
+            finally:
+                if inspect.isgenerator(generator):
+                    generator.close()
         else:
             raise ValueError(f"the task returned one {type(generator).__name__}, but its items were to be streamed")
 

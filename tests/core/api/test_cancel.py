@@ -448,3 +448,30 @@ def test_tasks_that_are_cancelled_ask_for_no_worker_any_more():
     while time.monotonic() < ends:
         assert shoal.available_resources().get("CPU") == 2, "a worker is lent to nobody"
         time.sleep(0.01)
+
+
+def test_a_generator_method_of_a_threaded_actor_ends_at_its_next_yield(tmp_path):
+    @shoal.remote(max_concurrency=2)
+    class Actor:
+        def count(self, closed):
+            number = 0
+            try:
+                while True:
+                    yield number
+                    number += 1
+                    time.sleep(0.001)
+            finally:
+                closed.touch()
+
+        def one(self):
+            return 1
+
+    actor = Actor.remote()
+    generator = actor.count.remote(tmp_path / "closed")
+    time.sleep(0.05)
+    shoal.cancel(generator)
+    shoal.wait([generator.completed()], timeout=DEADLINE_S)
+    *_, last = generator
+    is_cancelled(last)
+    assert (tmp_path / "closed").exists()
+    assert shoal.get(actor.one.remote(), timeout=DEADLINE_S) == 1
