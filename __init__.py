@@ -13,14 +13,15 @@ Tasks, actors and shared memory with Ray's programming model; rollout workers, l
 
 from __future__ import annotations
 
-from .core import errors as exceptions, ray_names
+from .core import errors as exceptions
 from .core.api import cancel, get, get_actor, init, is_initialized, kill, put, shutdown, wait
 from .core.generators import ObjectRefGenerator
+from .core.observing.timeline import timeline
+from .core.ray_compat import ray_names
 from .core.refs import ObjectRef
 from .core.remote import method, remote
 from .core.runtime_context import get_runtime_context
 from .core.state import available_resources, cluster_resources, nodes
-from .core.timeline import timeline
 
 __version__ = "0.1.0"
 

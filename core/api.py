@@ -16,10 +16,10 @@ from . import refs as refs_module
 from .engines import current
 from .engines.base import Engine
 from .generators import ObjectRefGenerator
+from .initialization.starting import init, is_initialized, shutdown, start_on_demand
 from .refs import ObjectRef, object_ids
 from .remote import ActorHandle, identity_of, remote, weak_handle
 from .runtime import context
-from .starting import init, is_initialized, shutdown, start_on_demand
 
 __all__ = [
     "ActorHandle",

@@ -16,13 +16,14 @@ import sys
 import msgpack
 import numpy as np
 
-from . import api, as_ray
+from . import api
 from .engines.native import NativeEngine
-from .environments import Environment
+from .environments.resolved import Environment
 from .head import run_head
 from .node import lifeline
 from .node.zygote import Zygote
 from .protocol.worker_output import mark_of
+from .ray_compat import as_ray
 from .runtime import standard_streams
 from .runtime.process import Process, run_worker
 from .session import Session

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import msgpack
 
-from . import ray_names
 from .config import CoreConfig
 from .errors import SessionError
-from .job_config import LoggingConfig
-from .machine import Machine
-from .printing import Printer
+from .output.printing import Printer
 from .protocol.worker_output import mark_of
+from .ray_compat import ray_names
+from .ray_compat.job_config import LoggingConfig
+from .scheduling.machine import Machine
 from .session import Session, new_token
 from .store.arena import Arena
 

@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .bundles import inside
-from .labels import NodeRule, parse_fallbacks, parse_selector
 from .options import ActorOptions, Destination, TaskOptions
 from .placement import PlacementGroup
-from .ray_ids import PlacementGroupID
+from .ray_compat.ray_ids import PlacementGroupID
 from .resources import SCALE, ResourceSet
 from .runtime.equipment import Equipment
-from .scheduling_strategies import (
+from .scheduling.bundles import inside
+from .scheduling.labels import NodeRule, parse_fallbacks, parse_selector
+from .scheduling.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
     NodeLabelSchedulingStrategy,
     PlacementGroupSchedulingStrategy,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .labels import NodeRule
-from .machine import ACCELERATOR_SHARE
+from .environments.runtime_env import WantedEnvironment, wanted
 from .resources import SCALE, ResourceSet
-from .runtime_env import WantedEnvironment, wanted
+from .scheduling.labels import NodeRule
+from .scheduling.machine import ACCELERATOR_SHARE
 
 #: Times that a task is run again after its worker has died, unless told otherwise. Ray's.
 DEFAULT_MAX_RETRIES = 3

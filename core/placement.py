@@ -16,14 +16,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .bundles import parse_bundle
 from .engines.base import GroupDescription, Place
 from .engines.current import engine
 from .errors import TaskPlacementGroupRemoved, UnschedulableError
-from .labels import NodeRule, parse_selector
-from .ray_ids import PlacementGroupID
+from .ray_compat.ray_ids import PlacementGroupID
 from .refs import ObjectRef
 from .resources import SCALE, ResourceSet
+from .scheduling.bundles import parse_bundle
+from .scheduling.labels import NodeRule, parse_selector
 from .serialization import values
 
 STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from . import ids
-from .ray_ids import JobID, TaskID
+from .ray_compat.ray_ids import JobID, TaskID
 
 if TYPE_CHECKING:
     from asyncio import Future as AsyncioFuture

@@ -26,7 +26,7 @@ from .errors import ActorHandleNotFoundError
 from .generators import ObjectRefGenerator
 from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions, actor_options, method_options, task_options
 from .protocol.specs import WireMethod
-from .ray_ids import ActorID
+from .ray_compat.ray_ids import ActorID
 from .refs import ObjectRef
 from .runtime import context
 from .runtime.concurrency import lanes_wanted

@@ -7,10 +7,10 @@ from typing import Any
 
 from .engines.base import ActorDescription, Place
 from .engines.current import engine
-from .environments import Environment
-from .ray_ids import ActorID, JobID, NodeID, TaskID
+from .environments.resolved import Environment
+from .environments.runtime_env import RuntimeEnv
+from .ray_compat.ray_ids import ActorID, JobID, NodeID, TaskID
 from .remote import ActorHandle
-from .runtime_env import RuntimeEnv
 
 #: Kinds of accelerators that Ray knows beside GPUs; programs look for theirs.
 _OTHER_ACCELERATORS = ("FURIOSA", "HPU", "MBLT", "NPU", "RBLN", "TPU", "TTNPU", "neuron_cores")

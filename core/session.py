@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .config import CoreConfig
-from .job_config import LoggingConfig
+from .ray_compat.job_config import LoggingConfig
 
 
 @dataclass(frozen=True)

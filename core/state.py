@@ -7,8 +7,8 @@ from typing import Any
 from .engines.base import Engine
 from .engines.current import running
 from .errors import SessionError
-from .machine import ADDRESS
 from .resources import SCALE
+from .scheduling.machine import ADDRESS
 
 
 def nodes() -> list[dict[str, Any]]:

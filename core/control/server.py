@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .. import bundles, ids
+from .. import ids
 from ..clock import Clock
 from ..errors import (
     ActorDiedError,
@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..protocol import messages as m
 from ..protocol.specs import NO_VALUE, Value, WireMethod
+from ..scheduling import bundles
 from ..serialization.failures import serialize_error
 from ..transport.loop import Loop
 from .actors import ActorRecord, ActorTable

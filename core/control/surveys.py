@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from ..measures import merge
+from ..observing.measures import merge
 from ..protocol import messages as m
 from ..transport.endpoint import HEAD
 from ..transport.loop import Loop

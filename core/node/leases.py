@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .. import bundles
+from ..scheduling import bundles
 from .stock import Holding, Infeasible, Shape, Stock
 
 __all__ = ["ClosedGroup", "Infeasible", "Lease", "LeaseTable", "Reservation", "Shape"]

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .. import bundles as bundle_names, ids
+from .. import ids
 from ..clock import Clock
 from ..config import CoreConfig
-from ..labels import NODE_ID
 from ..protocol import messages as m
+from ..scheduling import bundles as bundle_names
+from ..scheduling.labels import NODE_ID
 from ..store.allocator import Slab
 from ..store.regions import RegionTable
 from ..transport.loop import Loop

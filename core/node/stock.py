@@ -1,6 +1,6 @@
 """What a node has and what is free of it: amounts, concrete GPUs, and what placement groups have set aside. Pure.
 
-    own resources --reserve_group: every bundle, or nothing--> the group's, under names of their own (core/bundles.py)
+    own resources --reserve_group: every bundle, or nothing--> the group's, under names of their own (scheduling)
                   <--release_group----------------------------'
     either --take--> Holding --give_back--> where it came from
 
@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .. import bundles
 from ..resources import ResourceSet
+from ..scheduling import bundles
 from .gpus import GpuPool
 
 Shape = Mapping[str, int]

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .. import bundles
-from ..machine import VISIBLE_DEVICES
 from ..resources import SCALE
+from ..scheduling import bundles
+from ..scheduling.machine import VISIBLE_DEVICES
 
 #: What the process has found when it began.
 _VISIBLE_BEFORE = os.environ.get(VISIBLE_DEVICES)

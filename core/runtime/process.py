@@ -19,9 +19,9 @@ from itertools import count
 from typing import Any
 
 from .. import ids, refs
-from ..environments import Environments
+from ..environments.resolved import Environments
 from ..errors import GetTimeoutError, HeadDiedError, ObjectStoreFullError, SessionError, ShoalError
-from ..measures import MEASURES
+from ..observing.measures import MEASURES
 from ..protocol import messages as m
 from ..refs import ObjectRef
 from ..serialization import tensors, values

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from .. import bundles
 from ..resources import ResourceSet
+from ..scheduling import bundles
 from .history import Row
 
 #: (subject, key, target) -> the rows of that process, None if it is silent or gone. An empty target is the head.

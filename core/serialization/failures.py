@@ -23,9 +23,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import ray_names
 from ..errors import ShoalError, TaskError
 from ..exception_parts import Parts, put_together, take_apart
+from ..ray_compat import ray_names
 from ..refs import ObjectRef
 from .values import FAILURE, PROTOCOL, Serialized, ValuePickler, dump
 

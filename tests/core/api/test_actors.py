@@ -12,7 +12,7 @@ import pytest
 import shoal
 from shoal import exceptions
 from shoal.core.engines import current
-from shoal.core.engines.inline import InlineEngine
+from shoal.core.engines.inline.engine import InlineEngine
 
 DEADLINE_S = 30
 

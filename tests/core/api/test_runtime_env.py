@@ -157,8 +157,8 @@ def test_an_environment_that_cannot_be_set_up_fails_what_asked_for_it(tmp_path):
     def break_it():
         engine = shoal.core.engines.current.running()
         environments = engine._process.environments
-        wanted = shoal.core.runtime_env.wanted({"working_dir": str(tmp_path)})
-        copy = shoal.core.environments.Environment.decode(environments.resolve(wanted)).working_dir
+        wanted = shoal.core.environments.runtime_env.wanted({"working_dir": str(tmp_path)})
+        copy = shoal.core.environments.resolved.Environment.decode(environments.resolve(wanted)).working_dir
         os.rename(copy, copy + "-gone")
 
     break_it()

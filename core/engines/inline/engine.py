@@ -1,0 +1,639 @@
+"""The inline engine: a session without processes, for debugging and for fast tests (``init(engine="inline")``).
+
+Work runs in the thread that submits it, before ``.remote()`` returns: a traceback and a debugger show who asked for it,
+and the same program does the same things in the same order every time. Everything else is as on native: what goes in
+and out passes through the same serialiser (fresh containers, read-only arrays, functions frozen when first submitted),
+and errors, names, counts of refs, ends of actors and demands that cannot be met come out the same.
+
+    .remote() -> tables (inline_session.py) -> take what can run (inline_work.py), run it (inline_runs.py), tell the
+                 tables, take what has become possible, ...
+    get, wait -> the value is there (inline_objects.py), as a rule. If not: help, wait for other threads, or say that
+                 nobody can make it
+
+Where one process shows: only work that waits for a busy actor (called from inside its own method), for resources that
+actors hold, or for other threads is ever pending. A task or call that would end its process by SystemExit ends as
+native's would; one that really kills the process kills all. A killed actor's running method cannot be stopped: it goes
+on, and its result is dropped. KeyboardInterrupt fails the work that it strikes and goes on to who submitted it.
+
+Invariants: tables change only under `_changing`, where SIGINT waits; user code, which includes loading and dropping
+values, never runs there, so it may use the API freely. Whenever the lock is free, unfinished work is ready, running in
+some thread, or stuck behind something else; hence who waits without a time-out, while nothing is ready and every
+running thread waits likewise, would wait for ever, and gets a SessionError that says for what.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from asyncio import CancelledError
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from ... import ids, refs
+from ...environments.resolved import Environments
+from ...environments.runtime_env import WantedEnvironment
+from ...errors import (
+    ActorAlreadyExistsError,
+    ActorHandleNotFoundError,
+    GetTimeoutError,
+    PendingCallsLimitExceeded,
+    PlacementGroupNameTakenError,
+    SessionError,
+)
+from ...observing.measures import MEASURES
+from ...options import ActorOptions, Destination, TaskOptions
+from ...protocol.specs import WireMethod
+from ...refs import ObjectRef
+from ...resources import ResourceSet
+from ...runtime import context
+from ...runtime.arguments import pack
+from ...runtime.concurrency import lanes_wanted
+from ...runtime.equipment import BARE
+from ...runtime.history import History
+from ...scheduling.labels import NODE_ID
+from ...serialization import values
+from ...serialization.functions import FunctionExporter
+from ...serialization.values import FAILURE, Serialized
+from ...transport.interrupts import Interrupts
+from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
+from .runs import Outcome, Runs
+from .session import InlineSession
+from .survey import InlineInspector
+from .work import Actor, Work
+
+#: A waiting thread looks this often whether refs have died meanwhile: their end can tell nobody (`refs.py`).
+_LOOK_S = 0.05
+
+
+class _Thread(threading.local):
+    """What the engine knows of the calling thread. counted: it is one of `_active`. on_event_loop: it is an actor's."""
+
+    counted = False
+    on_event_loop = False
+
+
+class InlineEngine:
+    """The session as this process sees it. `base.Engine` and, for the refs of this process, `refs.RefEvents`."""
+
+    def __init__(
+        self,
+        total: Mapping[str, int],
+        *,
+        namespace: str,
+        job_id: bytes,
+        store_bytes: int,
+        inline_bytes: int,
+        history_tasks: int,
+        environment: WantedEnvironment | None = None,
+        gpus: Sequence[str] = (),
+        gpus_listed: bool = False,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+          total: resources of the session, in 1/10_000.
+          gpus: ids of the GPUs among them; gpus_listed: see `base.Place`.
+          labels: of the node; its id is added.
+          store_bytes: room for values above `inline_bytes`, together.
+          history_tasks: finished work to remember.
+          environment: the session's ``runtime_env``: set around work, and taken back after it.
+        """
+        self._environments = {b"": Environments(b"", "", limit_bytes=0)}
+        self._environment = self._environments[b""].resolve(environment)
+        self._namespace = namespace
+        self._node_id = ids.new_node_id()
+        self._task_worker = ids.new_worker_id()  # where tasks say that they run
+        self._tables = InlineSession(
+            total,
+            job_id=job_id,
+            store_bytes=store_bytes,
+            inline_bytes=inline_bytes,
+            wait=lambda refs, num_returns, timeout_s: self.wait(refs, num_returns=num_returns, timeout_s=timeout_s),
+            settled=lambda ref: self.future(ref, loaded=False),
+            gpus=gpus,
+        )
+        self._total = dict(total)
+        self._gpus_listed = gpus_listed
+        self._labels = {**(labels or {}), NODE_ID: self._node_id.hex()}
+        self.objects = self._tables.objects
+        self.released = self.objects.released
+        self._schedule = self._tables.schedule
+        self._history = History(history_tasks)
+        self._runs = Runs(
+            self.objects, self._history, is_cancelled=lambda work: work.task_id in self._tables.told
+        )
+        self._inspector = InlineInspector(self._tables, self._history, self._node_id, MEASURES.rows)
+        self._exporter = FunctionExporter()
+        self._interrupts = Interrupts()
+        self._condition = threading.Condition(threading.RLock())
+        #: Runs under way, less those whose thread waits for others without a time-out.
+        self._active = 0
+        self._thread = _Thread()
+        self._due: deque[tuple[Future[Any], ObjectRef, bool]] = deque()
+        self._helper: threading.Thread | None = None
+        self._help_wanted = False
+        self._closed = False
+        self._interrupts.install()
+        refs.connect(self)
+
+    # ---- base.Engine
+
+    def submit(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
+    ) -> Returns:
+        exported = self._exporter.export(function)
+        packed = pack(args, kwargs)
+        environment = self._resolve(options.runtime_env)
+        demand = ResourceSet(options.resources)
+        with self._changing():
+            made = self._tables.submit(
+                options.name or function.__name__,
+                exported,
+                packed,
+                num_returns=options.num_returns,
+                demand=demand,
+                retries=options.max_retries,
+                retry_on=options.retry_on,
+                environment=environment,
+                captures=options.destination.captures,
+                refused=self._refusal(options.destination),
+            )
+        self._run_ready()
+        return made
+
+    def create_actor(
+        self,
+        cls: type,
+        methods: Mapping[str, WireMethod],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: ActorOptions,
+    ) -> ActorIdentity:
+        exported = self._exporter.export(cls)
+        packed = pack(args, kwargs)
+        namespace = options.namespace or self._namespace
+        environment = self._resolve(options.runtime_env)
+        if environment and lanes_wanted(cls, options.max_concurrency, options.concurrency_groups):
+            raise ValueError(
+                f"{cls.__name__} runs several calls at once, and the inline engine has one process: it cannot give "
+                "them an environment of their own (runtime_env); use the native engine"
+            )
+        with self._changing():
+            existing = self._schedule.named(options.name, namespace) if options.name else None
+            if existing is not None:
+                if options.get_if_exists:
+                    return _weak(existing)
+                raise ActorAlreadyExistsError(
+                    f"The name {options.name} (namespace={namespace}) is already taken: "
+                    "use another, get_actor, or get_if_exists=True"
+                )
+            refused = self._refusal(options.destination)
+            actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment, refused)
+        self._run_ready()
+        return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, ref, actor.options.max_pending_calls)
+
+    def call(
+        self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
+    ) -> Returns:
+        packed = pack(args, kwargs)
+        with self._changing():
+            self._check_pending(actor, method)
+            made = self._tables.call(actor.actor_id, actor.class_name, method, packed, how, actor.ref)
+        self._run_ready()
+        return made
+
+    def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
+        objects = self.objects
+
+        def failed() -> ObjectRef | None:
+            found = [(ref, objects.value(ref.binary())) for ref in refs]
+            return next((ref for ref, value in found if value is not None and value.kind == FAILURE), None)
+
+        def pending() -> list[ObjectRef]:
+            return [ref for ref in refs if objects.value(ref.binary()) is None and ref.binary() in objects]
+
+        if not self._await("get", lambda: not pending() or failed() is not None, timeout_s, pending):
+            missing = pending()
+            raise GetTimeoutError(
+                f"{len(missing)} of {len(refs)} objects were not ready within {timeout_s:g} s, "
+                f"the first is {missing[0]}"
+            )
+        broken = failed()
+        if broken is not None:
+            self._runs.load(broken)
+        return [self._runs.load(ref) for ref in refs]
+
+    def put(self, value: Any) -> ObjectRef:
+        serialized = values.serialize(value)
+        with self._changing():
+            ref = self._tables.put(serialized)
+        self._run_ready()
+        return ref
+
+    def wait(
+        self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        objects = self.objects
+
+        def is_ready(ref: ObjectRef) -> bool:
+            return objects.value(ref.binary()) is not None or ref.binary() not in objects
+
+        self._await(
+            "wait",
+            lambda: sum(map(is_ready, refs)) >= num_returns,
+            timeout_s,
+            lambda: [ref for ref in refs if not is_ready(ref)],
+        )
+        ready: list[ObjectRef] = []
+        rest: list[ObjectRef] = []
+        for ref in refs:
+            (ready if len(ready) < num_returns and is_ready(ref) else rest).append(ref)
+        return ready, rest
+
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        with self._changing():
+            self._tables.cancel(ref.binary(), force=force)
+            self._condition.notify_all()
+        self._run_ready()
+
+    def is_canceled(self) -> bool:
+        task = context.current()
+        return task is not None and task.task_id in self._tables.told
+
+    def _check_pending(self, identity: ActorIdentity, method: str) -> None:
+        actor, limit = self._schedule.actors.get(identity.actor_id), identity.max_pending_calls
+        if actor is None or limit < 0 or actor.life.state == "PENDING":
+            return
+        count = len(actor.line) + len(actor.under_way)
+        if count >= limit:
+            raise PendingCallsLimitExceeded(
+                f"{identity.class_name}.{method}(): {count} calls to the actor (actor {identity.actor_id.hex()}) have "
+                f"not been answered, and its max_pending_calls is {limit}: get some results first"
+            )
+
+    def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
+        with self._changing():
+            found = self._schedule.actors.get(actor.actor_id)
+            if found is None:
+                raise ActorHandleNotFoundError(
+                    f"{actor.class_name} (actor {actor.actor_id.hex()}) is not known to this session: "
+                    "was it created before shutdown() and another init()?"
+                )
+            self._tables.kill(found, no_restart=no_restart)
+            self._condition.notify_all()
+        self._run_ready()
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
+        with self._changing():
+            found = self._schedule.named(name, namespace or self._namespace)
+        return None if found is None else _weak(found)
+
+    def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
+        with self._changing():
+            actor = self._schedule.actors.get(ids.ActorID(actor_id))
+        return None if actor is None else ActorDescription(_weak(actor), actor.name, actor.namespace, actor.restarts)
+
+    def place(self) -> Place:
+        task = context.current()
+        actor = self._schedule.actors.get(task.actor_id) if task else None
+        return Place(
+            job_id=self._tables.job_id,
+            node_id=self._node_id,
+            worker_id=actor.worker_id if actor else self._task_worker if task else self._tables.me,
+            task_id=task.task_id if task else b"",
+            task_name=task.name if task else "",
+            actor_id=task.actor_id if task else b"",
+            namespace=self._namespace,
+            environment=self._inherited(),
+            equipment=task.equipment if task else BARE,
+            gpus_listed=self._gpus_listed,
+            node_labels=self._labels,
+            node_resources=self._total,
+        )
+
+    def create_group(
+        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+    ) -> ids.PlacementGroupID:
+        namespace = self._namespace
+        with self._changing():
+            group_id = self._tables.create_group(
+                bundles, strategy=strategy, name=name, namespace=namespace, detached=detached
+            )
+        if group_id is None:
+            raise PlacementGroupNameTakenError(
+                f"the name {name!r} (namespace {namespace!r}) is already taken by a placement group; "
+                "use another, or get_placement_group"
+            )
+        return group_id
+
+    def remove_group(self, group_id: bytes) -> None:
+        with self._changing():
+            self._tables.remove_group(group_id)
+            self._condition.notify_all()
+        self._run_ready()
+
+    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
+        value = value.owned()
+        with self._changing():
+            return self._tables.group_ready(group_id, value)
+
+    def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
+        with self._changing():
+            return self._tables.groups.describe(group_id, name, self._namespace)
+
+    def _refusal(self, destination: Destination) -> str:
+        """Why the node does not suit work; empty if it does."""
+        return "" if destination.rule is None else destination.rule.mismatch(self._labels)
+
+    def _inherited(self) -> bytes:
+        """The environment of the work that the caller is part of; the session's in the driver's own code."""
+        return self._environment if context.current() is None else self._runs.environment.get()
+
+    def _resolve(self, wanted: WantedEnvironment | None) -> bytes:
+        """The environment of new work."""
+        inherited = self._inherited()
+        if wanted is None:
+            return inherited
+        if inherited not in self._environments:
+            self._environments[inherited] = Environments(inherited, "", limit_bytes=0)
+        return self._environments[inherited].resolve(wanted)
+
+    def directory(self) -> str:
+        return ""
+
+    def describe(self) -> NodeDescription:
+        with self._changing():
+            schedule = self._schedule
+            total, available = schedule.total.parts(), schedule.available.parts()
+        return NodeDescription(self._node_id, socket.gethostname(), total, available)
+
+    def survey(
+        self,
+        subject: str,
+        *,
+        key: bytes = b"",
+        target: bytes | None = None,
+        limit: int = 10_000,
+        timeout_s: float | None = None,
+        unless: Callable[[], Any] = lambda: False,
+    ) -> Survey:
+        with self._changing():
+            return self._inspector.survey(subject, key, limit)
+
+    def explain(self, ref: ObjectRef) -> str:
+        with self._changing():
+            return self._tables.reason(ref)
+
+    def shutdown(self) -> None:
+        """Everything that waits fails; actors are dropped; refs of this session count no more."""
+        refs.connect(None)
+        with self._changing():
+            self._closed = True
+            self._tables.close(SessionError("shoal has been shut down"))
+            self._condition.notify_all()
+        self._deliver()
+        self._interrupts.remove()
+
+    # ---- refs.RefEvents; `released` is the objects'
+
+    def received(self, object_id: bytes, owner: bytes) -> None:
+        self.objects.received(object_id)
+
+    def escaped(self, ref: ObjectRef) -> None:
+        """Pickled by a foreign pickler: nobody can count the copies, so the object stays, as in Ray."""
+        self.objects.received(ref.binary())
+
+    def awaited(self, ref: ObjectRef, future: object) -> None:
+        """Nobody asks later what the ref waits for: it has its value, as a rule."""
+
+    def future(self, ref: ObjectRef, *, loaded: bool = True) -> Future[Any]:
+        """A future of the ref's value, or, if not `loaded`, of None: done, as a rule. Callbacks run in the thread that
+        makes it so, and may use the API.
+        """
+        future: Future[Any] = Future()
+
+        def ready() -> None:
+            self._due.append((future, ref, loaded))
+
+        with self._changing():
+            if not self.objects.watch(ref.binary(), ready):
+                ready()
+        self._deliver()
+        return future
+
+    # ---- running
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Around every change of the tables."""
+        with self._interrupts, self._condition:
+            self.objects.settle()
+            yield
+
+    def _run_ready(self) -> None:
+        """Run what can be run, until there is nothing more."""
+        if self._thread.on_event_loop:
+            self._hand_over()
+        else:
+            while self._step():
+                self._deliver()
+        self._deliver()
+
+    def _hand_over(self) -> None:
+        """An actor's event loop must not run other work, it might wait for that very actor; a thread of ours does."""
+        with self._condition:
+            if not self._schedule.ready:
+                return
+            if self._helper is None:
+                self._helper = threading.Thread(target=self._help, name="shoal-inline", daemon=True)
+                self._helper.start()
+            self._help_wanted = True
+            self._condition.notify_all()
+
+    def _help(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._help_wanted or self._closed)  # as long as the session lasts
+                if self._closed:
+                    return
+                self._help_wanted = False
+            self._run_ready()
+
+    def _step(self) -> bool:
+        """Run one piece of work; False when none is ready."""
+        with self._interrupts:  # SIGINT strikes within user code, between `open` and `shut`, or afterwards
+            with self._changing():
+                work = self._schedule.take()
+                if work is None:
+                    return False
+                lanes = work.actor.lanes if work.actor is not None and work.is_call else None
+                counted = lanes is not None or not self._thread.counted
+                self._active += counted
+            call = LaneCall(self, work)
+            if lanes is None:
+                outcome = self._run_here(work)
+            else:
+                try:
+                    lanes.start(work.group, call)
+                    return True
+                except KeyError:
+                    error = ValueError(f"{work.name}(): the actor has no concurrency group {work.group!r}")
+                    outcome = Outcome(error=error, ran=True)
+            interruption = outcome.error if isinstance(outcome.error, KeyboardInterrupt) else None
+            self.finished(work, call.attempt, outcome, counted=counted)
+        if interruption is not None:
+            raise interruption
+        return True
+
+    def _run_here(self, work: Work) -> Outcome:
+        was_counted, self._thread.counted = self._thread.counted, True
+        try:
+            self._interrupts.open()
+            return self._runs.carry_out(work)
+        except KeyboardInterrupt as error:  # it struck between two lines of ours
+            return Outcome(error=error)
+        finally:
+            self._interrupts.shut()
+            self._thread.counted = was_counted
+
+    def run_in_lane(self, work: Work) -> Outcome:
+        """In a thread of an actor."""
+        self._thread.counted = True
+        return self._runs.carry_out(work)
+
+    async def run_on_event_loop(self, work: Work) -> Outcome:
+        """On the event loop of an actor."""
+        self._thread.on_event_loop = True  # for good: the thread is the loop's
+        return await self._runs.perform(work, on_event_loop=True)
+
+    def finished(self, work: Work, attempt: int, outcome: Outcome, *, counted: bool) -> None:
+        """A run has come to its end. In any thread.
+
+        Args:
+          counted: it was counted in `_active`.
+        """
+        failure = self._tables.failure_of(work, outcome)
+        with self._changing():
+            self._active -= counted
+            self._tables.over(work, attempt, outcome, failure)
+            self._condition.notify_all()
+        outcome.error = None  # it holds the frames that hold the outcome: arguments would live until the collector runs
+
+    def leave_lane(self) -> None:
+        """The thread of an actor goes on: it runs what its call has made possible."""
+        self._thread.counted = False
+        self._run_ready()
+
+    # ---- waiting
+
+    def _await(
+        self,
+        verb: str,
+        done: Callable[[], bool],
+        timeout_s: float | None,
+        missing: Callable[[], list[ObjectRef]],
+    ) -> bool:
+        """Wait until `done`; False when `timeout_s` has passed.
+
+        Raises:
+          SessionError: there is no time-out, and nothing that is left could make one of the `missing`.
+        """
+        thread, ends = self._thread, None if timeout_s is None else time.monotonic() + timeout_s
+        stops_counting = thread.counted and timeout_s is None
+        with self._condition:
+            self._active -= stops_counting
+            thread.counted = thread.counted and not stops_counting
+            self._condition.notify_all()
+        task = context.current()
+        number = 0 if done() else self._history.begin_wait(verb, task.task_id if task else b"", ())
+        try:
+            while True:
+                self._run_ready()
+                with self._changing():
+                    if done():
+                        return True
+                    if self._closed:
+                        raise SessionError("shoal has been shut down")
+                    if not self._schedule.ready or thread.on_event_loop:
+                        if ends is None and not self._active:
+                            raise SessionError(self._stuck(missing()))
+                        left_s = _LOOK_S if ends is None else min(_LOOK_S, ends - time.monotonic())
+                        if left_s <= 0:
+                            return False
+                        self._sleep(left_s)
+        finally:
+            if number:
+                self._history.end_wait(number)
+            with self._condition:
+                self._active += stops_counting
+                thread.counted = thread.counted or stops_counting
+
+    def _sleep(self, timeout_s: float) -> None:
+        """Until something has changed, or `timeout_s`."""
+        self._interrupts.open()
+        try:
+            self._condition.wait(timeout_s)
+        finally:
+            self._interrupts.shut()
+
+    def _stuck(self, missing: list[ObjectRef]) -> str:
+        """Why a wait would never end."""
+        ref = missing[0]
+        work = self._schedule.maker(ref.binary())
+        maker = "nobody" if work is None else f"{work.name}(), which {self._schedule.reason(work)}"
+        return f"this wait would never end: {ref!r} is made by {maker}, and no thread is left that could change it"
+
+    def _deliver(self) -> None:
+        """Fulfil futures and drop dead actors: user code, which must not run while tables change."""
+        while self._tables.graveyard:
+            _, lanes = self._tables.graveyard.pop()
+            if lanes is not None:
+                lanes.close()
+        while self._due:
+            try:
+                future, ref, loaded = self._due.popleft()
+            except IndexError:
+                return  # another thread has taken the last
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                value = self._runs.load(ref) if loaded else None
+            except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+
+class LaneCall:
+    """One run of a call in one of an actor's lanes (`concurrency.Call`)."""
+
+    def __init__(self, engine: InlineEngine, work: Work) -> None:
+        self._engine = engine
+        self._work = work
+        self.key = work.task_id
+        self.attempt = work.attempt
+
+    def cancelled(self) -> None:
+        """Before it began."""
+        self._end(Outcome(error=CancelledError()))
+
+    def run(self) -> None:
+        """In a thread."""
+        self._end(self._engine.run_in_lane(self._work))
+
+    async def run_async(self) -> None:
+        """On the event loop."""
+        self._end(await self._engine.run_on_event_loop(self._work))
+
+    def _end(self, outcome: Outcome) -> None:
+        self._engine.finished(self._work, self.attempt, outcome, counted=True)
+        self._engine.leave_lane()
+
+
+def _weak(actor: Actor) -> ActorIdentity:
+    """Of an actor that was looked up: nothing in it keeps the actor alive."""
+    return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, None, actor.options.max_pending_calls)

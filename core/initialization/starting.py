@@ -1,0 +1,263 @@
+"""Beginning and end of a session: `init`, `shutdown`, `is_initialized`.
+
+`init_options` checks what `init` is given; here it becomes an engine. One session at a time and process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import ids
+from ..cluster import start
+from ..config import CoreConfig, from_environment
+from ..engines import current
+from ..engines.inline.engine import InlineEngine
+from ..engines.native import NativeEngine
+from ..environments.runtime_env import WantedEnvironment, wanted
+from ..errors import SessionError
+from ..ray_compat.job_config import JobConfig, LoggingConfig
+from ..runtime.process import Process
+from ..scheduling.machine import Machine, offer
+from . import host_process, init_options
+from .init_context import RayContext
+
+_MEBIBYTE = 1024 * 1024
+_JOB_ID = b"\1\0\0\0"
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    object_store_memory: int | None = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    include_dashboard: bool | None = None,
+    dashboard_host: str | None = None,
+    dashboard_port: int | None = None,
+    job_config: JobConfig | None = None,
+    configure_logging: bool = True,
+    logging_level: int | str = "info",
+    logging_format: str | None = None,
+    logging_config: LoggingConfig | None = None,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    enable_resource_isolation: bool = False,
+    cgroup_path: str | None = None,
+    system_reserved_cpu: float | None = None,
+    system_reserved_memory: int | None = None,
+    proxy_server_url: str | None = None,
+    engine: str = "native",
+    preload: Sequence[str] = (),
+    **hidden: Any,
+) -> RayContext:
+    """Start a session on this machine: a head process, and workers as they are needed.
+
+    Ray's arguments, of which those that are not explained here are accepted and change nothing on one machine.
+
+    Args:
+      address: None or "local". Where RAY_ADDRESS names a cluster, "local" stays here.
+      num_cpus: CPUs to schedule on; those of the machine by default. Bookkeeping: nothing is pinned or measured.
+      num_gpus: likewise; by default those that CUDA_VISIBLE_DEVICES lists, or that the machine has.
+      resources: further resources by name.
+      labels: of this node, for label selectors and NodeLabelSchedulingStrategy.
+      object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
+      ignore_reinit_error: do nothing when there is a session already.
+      job_config: a `JobConfig`; what is given to `init` itself comes first.
+      configure_logging: set the logger "shoal" to `logging_level`.
+      logging_level: a number or name of the module `logging`.
+      logging_config: how the root loggers of the driver and its workers write.
+      log_to_driver: print here what workers print, each line with the name of its task or actor.
+      namespace: where the names of this driver's actors live; by default one of its own.
+      runtime_env: what workers are started with; tasks and actors may ask for more.
+      engine: "native", or "inline": no processes; work runs in this one, at the call that submits it, for debugging.
+      preload: modules that workers shall have imported when they start.
+
+    Returns:
+      Where the session is; as a context manager it ends the session.
+
+    Raises:
+      RuntimeError: there is a session already, or an argument that shoal cannot honour.
+      ConnectionError: `address` is "auto", and there is no cluster to connect to.
+      TypeError, ValueError: an argument is of the wrong type or out of range.
+      SessionError: the processes did not start.
+    """
+    if configure_logging:
+        init_options.set_log_level(logging_level)
+    init_options.check_hidden(hidden)
+    init_options.check_promises(local_mode=local_mode, enable_resource_isolation=enable_resource_isolation)
+    init_options.without_effect(
+        {
+            "include_dashboard": include_dashboard or None,
+            "dashboard_host": dashboard_host,
+            "dashboard_port": dashboard_port,
+            "logging_format": logging_format,
+            "cgroup_path": cgroup_path,
+            "system_reserved_cpu": system_reserved_cpu,
+            "system_reserved_memory": system_reserved_memory,
+            "proxy_server_url": proxy_server_url,
+        }
+    )
+    if engine not in ("native", "inline"):
+        raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
+    with current.starting:
+        if current.running() is not None:
+            if ignore_reinit_error:
+                return _context()
+            raise RuntimeError(
+                "Maybe you called ray.init twice by accident? This error can be suppressed by passing in "
+                "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
+            )
+        init_options.check_address(os.environ.get("RAY_ADDRESS", address) if address in (None, "auto") else address)
+        job = init_options.check_job_config(job_config)
+        config = _config(object_store_memory)
+        host_process.raise_file_limit()
+        host_process.exit_on_sigterm()
+        _start(
+            engine,
+            machine=offer(
+                num_cpus=_cpus() if num_cpus is None else num_cpus,
+                num_gpus=num_gpus,
+                memory_bytes=max(0, _machine_bytes() - config.object_store_bytes),
+                store_bytes=config.object_store_bytes,
+                resources=resources,
+                labels=labels,
+                environ=os.environ,
+            ),
+            config=config,
+            namespace=init_options.check_namespace(job.ray_namespace if namespace is None else namespace),
+            environment=wanted(
+                init_options.merged_runtime_env(
+                    job.runtime_env if runtime_env is None else runtime_env,
+                    os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"),
+                    override=os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1",
+                )
+            ),
+            preload=list(preload),
+            logging=job.py_logging_config if logging_config is None else logging_config,
+            log_to_driver=log_to_driver is not False,
+        )
+        return _context()
+
+
+def _start(
+    engine: str,
+    *,
+    machine: Machine,
+    config: CoreConfig,
+    namespace: str,
+    environment: WantedEnvironment | None,
+    preload: list[str],
+    logging: LoggingConfig | None,
+    log_to_driver: bool,
+) -> None:
+    if logging is not None:
+        logging.apply()
+    if engine == "inline":
+        current.set_engine(
+            InlineEngine(
+                machine.resources,
+                gpus=machine.gpus,
+                gpus_listed=machine.gpus_listed,
+                labels=machine.labels,
+                namespace=namespace,
+                job_id=_JOB_ID,
+                store_bytes=config.object_store_bytes,
+                inline_bytes=config.inline_bytes,
+                history_tasks=config.history_tasks,
+                environment=environment,
+            )
+        )
+        return
+    cluster = start(
+        machine,
+        config=config,
+        job_id=_JOB_ID,
+        preload=preload,
+        namespace=namespace,
+        logging=logging,
+        log_to_driver=log_to_driver,
+    )
+    driver: NativeEngine | None = None
+    try:
+        process = Process(cluster.session, ids.new_worker_id(), "driver", cluster.arena)
+        process.environments.inherited = process.environments.resolve(environment)
+        driver = NativeEngine(process, cluster)
+        driver.watch_cluster()
+        process.start()
+    except BaseException:
+        if driver is None:
+            cluster.stop()
+        else:
+            driver.shutdown()
+        raise
+    current.set_engine(driver)
+
+
+def start_on_demand() -> None:
+    """What a call does that needs a session where there is none.
+
+    Raises:
+      SessionError: RAY_ENABLE_AUTO_CONNECT=0 forbids it.
+    """
+    if os.environ.get("RAY_ENABLE_AUTO_CONNECT") == "0":
+        raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
+    init()
+
+
+def shutdown(*, wait_for_processes: bool = False) -> None:  # noqa: ARG001
+    """End the session: every process that `init` has started, and what they hold. Without a session, nothing.
+
+    Called by itself when Python exits. Arrays that were got before stay valid; refs do not.
+
+    Args:
+      wait_for_processes: accepted for Ray's sake: all have ended when this returns.
+    """
+    engine = current.running()
+    if engine is not None:
+        current.set_engine(None)
+        engine.shutdown()
+        host_process.restore_sigterm()
+
+
+def is_initialized() -> bool:
+    """Whether there is a session."""
+    return current.running() is not None
+
+
+def _context() -> RayContext:
+    engine = current.engine()
+    directory = engine.directory()
+    sockets = {"object_store_address": directory, "raylet_socket_name": directory, "session_dir": directory}
+    here = {"node_ip_address": "127.0.0.1", "address": "127.0.0.1:0", "gcs_address": "127.0.0.1:0"}
+    absent = {"redis_address": None, "webui_url": "", "metrics_export_port": None, "dashboard_agent_listen_port": None}
+    return RayContext({**here, **sockets, **absent, "node_id": engine.place().node_id.hex()}, shutdown)
+
+
+def _config(object_store_memory: int | None) -> CoreConfig:
+    overrides = {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
+    config = from_environment(overrides)
+    size = config.object_store_bytes or int(_machine_bytes() * config.store_fraction)
+    return from_environment({**overrides, "object_store_bytes": _check_store_bytes(size)})
+
+
+def _check_store_bytes(size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"object_store_memory is a whole number of bytes, not {type(size).__name__} {size!r}")
+    if size < 8 * _MEBIBYTE:
+        raise ValueError(f"object_store_memory must be at least {8 * _MEBIBYTE} bytes (8 MiB), not {size}")
+    return size // _MEBIBYTE * _MEBIBYTE
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
