@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config import CoreConfig
-from ..measures import MEASURES
+from ..observing.measures import MEASURES
 from ..protocol import messages as m
 from ..refs import ObjectRef
 from ..transport.endpoint import HEAD

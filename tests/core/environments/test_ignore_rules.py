@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.core import snapshots
+from shoal.core.environments import snapshots
 from shoal.core.environments.ignore_rules import Rules, is_ignored
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.core import snapshots
+from shoal.core.environments import snapshots
 
 
 def take(source, target, **options):

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from shoal.core import init_options
+from shoal.core.initialization import init_options
 from shoal.core.ray_compat.job_config import JobConfig
 
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from shoal.core import bundles
 from shoal.core.node.leases import Infeasible, LeaseTable
+from shoal.core.scheduling import bundles
 
 CPU = 10_000
 A, B = b"a" * 12, b"b" * 12

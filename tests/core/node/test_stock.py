@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from shoal.core import bundles
 from shoal.core.node.stock import Holding, Infeasible, Stock
+from shoal.core.scheduling import bundles
 
 CPU = 10_000
 GROUPS = ["aa" * 18, "bb" * 18, "cc" * 18]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shoal.core import ray_names
+from shoal.core.ray_compat import ray_names
 
 
 def run(code: str, *, cwd=None) -> str:

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 import shoal
-from shoal.core import errors, ray_names
+from shoal.core import errors
+from shoal.core.ray_compat import ray_names
 from shoal.core.ray_compat.ray_names import MODULES, NAMESPACES, Finder
 
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from shoal.core import bundles
+from shoal.core.scheduling import bundles
 
 GROUP = "ab" * 18
 OTHER = "cd" * 18

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shoal.core import machine
+from shoal.core.scheduling import machine
 
 
 def offer(environ=(), **given):
