@@ -79,8 +79,13 @@ class CoreConfig:
     """
 
     start_attempts: int = 3
-    """Workers of one environment that may die while they start, one after the other, before what waits for them
-    fails.
+    """Workers of one environment that may end by themselves while they start, one after the other, before what waits
+    for them fails.
+    """
+
+    interrupted_starts: int = 100
+    """The same for workers that somebody kills while they start. That is no fault of theirs; but where the kernel kills
+    each, because there is no memory for it, or one kills itself, to go on would be to fork for ever.
     """
 
     fold_output_s: float = 5.0

@@ -4,7 +4,7 @@
         any of them --reaped--> DEAD
 
 A worker is started in an environment (bytes, empty as a rule) and serves only demands of that. Where workers of one die
-while they start, again and again, somebody has to give up: `failed_starts` counts.
+while they start, again and again, somebody has to give up: `failed_starts` and `interrupted_starts` count.
 
 Not here: forking (zygote.py), what a busy worker is busy with (leases.py).
 """
@@ -57,6 +57,7 @@ class WorkerPool:
         self._idle: list[bytes] = []
         self._starting: Counter[bytes] = Counter()
         self._failed_starts: Counter[bytes] = Counter()
+        self._interrupted_starts: Counter[bytes] = Counter()
 
     def __contains__(self, worker_id: object) -> bool:
         return worker_id in self._records
@@ -73,12 +74,17 @@ class WorkerPool:
         return record is not None and record.life.state == "STARTING"
 
     def failed_starts(self, environment: bytes) -> int:
-        """Workers of an environment that have died while they started, since the last that has come up."""
+        """Workers of an environment that have ended by themselves while starting, since the last that has come up."""
         return self._failed_starts[environment]
 
+    def interrupted_starts(self, environment: bytes) -> int:
+        """Workers of an environment that somebody has killed while they started, since the last that has come up."""
+        return self._interrupted_starts[environment]
+
     def forget_failed_starts(self, environment: bytes) -> None:
-        """What waited for the environment has been told: who asks again may try again."""
+        """What waited for the environment has been told: who asks again may try again. Or a worker has come up."""
         del self._failed_starts[environment]
+        del self._interrupted_starts[environment]
 
     def started(self, worker_id: bytes, environment: bytes = b"") -> None:
         """A fork has been asked for."""
@@ -89,7 +95,7 @@ class WorkerPool:
         record = self._records[worker_id]
         record.life.on("registered")
         self._no_longer_starting(record)
-        del self._failed_starts[record.environment]
+        self.forget_failed_starts(record.environment)
         self._now_idle(record, now_s)
 
     def take_idle(self, environment: bytes = b"", *, unused: bool = False) -> bytes | None:
@@ -147,13 +153,15 @@ class WorkerPool:
             record.leaving = False
             self._now_idle(record, now_s)
 
-    def reaped(self, worker_id: bytes) -> WorkerRecord | None:
+    def reaped(self, worker_id: bytes, *, interrupted: bool = False) -> WorkerRecord | None:
+        """A worker has ended. `interrupted`: not by itself and not by us."""
         record = self._records.pop(worker_id, None)
         if record is None:
             return None
         if record.life.state == "STARTING":
             self._no_longer_starting(record)
-            self._failed_starts[record.environment] += 1
+            counts = self._interrupted_starts if interrupted else self._failed_starts
+            counts[record.environment] += 1
         if worker_id in self._idle:
             self._idle.remove(worker_id)
         record.life.on("reaped")
@@ -168,6 +176,17 @@ class WorkerPool:
         record.idle_since_s = now_s
         if not record.retired:
             self._idle.append(record.worker_id)
+
+
+#: Signals that a process brings upon itself, or by abort().
+_OWN_FAULTS = frozenset(
+    {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
+)
+
+
+def was_sent(status: int) -> bool:
+    """Whether a wait status tells of a signal that comes from elsewhere: SIGKILL, SIGTERM, not a fault of its own."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) not in _OWN_FAULTS
 
 
 def describe_end(status: int, *, killed_because: str | None, last_words: str) -> str:

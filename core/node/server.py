@@ -27,7 +27,7 @@ from . import zygote
 from .inheritance import Inheritance
 from .leases import Infeasible, LeaseTable, Shape
 from .output import OutputCollector
-from .pool import WorkerPool, describe_end
+from .pool import WorkerPool, describe_end, was_sent
 from .processes import ProcessBook
 
 #: When the channel to the zygote is full, the next try.
@@ -288,18 +288,24 @@ class NodeServer:
         if isinstance(message, m.Reaped):
             why, words = self._killed.pop(message.worker_id, None), self.output.last_words(message.worker_id)
             cause = describe_end(message.status, killed_because=why, last_words=words)
-            self._worker_died(message.worker_id, cause, intended=why is not None or message.status == 0)
+            intended = why is not None or message.status == 0
+            interrupted = why is None and was_sent(message.status)
+            self._worker_died(message.worker_id, cause, intended=intended, interrupted=interrupted)
         elif isinstance(message, m.ForkFailed):
             self.output.last_words(message.worker_id)  # there were none; it is forgotten
-            self._worker_died(message.worker_id, message.reason, intended=False)
+            self._worker_died(message.worker_id, message.reason, intended=False, interrupted=False)
         elif message is None:
             self._loop.unwatch(self._channel.fileno())  # the zygote is dead, and the kernel is about to kill us too
 
-    def _worker_died(self, worker_id: bytes, cause: str, *, intended: bool) -> None:
-        """Args: intended: we have killed it, or it has left as it should."""
+    def _worker_died(self, worker_id: bytes, cause: str, *, intended: bool, interrupted: bool) -> None:
+        """
+        Args:
+          intended: we have killed it, or it has left as it should.
+          interrupted: somebody else has killed it.
+        """
         self._loop.hear_out(worker_id)  # its last words come before its death
         self._region_requests = [entry for entry in self._region_requests if entry[0] != worker_id]
-        record = self.pool.reaped(worker_id)
+        record = self.pool.reaped(worker_id, interrupted=interrupted)
         self.leases.release(worker_id)
         self._members.discard(worker_id)
         self.processes.died(worker_id, cause, time.time() * 1e3, intended=intended)
@@ -310,14 +316,17 @@ class NodeServer:
         for doomed in self.leases.owner_died(worker_id):
             self.kill_worker(doomed, "the process that it worked for has died")
         self.on_process_died(worker_id, cause)
-        if record is not None and self.pool.failed_starts(record.environment) >= self._config.start_attempts:
+        if record is not None:
             self._give_up_starting(record.environment, cause)
         self.schedule()
 
     def _give_up_starting(self, environment: bytes, cause: str) -> None:
-        """Whoever waits for a worker of this environment learns why none comes up."""
+        """After enough tries whoever waits for a worker of this environment learns why none comes up."""
+        failed, interrupted = self.pool.failed_starts(environment), self.pool.interrupted_starts(environment)
+        if failed < self._config.start_attempts and interrupted < self._config.interrupted_starts:
+            return
         self.pool.forget_failed_starts(environment)
-        why = f"{self._config.start_attempts} workers in a row ended while they started, the last with {cause}"
+        why = f"{failed + interrupted} workers in a row ended while they started, the last with {cause}"
         demands, actors = self.leases.refuse(environment)
         for owner, key in demands:
             self._loop.send(owner, m.LeaseRefused(key, why, True, False))

@@ -504,3 +504,38 @@ def test_workers_that_die_while_they_start_fail_what_waits_and_the_next_may_succ
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
     assert out.splitlines() == ["WorkerCrashedError True True", "ActorDiedError True True", "[1, 'pong']"]
+
+
+def test_workers_that_somebody_kills_while_they_start_are_started_again(tmp_path):
+    """A fault of the machine, not of the worker: only where it never ends is it told."""
+    (tmp_path / "killed_start.py").write_text(
+        textwrap.dedent("""
+            import os, pathlib, signal
+            here, forks = pathlib.Path(__file__).parent, 0
+            def count():
+                global forks
+                forks += 1
+            def die():
+                if 1 < forks < int((here / "spared").read_text()):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            os.register_at_fork(before=count, after_in_child=die)
+        """)
+    )
+    (tmp_path / "spared").write_text("12")
+    out = run(
+        """
+        import os, pathlib, shoal
+        shoal.init(num_cpus=1, preload=["killed_start"], log_to_driver=False)
+        @shoal.remote
+        def task():
+            return 1
+        print(shoal.get(task.remote(), timeout=20))
+        (pathlib.Path(os.environ["PYTHONPATH"].split(os.pathsep)[0]) / "spared").write_text("1000000")
+        try:
+            shoal.get(task.options(runtime_env={"env_vars": {"A": "1"}}).remote(), timeout=50)
+        except shoal.exceptions.RayError as error:
+            print(type(error).__name__, "100 workers in a row" in str(error), "SIGKILL" in str(error))
+        """,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert out.splitlines() == ["1", "RuntimeEnvSetupError True True"]

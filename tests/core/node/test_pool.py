@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from shoal.core.lifecycle import InvalidTransition
-from shoal.core.node.pool import WorkerPool, describe_status
+from shoal.core.node.pool import WorkerPool, describe_status, was_sent
 
 ONE, TWO, THREE = b"1" * 12, b"2" * 12, b"3" * 12
 
@@ -94,6 +94,28 @@ def test_failed_starts_are_counted_by_environment_until_one_comes_up():
     assert pool.failed_starts(b"bad") == 0
     pool.reaped(THREE)
     assert pool.failed_starts(b"bad") == 0, "it had started"
+
+
+def test_starts_that_somebody_else_ends_are_counted_apart():
+    pool = WorkerPool()
+    for worker in (ONE, TWO):
+        pool.started(worker)
+    pool.reaped(ONE, interrupted=True)
+    pool.reaped(TWO)
+    assert (pool.interrupted_starts(b""), pool.failed_starts(b"")) == (1, 1)
+    pool.started(THREE)
+    pool.registered(THREE, 0.0)
+    assert (pool.interrupted_starts(b""), pool.failed_starts(b"")) == (0, 0)
+    pool.reaped(THREE, interrupted=True)
+    assert pool.interrupted_starts(b"") == 0, "it had started"
+
+
+def test_a_fault_of_the_process_itself_was_sent_by_nobody():
+    assert was_sent(signal.SIGKILL)
+    assert was_sent(signal.SIGTERM)
+    assert not was_sent(signal.SIGSEGV)
+    assert not was_sent(signal.SIGABRT)
+    assert not was_sent(9 << 8), "exit code 9"
 
 
 def test_work_that_needs_a_new_process_gets_none_that_has_worked():
