@@ -12,6 +12,7 @@ An exception that a worker's code raised is raised here as it was there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -140,9 +141,15 @@ class WorkerSet:
 
     def close(self) -> None:
         """Kill every worker. Requests in flight are given up."""
-        self._in_flight.clear()
         while self._actors:
             api.kill(self._actors.pop())
+        # What ended the set has been raised. That others have failed likewise is no news, and not to be logged as such.
+        if self._in_flight and api.is_initialized():
+            ready, _ = api.wait(list(self._in_flight), num_returns=len(self._in_flight), timeout=0)
+            for ref in ready:
+                with contextlib.suppress(errors.TaskError, errors.ActorError):
+                    api.get(ref)
+        self._in_flight.clear()
 
     def _wait(self) -> list[Any]:
         # As long as it takes: a rollout lasts as its environments do, and the runtime reports a worker's death. But a
