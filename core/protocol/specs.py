@@ -30,7 +30,7 @@ WireRef: TypeAlias = tuple[bytes, bytes]
 class Value:
     """A serialised value: inline (`payload` is bytes) or in shared memory (`payload` is a Location).
 
-    kind: one of `serialization.values`: RAW, PICKLE, ARRAY, FAILURE.
+    kind: one of `serialization.values`: RAW, PICKLE, ARRAY, REFS, FAILURE.
     buffers: out-of-band buffers of an inline value; empty for a stored one.
     contained: the refs that stand inside the value.
     """

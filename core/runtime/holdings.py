@@ -91,9 +91,11 @@ class Holdings:
         self.on_awaited: Callable[[ObjectRef, asyncio.Future[Any]], None] = lambda ref, future: None
         #: What we read of others' objects, for when they die.
         self.inherited = Inherited(loop, self.objects, self.references, head=head)
-        append, count_down, count_up = loop.posts.append, self.references.released, self._count_received
-        # Closures and not methods: they run for every ref that dies or comes out of a pickle, at 0.1 us instead of 0.2.
-        self.released: Callable[[bytes], None] = lambda object_id: append((count_down, object_id))
+        append, count_up = loop.posts.append, self._count_received
+        # A bare id among the posts: a ref dies in 0.1 us where an entry for a function would cost 0.1 more.
+        loop.on_id = self.references.released
+        self.released: Callable[[bytes], None] = append
+        # A closure and not a method: it runs for every ref that comes alone, at 0.1 us instead of 0.2.
         self.received: Callable[[bytes, bytes], None] = lambda object_id, owner: append((count_up, (object_id, owner)))
         loop.on(m.FetchObject, self._on_fetch_object)
         loop.on(m.ObjectValue, self._on_object_value)
@@ -103,6 +105,10 @@ class Holdings:
         loop.on(m.OwnerGone, self._on_owner_gone)
 
     # ---- in any thread: refs
+
+    def received_all(self, object_ids: list[bytes], owner: bytes) -> None:
+        """As `received`, for many refs to objects of one owner."""
+        self._loop.post(self._count_all_received, (object_ids, owner))
 
     def escaped(self, ref: ObjectRef) -> None:
         """Pickled by a foreign pickler: nobody can count the copies, so the object stays until this process ends, as in
@@ -341,6 +347,9 @@ class Holdings:
 
     def _count_received(self, ref: tuple[bytes, bytes]) -> None:
         self.references.received(*ref)
+
+    def _count_all_received(self, refs: tuple[list[bytes], bytes]) -> None:
+        self.references.received_all(*refs)
 
     def _count_view(self, entry: tuple[bytes, bytes, Location]) -> None:
         object_id, owner, place = entry

@@ -84,6 +84,15 @@ class ReferenceTable:
         """A Python ref was made from bytes."""
         self._known(object_id, owner).local += 1
 
+    def received_all(self, object_ids: Iterable[bytes], owner: bytes) -> None:
+        """As `received`, for many objects of one owner."""
+        references = self._references
+        for object_id in object_ids:
+            record = references.get(object_id)
+            if record is None:
+                record = self._known(object_id, owner)
+            record.local += 1
+
     def contain(self, outer: bytes, inner: Iterable[tuple[bytes, bytes]], *, credit: bool) -> None:
         """`outer`, which this process keeps, holds these (id, owner) inside.
 
@@ -110,7 +119,9 @@ class ReferenceTable:
         record = self._references.get(object_id)
         if record is not None:
             record.local -= 1
-            self._check(object_id, record)
+            # Asked here too: a call less for each ref of many that stand in an object which lives on.
+            if not (record.local or record.contained):
+                self._check(object_id, record)
 
     def use(self, object_id: bytes, owner: bytes) -> None:
         """A task that needs it is under way."""

@@ -7,6 +7,8 @@ where plain pickle would not do.
     RAW      exactly ``bytes``; they are the data
     PICKLE   anything else
     ARRAY    a plain numeric ndarray: data is its header, the one buffer its memory
+    REFS     anything else with refs inside: data is the pickled value, in which they are numbers, and behind it the
+             table of the refs; all of them are made at once, before the value is loaded
     FAILURE  a pickled exception (failures.py); `deserialize` returns it and the caller raises it
 
 Invariants: `deserialize` gives fresh containers every time and read-only arrays, whatever their size, so that a value
@@ -18,9 +20,12 @@ the caller can go on.
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import groupby
+from operator import attrgetter, getitem
 from typing import Any, Literal, cast
 
 import cloudpickle
@@ -36,6 +41,7 @@ RAW = 0
 PICKLE = 1
 FAILURE = 2
 ARRAY = 3
+REFS = 4
 
 Buffer = bytes | bytearray | memoryview
 _Array = np.ndarray[Any, Any]
@@ -50,6 +56,9 @@ _MAX_SCANNED = 64
 _NUMERIC = frozenset("biufc")
 _DATES = frozenset("mM")
 
+#: Bytes at the end of REFS that say how long its table is.
+_LENGTH_BYTES = 4
+
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -58,7 +67,7 @@ _loads = pickle.loads
 class Serialized:
     """A value as bytes."""
 
-    kind: int  #: RAW, PICKLE, FAILURE or ARRAY
+    kind: int  #: RAW, PICKLE, FAILURE, ARRAY or REFS
     data: bytes
     buffers: list[memoryview]  #: one-dimensional, contiguous, format "B"; alias the value
     refs: list[ObjectRef[Any]]  #: the refs inside the value, kept alive
@@ -80,10 +89,18 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
 
     Args:
       buffer_callback: receives each ``pickle.PickleBuffer``; None writes them into the stream.
+      table: what stands for the table of refs, which `deserialize` then needs; None writes the refs into the stream.
     """
 
-    def __init__(self, file: BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> None:
+    def __init__(
+        self,
+        file: BytesIO,
+        buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
+        *,
+        table: TableInHand | None = None,
+    ) -> None:
         super().__init__(file, PROTOCOL, buffer_callback)
+        self._table = table
         self.refs: list[ObjectRef[Any]] = []
         self._storages: dict[int, StorageBytes] = {}
         learn_tensors()
@@ -92,7 +109,9 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
         kind = type(obj)
         if kind is ObjectRef:
             self.refs.append(obj)
-            return references.rebuild, (obj.binary(), obj.owner)
+            if self._table is None:
+                return references.rebuild, (obj.binary(), obj.owner)
+            return getitem, (self._table, len(self.refs) - 1)
         if kind is np.ndarray:
             return _reduce_array(obj)
         reducer = reducers.get(kind)
@@ -127,8 +146,12 @@ def serialize(value: Any) -> Serialized:  # not object: its exact type says what
     ):
         return Serialized(PICKLE, _dumps(value, PROTOCOL), [], [])
     buffers: list[pickle.PickleBuffer] = []
-    data, refs = dump(value, buffers.append)
-    return Serialized(PICKLE, data, [buffer.raw() for buffer in buffers], refs)
+    data, refs = dump(value, buffers.append, table=TableInHand())
+    raw = [buffer.raw() for buffer in buffers]
+    if not refs:
+        return Serialized(PICKLE, data, raw, refs)
+    table = _dumps([(owner, [*references.object_ids(run)]) for owner, run in groupby(refs, _owner_of)], PROTOCOL)
+    return Serialized(REFS, b"".join((data, table, len(table).to_bytes(_LENGTH_BYTES, "little"))), raw, refs)
 
 
 def deserialize(kind: int, data: Buffer, buffers: Sequence[Buffer] = ()) -> object:
@@ -145,11 +168,50 @@ def deserialize(kind: int, data: Buffer, buffers: Sequence[Buffer] = ()) -> obje
         return np.ndarray(shape, dtype, memoryview(buffers[0]).toreadonly(), 0, None, order)
     if kind == RAW:
         return data if type(data) is bytes else bytes(data)
-    raise ValueError(f"{kind} is no kind of serialized value: it is none of RAW, PICKLE, FAILURE, ARRAY")
+    if kind == REFS:
+        return _load_with_refs(memoryview(data), [memoryview(buffer).toreadonly() for buffer in buffers])
+    raise ValueError(f"{kind} is no kind of serialized value: it is none of RAW, PICKLE, FAILURE, ARRAY, REFS")
+
+
+class TableInHand:
+    """Stands in a pickled value for the table of the refs that `deserialize` has in hand while it loads the value."""
+
+    def __reduce__(self) -> tuple[Callable[[], list[ObjectRef[Any]]], tuple[()]]:
+        return _table_in_hand, ()
+
+
+class _Loading(threading.local):
+    """What a thread is loading."""
+
+    refs: list[ObjectRef[Any]] = []  # noqa: RUF012  replaced, never changed
+
+
+_loading = _Loading()
+_owner_of = attrgetter("owner")
+
+
+def _table_in_hand() -> list[ObjectRef[Any]]:
+    return _loading.refs
+
+
+def _load_with_refs(data: memoryview, buffers: list[memoryview]) -> object:
+    at = len(data) - _LENGTH_BYTES
+    at -= int.from_bytes(data[at:], "little")
+    refs: list[ObjectRef[Any]] = []
+    for owner, object_ids in _loads(data[at:-_LENGTH_BYTES]):
+        refs += references.rebuild_all(object_ids, owner)
+    around, _loading.refs = _loading.refs, refs  # code of the value's classes may load other values meanwhile
+    try:
+        return _loads(data, buffers=buffers)  # ends before the table
+    finally:
+        _loading.refs = around
 
 
 def dump(
-    value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None
+    value: object,
+    buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
+    *,
+    table: TableInHand | None = None,
 ) -> tuple[bytes, list[ObjectRef[Any]]]:
     """Pickle `value` with `ValuePickler`.
 
@@ -160,7 +222,7 @@ def dump(
       TypeError: as `serialize`.
     """
     file = BytesIO()
-    pickler = ValuePickler(file, buffer_callback)
+    pickler = ValuePickler(file, buffer_callback, table=table)
     try:
         pickler.dump(value)
     except MemoryError:

@@ -13,7 +13,8 @@ no hand-over between threads on the synchronous path, which costs 140 us of a 26
 
 What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on. What
 is posted waits for the next tick, as counts of references can; `submit` also wakes whoever drives, or ticks itself when
-nobody does, for submissions.
+nobody does, for submissions. A bare id in the deque is an entry too, for the one thing that happens most often: a ref
+has died (`on_id`).
 
 Signals: a KeyboardInterrupt may strike the main thread between any two instructions. While handlers run, SIGINT is held
 back (interrupts.py) and delivered in poll or when the driver leaves.
@@ -65,7 +66,9 @@ class Loop:
         self._drive = threading.Lock()
         self._driver = 0  # ident of the thread that holds it
         self._in_poll = False
-        self.posts: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self.posts: deque[tuple[Callable[[Any], None], Any] | bytes] = deque()
+        #: What is to be called with each bare id among the posts.
+        self.on_id: Callable[[bytes], None] = lambda object_id: None
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = count()
         self._wake_read, self._wake_write = os.pipe()
@@ -396,11 +399,15 @@ class Loop:
             self._interrupts.shut()
 
     def _work_off_posts(self) -> None:
-        posts = self.posts
+        posts, on_id = self.posts, self.on_id
         # Not `while posts`: another thread that posts without end must not keep us from the sockets.
         for _ in range(len(posts)):
-            function, argument = posts.popleft()
-            function(argument)
+            entry = posts.popleft()
+            if isinstance(entry, bytes):
+                on_id(entry)
+            else:
+                function, argument = entry
+                function(argument)
 
     def _run_timers(self, timeout_s: float | None) -> float | None:
         """Run what is due; returns the time to the next timer if that is sooner than `timeout_s`."""

@@ -403,6 +403,10 @@ class InlineEngine:
     def received(self, object_id: bytes, owner: bytes) -> None:
         self.objects.received(object_id)
 
+    def received_all(self, object_ids: list[bytes], owner: bytes) -> None:
+        for object_id in object_ids:
+            self.objects.received(object_id)
+
     def escaped(self, ref: ObjectRef) -> None:
         """Pickled by a foreign pickler: nobody can count the copies, so the object stays, as in Ray."""
         self.objects.received(ref.binary())

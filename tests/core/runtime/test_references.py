@@ -41,7 +41,7 @@ def test_own_objects_live_exactly_as_long_as_the_naive_model_says(seed):
     held: list[tuple[bytes, str, bytes]] = []
     for step in range(400):
         living = sorted(model.alive())
-        action = rng.choice(["create", "ref", "use", "borrow", "drop", "drop", "drop", "nest"])
+        action = rng.choice(["create", "ref", "use", "borrow", "drop", "drop", "drop", "drop", "drop", "nest"])
         if action == "create" or not living:
             object_id = step.to_bytes(28, "big")
             table.created(object_id)
@@ -72,6 +72,12 @@ def test_own_objects_live_exactly_as_long_as_the_naive_model_says(seed):
             held.append((object_id, action, borrower))
             if action == "ref":
                 table.received(object_id, ME)
+                # Many at once, too; and one object may be among them more than once.
+                together = rng.choices(living, k=rng.randrange(4))
+                table.received_all(together, ME)
+                held += [(other, "ref", b"") for other in together]
+                for other in together:
+                    model.counts[other] += 1
             elif action == "use":
                 table.use(object_id, ME)
             else:
@@ -199,11 +205,16 @@ class World:
         table = self.tables[receiver]
         if kind == "task":
             owner, submitter = rest
-            table.received(object_id, owner)
-            if self.rng.random() < 0.5:
-                self.refs[receiver].append((object_id, owner))  # the task keeps it
+            copies = self.rng.randrange(1, 4)
+            if copies == 1:
+                table.received(object_id, owner)
             else:
-                table.released(object_id)
+                table.received_all([object_id] * copies, owner)
+            for _ in range(copies):
+                if self.rng.random() < 0.5:
+                    self.refs[receiver].append((object_id, owner))  # the task keeps it
+                else:
+                    table.released(object_id)
             self.reply(receiver, submitter, object_id)
         elif kind == "reply":
             (borrows,) = rest

@@ -151,6 +151,9 @@ class Sink:
     def received(self, object_id: bytes, owner: bytes) -> None:
         self.got.append((object_id, owner))
 
+    def received_all(self, object_ids: list[bytes], owner: bytes) -> None:
+        self.got += [(object_id, owner) for object_id in object_ids]
+
     def escaped(self, ref: Ref) -> None:
         self.fled.append(ref.binary())
 
@@ -184,6 +187,34 @@ def test_a_ref_alone_is_collected_too(sink):
     sent = serialize(ref)
     assert sent.refs == [ref]
     assert deserialize(sent.kind, sent.data) == ref
+
+
+def test_many_refs_keep_their_places_their_owners_and_who_is_the_same(sink):
+    ones = [Ref(bytes([i]) * 28, b"o" * 12) for i in range(100)]
+    others = [Ref(bytes([i]) * 28, b"p" * 12) for i in range(100, 200)]
+    mixed = [ref for pair in zip(ones, others, strict=True) for ref in pair]
+    sent = serialize({"refs": mixed, "again": ones[:3], "array": np.arange(3)})
+    assert sent.refs == mixed
+    result = load(sent)
+    assert [(ref.binary(), ref.owner) for ref in result["refs"]] == [(ref.binary(), ref.owner) for ref in mixed]
+    assert result["again"][1] is result["refs"][2]
+    assert result["array"].tolist() == [0, 1, 2]
+    assert sorted(sink.got) == sorted((ref.binary(), ref.owner) for ref in mixed), "each is counted once"
+    sink.dead.clear()
+    del result
+    assert sorted(sink.dead) == sorted(ref.binary() for ref in mixed)
+
+
+def test_a_value_may_load_another_while_it_loads(sink):
+    inner, first, last = (Ref(bytes([i]) * 28, b"o" * 12) for i in range(3))
+    sent = serialize([inner])
+
+    class Loads:
+        def __reduce__(self):
+            return (lambda: load(sent)), ()
+
+    result = load(serialize([Loads(), first, Loads(), last]))
+    assert result == [[inner], first, [inner], last]
 
 
 class Client:
