@@ -73,8 +73,8 @@ class WorkerCrashedError(ShoalError):
 
 
 class OutOfMemoryError(ShoalError):
-    """The task's process was killed because the machine ran out of memory. Raised by ``get``. A retry helps with
-    fewer tasks at a time.
+    """The task's process was killed because the machine ran out of memory. Raised by nothing in this version, which
+    does not tell such a kill from any other: see `WorkerCrashedError`.
     """
 
 
@@ -176,8 +176,8 @@ class ObjectFreedError(ObjectLostError):
 
 
 class ObjectReconstructionFailedError(ObjectLostError):
-    """The object was lost and the task that made it could not be run again: retries are used up or switched off.
-    Raised by ``get``.
+    """The object was lost and the task that made it could not be run again. Raised by nothing in this version, which
+    runs no task again for its result: see `ObjectLostError`.
     """
 
 
@@ -318,13 +318,13 @@ class PlacementGroupNameTakenError(SessionError, ValueError):
 
 
 class AuthenticationError(ShoalError):
-    """The peer did not show the session's key, so nothing it sent was read. Raised on connecting. Check which session
-    the address belongs to.
+    """The peer did not show the session's key. Raised by nothing in this version: what such a peer sends is dropped
+    unread, and a session cannot be joined by its address yet.
     """
 
 
 class AsyncioActorExit(ShoalError):  # noqa: N818  Ray's name
-    """Ends an actor from within a coroutine; users do not see it."""
+    """Ends an actor from within a coroutine. Raised by nothing: ``exit_actor`` needs no other way there."""
 
 
 class OufOfBandObjectRefSerializationException(ShoalError):  # noqa: N818  Ray's name, and Ray's spelling
