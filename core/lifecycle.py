@@ -7,7 +7,6 @@ costs 0.2 us and may sit on the task path.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 
 #: Moves that a `Life` remembers for its errors; an actor that restarts for weeks must not grow.
@@ -83,7 +82,7 @@ class Life:
 
     def __init__(self, table: Lifecycle) -> None:
         self._table = table
-        self._history: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
+        self._history: list[tuple[str, str]] = []  # not a deque: that takes 0.7 KB, which every dead actor would keep
         self.state = table.start  #: read it, do not set it
 
     def on(self, event: str) -> str:
@@ -99,6 +98,8 @@ class Life:
                 f"possible here: {', '.join(self._table.events(self.state)) or 'nothing, the state is final'}"
             )
         self._history.append((self.state, event))
+        if len(self._history) > _REMEMBERED:
+            del self._history[0]
         self.state = target
         return target
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from ..lifecycle import Life, Lifecycle
 from ..protocol.messages import CreateActor
-from ..protocol.specs import Value
+from ..protocol.specs import NO_VALUE, Value
 
 ACTOR = Lifecycle(
     "actor",
@@ -89,7 +89,8 @@ class ActorTable:
         """Register an actor, or complete one whose name was reserved; None when its name is taken."""
         record = self._records.get(spec.actor_id)
         if record is not None:
-            record.spec = spec
+            if record.state != "DEAD":  # else nobody needs what it would have been made of
+                record.spec = spec
             return record
         if spec.name:
             if (spec.namespace, spec.name) in self._names:
@@ -126,7 +127,9 @@ class ActorTable:
             return None
         record.life.on(event)
         record.failure = failure
-        record.spec.slots, record.spec.buffers = [], []  # what it was made of is not needed for a death notice
+        # The record stays for death notices, and they need nothing of what it was made of: 4 KB, or 100 with arguments.
+        spec = record.spec
+        spec.methods, spec.groups, spec.arguments, spec.slots, spec.buffers = {}, {}, NO_VALUE, [], []
         if record.spec.name:
             del self._names[record.spec.namespace, record.spec.name]
         return record

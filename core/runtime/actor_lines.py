@@ -43,7 +43,8 @@ class ActorLines:
     def send_creation(self, submission: Submission) -> None:
         message = submission.message
         assert isinstance(message, m.CreateActor)
-        if self.lines[message.actor_id].state != "DEAD":  # else it was killed while it waited for its arguments
+        line = self.lines.get(message.actor_id)
+        if line is not None and line.state != "DEAD":  # else it has ended while it waited for its arguments
             self._loop.send(self._head, message)
 
 
@@ -65,8 +66,9 @@ class ActorLines:
 
 
     def send(self, actor_id: bytes) -> None:
-        line = self.lines[actor_id]
-        for call in line.sendable():
+        """Send what can go now."""
+        line = self.lines.get(actor_id)
+        for call in line.sendable() if line is not None else ():  # None: the call that has ended held the last handle
             if call.failed:
                 line.done(call.task_id)
             else:
@@ -139,9 +141,28 @@ class ActorLines:
         """The actor is dead, or will never be: so are all calls to it."""
         line = self.lines[actor_id]
         self._lived_in.pop(line.worker_id, None)
-        self._creation_over(actor_id)
+        creation = self._creation_over(actor_id)
+        if creation is not None:
+            creation.failed = True  # its arguments are let go: those that are still to come find nothing to fill
         for call in line.died(failure):
             self._completions.fail(call, failure, "ACTOR_DIED")
+        if line.unheld:
+            self.lines.pop(actor_id, None)  # the last of those calls may have held the last handle
+
+    def out_of_scope(self, actor_id: bytes, class_name: str) -> None:
+        """The last handle of an actor of ours has gone, and no call is under way that would keep one."""
+        self._loop.send(self._head, m.ActorOutOfScope(actor_id))
+        line = self.lines[actor_id]
+        # From its death on it is forgotten here. Should one call it whose handle does not count (`get_actor`), the
+        # head is asked anew.
+        line.unheld = True
+        creation = self.creations.get(actor_id)
+        if line.state == "DEAD":
+            del self.lines[actor_id]
+        elif creation is not None and creation.missing:  # the head has not got it, so it cannot end it
+            hexed = actor_id.hex()
+            why = f"{class_name} (actor {hexed}) is dead: its last handle went out of scope"
+            self.failed(actor_id, failure_value(ActorDiedError(why, actor_id=hexed)))
 
 
     def _restartable(self, actor_id: bytes) -> bool:
@@ -149,9 +170,10 @@ class ActorLines:
         return creation is not None and creation.message.max_restarts != 0  # type: ignore[union-attr]
 
 
-    def _creation_over(self, actor_id: bytes) -> None:
-        """Let go of what ``__init__`` was given: it will not run again."""
+    def _creation_over(self, actor_id: bytes) -> Submission | None:
+        """Let go of what ``__init__`` was given: it will not run again. Returns the creation, the first time."""
         creation = self.creations.pop(actor_id, None)
         if creation is not None:
             for object_id, _ in creation.uses:
                 self._holdings.references.unuse(object_id)
+        return creation

@@ -20,13 +20,15 @@ from .tasks import Submission
 class ActorLine:
     """What this process knows of an actor and has asked of it."""
 
-    __slots__ = ("_inflight", "_waiting", "failure", "state", "worker_id")
+    __slots__ = ("_inflight", "_waiting", "failure", "state", "unheld", "worker_id")
 
     def __init__(self) -> None:
         self.state = "UNKNOWN"
         self.worker_id = b""
         #: Why it is DEAD.
         self.failure: Value | None = None
+        #: It is an actor of this process, and the last handle that counts has gone.
+        self.unheld = False
         self._waiting: deque[Submission] = deque()
         self._inflight: OrderedDict[bytes, Submission] = OrderedDict()
 

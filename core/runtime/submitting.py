@@ -184,13 +184,9 @@ class Submitter:
         self._holdings.references.created(handle_id)
         self._holdings.objects.expect(handle_id)
         submission = Submission(message, f"{message.class_name}.__init__", [], packed.dependencies, uses)
-        actor_id = message.actor_id
-
-        def last_handle_gone() -> None:
-            self._loop.send(self._head, m.ActorOutOfScope(actor_id))
-
+        actor_id, class_name = message.actor_id, message.class_name
         if not detached:
-            self._holdings.guarded[handle_id] = last_handle_gone
+            self._holdings.guarded[handle_id] = lambda: self.actors.out_of_scope(actor_id, class_name)
         self.actors.announce(submission)
         self._loop.submit(self._begin, (submission, self.actors.send_creation, packed.refs))
         return ObjectRef(handle_id, self._me)

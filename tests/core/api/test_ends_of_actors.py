@@ -11,6 +11,7 @@ import pytest
 import shoal
 from shoal.core.runtime.special_methods import exit_actor
 from shoal.exceptions import ActorDiedError, PendingCallsLimitExceeded
+from shoal.util.state import list_actors
 
 DEADLINE_S = 20.0
 
@@ -138,3 +139,47 @@ def test_max_calls_belongs_to_the_function():
 
     with pytest.raises(ValueError, match="max_calls"):
         f.options(max_calls=1)
+
+
+@shoal.remote(num_cpus=0)
+class Taker:
+    def __init__(self, *values):
+        self.values = values
+
+
+@shoal.remote(num_cpus=0)
+class Gate:
+    def __init__(self):
+        self.open = asyncio.Event()
+
+    async def wait(self):
+        await self.open.wait()
+
+    async def release(self):
+        self.open.set()
+
+
+def living(class_name):
+    return [row for row in list_actors(timeout=10) if row.class_name == class_name and row.state != "DEAD"]
+
+
+def test_an_actor_that_nobody_holds_any_more_is_not_made_when_its_arguments_come():
+    gate = Gate.remote()
+    late = gate.wait.remote()
+    taker = Taker.remote(late)
+    del taker
+    other = Taker.remote(late)
+    shoal.get(gate.release.remote(), timeout=DEADLINE_S)
+    shoal.get(other.__ray_ready__.remote(), timeout=DEADLINE_S)  # both had the same to wait for
+    assert len(living("Taker")) == 1
+
+
+def test_an_actor_may_be_killed_while_some_of_its_arguments_are_there():
+    gate = Gate.remote()
+    late = gate.wait.remote()
+    taker = Taker.remote(shoal.put(b"early"), late)
+    shoal.kill(taker)
+    shoal.get(gate.release.remote(), timeout=DEADLINE_S)
+    shoal.get(late, timeout=DEADLINE_S)
+    with pytest.raises(ActorDiedError, match="killed"):
+        shoal.get(taker.__ray_ready__.remote(), timeout=DEADLINE_S)

@@ -103,3 +103,23 @@ def test_an_actor_that_was_ended_on_purpose_does_not_restart():
     table.created(record.actor_id, WORKER)
     record.verdict = "it was killed by kill()"
     assert table.lost(record.actor_id, FAILURE) is None
+
+
+def test_a_dead_actor_keeps_nothing_of_what_it_was_made_of():
+    table = ActorTable()
+    made = spec(1)
+    made.arguments, made.buffers = (0, b"x" * 90_000, 1), [b"y"]
+    record = table.create(CREATOR, made)
+    table.ended(record.actor_id, "died", FAILURE)
+    assert "x" * 100 not in repr(record.spec)
+    assert not record.spec.buffers and not record.spec.methods
+
+
+def test_what_arrives_of_an_actor_that_is_dead_already_is_not_kept():
+    table = ActorTable()
+    record = table.create(CREATOR, spec(1, "name"))
+    table.ended(record.actor_id, "died", FAILURE)
+    complete = spec(1, "name")
+    complete.arguments = (0, b"x" * 90_000, 0)
+    assert table.create(CREATOR, complete).state == "DEAD"
+    assert "x" * 100 not in repr(record.spec)
