@@ -83,16 +83,16 @@ class TaskError(ShoalError):
         cause = self.cause
         if isinstance(self, _Dual) or not isinstance(cause, Exception) or isinstance(cause, _SIGNALS):
             return self
-        if isinstance(self, type(cause)):
-            return self
         try:
+            if isinstance(self, type(cause)):
+                return self
             args, members, attributes = take_apart(cause)
             own = {name: getattr(self, name) for name in _TASK_ERROR_FIELDS}
             dual = put_together(_dual_class(type(cause)), args, members, {**vars(self), **attributes, **own})
-        except Exception:  # noqa: BLE001  the class's metaclass or __init_subclass__ is the user's code and may raise anything
-            return self
-        # A property of the cause's class may hide ours: then the promised attributes would lie.
-        if not isinstance(dual, TaskError) or any(getattr(dual, name, MISSING) is not own[name] for name in own):
+            # A property of the cause's class may hide ours: then the promised attributes would lie.
+            if not isinstance(dual, TaskError) or any(getattr(dual, name, MISSING) is not own[name] for name in own):
+                return self
+        except Exception:  # noqa: BLE001  its metaclass, __init_subclass__, __getattribute__ are the user's: anything may be raised
             return self
         return dual
 

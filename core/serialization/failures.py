@@ -173,12 +173,21 @@ def _text(exception: BaseException, name: str, pid: int, actor: str | None, *, r
     where = f"pid={pid}, ip=127.0.0.1" if actor is None else f"pid={pid}, ip=127.0.0.1, actor={actor}"
     program = "ray" if ray_names.stands_for_ray() else "shoal"  # tools that read Ray's tracebacks look for the former
     header = f"{program}::{name}() ({where})\n"
+    try:
+        return header + _told(exception, ran=ran)
+    except Exception as trouble:  # noqa: BLE001  attributes of the exception are read, and its class may raise anything
+        stand_in = ShoalError(f"{_type_name(exception)} (its text cannot be made: {_type_name(trouble)})")
+        return header + _told(stand_in.with_traceback(exception.__traceback__), ran=ran)
+
+
+def _told(exception: BaseException, *, ran: bool) -> str:
+    """Traceback and message."""
     tree = traceback.TracebackException(type(exception), exception, exception.__traceback__, compact=True)
     if not ran and isinstance(exception, ShoalError) and not any(map(_is_users, tree.stack)):
         reason = "".join(tree.format_exception_only())
-        return f"{header}At least one of the input arguments for this task could not be computed:\n{reason}".rstrip()
+        return f"At least one of the input arguments for this task could not be computed:\n{reason}".rstrip()
     _hide_runtime(tree)
-    return header + "".join(tree.format()).removeprefix(_HEADER).rstrip("\n")
+    return "".join(tree.format()).removeprefix(_HEADER).rstrip("\n")
 
 
 def _hide_runtime(tree: traceback.TracebackException) -> None:
@@ -201,5 +210,13 @@ def _is_users(frame: traceback.FrameSummary) -> bool:
 
 
 def _summary(exception: BaseException) -> str:
-    """``ValueError: text``; also of exceptions whose ``__str__`` raises."""
-    return "".join(traceback.format_exception_only(type(exception), exception)).strip()
+    """``ValueError: text``; also of exceptions whose ``__str__`` or ``__getattr__`` raises."""
+    try:
+        return "".join(traceback.format_exception_only(type(exception), exception)).strip()
+    except Exception:  # noqa: BLE001  the exception's class is the user's code and may raise anything
+        return _type_name(exception)
+
+
+def _type_name(exception: BaseException) -> str:
+    cls = type(exception)
+    return f"{cls.__module__}.{cls.__qualname__}"

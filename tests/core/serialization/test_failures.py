@@ -185,6 +185,20 @@ def test_an_unpicklable_exception_arrives_as_text():
     assert str(error).endswith("HoldsLock: holding")
 
 
+class RaisesForAnyAttribute(Exception):
+    def __getattr__(self, name):
+        raise RuntimeError(f"no {name}")
+
+
+def test_an_exception_whose_attributes_cannot_be_read_arrives_as_its_name():
+    error = arrive(caught(raise_it, RaisesForAnyAttribute()))
+    assert isinstance(error, TaskError)
+    assert isinstance(error, RaisesForAnyAttribute)
+    assert "in raise_it" in str(error)
+    name = f"{__name__}.RaisesForAnyAttribute"
+    assert str(error).endswith(f"{name} (its text cannot be made: builtins.RuntimeError)")
+
+
 def test_an_exception_whose_class_is_missing_here_arrives_as_text(monkeypatch):
     module = types.ModuleType("shoal_test_only_there")
     remote = type("Remote", (Exception,), {"__module__": module.__name__})
