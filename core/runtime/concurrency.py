@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -144,10 +145,16 @@ class AsyncLanes:
         self._gates = {name: asyncio.Semaphore(bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}
         self._count = _Count()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._ending = False
         threading.Thread(target=self._serve, name="shoal-asyncio", daemon=True).start()
 
     def _serve(self) -> None:
-        self._loop.run_forever()
+        # User code shares the loop: what it lets escape from a task of its own, or its stop(), must not end the calls.
+        while not self._ending:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                traceback.print_exc()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
@@ -194,6 +201,7 @@ class AsyncLanes:
         self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
+        self._ending = True
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.call_soon(self._loop.stop)  # after the tasks have had their cancellation

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -200,6 +201,15 @@ class Executor:
         """Whether a call that runs has been cancelled. In any thread."""
         return task_id in self._host.told
 
+    def broken_off(self) -> None:
+        """What came out of a call in one of the lanes can be told to nobody: the process ends, as it does where that
+        comes out of the main thread. In any thread; in an except clause.
+        """
+        try:
+            traceback.print_exc()
+        finally:  # the exception may refuse even that
+            self.exit_from_lane(SystemExit(1))
+
     def exit_from_lane(self, leaving: SystemExit) -> None:
         """User code in one of the lanes wants the process to end. In any thread."""
         if isinstance(leaving, ActorExit):
@@ -360,6 +370,8 @@ class ConcurrentCall:
             outcome = _without_waiting(self._host.carry_out(self._peer, self._request, on_event_loop=False))
         except SystemExit as leaving:
             self._executor.exit_from_lane(leaving)
+        except BaseException:  # noqa: BLE001  an exception that cannot be looked at
+            self._executor.broken_off()
         else:
             self._executor.finished(outcome)
 
@@ -369,6 +381,8 @@ class ConcurrentCall:
             outcome = await self._host.carry_out(self._peer, self._request, on_event_loop=True)
         except SystemExit as leaving:
             self._executor.exit_from_lane(leaving)
+        except BaseException:  # noqa: BLE001  an exception that cannot be looked at
+            self._executor.broken_off()
         else:
             self._executor.finished(outcome)
 

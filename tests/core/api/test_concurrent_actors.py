@@ -200,3 +200,54 @@ def test_groups_belong_to_the_class_and_have_sound_bounds():
         shoal.remote(concurrency_groups={"io": 0})(type("Empty", (), {}))
     with pytest.raises(ValueError, match="max_concurrency"):
         Workers.options(max_concurrency=0)
+
+
+@shoal.remote
+class Careless:
+    """Harms the loop that it shares with the runtime."""
+
+    async def harm(self, how):
+        if how == "stop":
+            asyncio.get_running_loop().stop()
+        else:
+            self.task = asyncio.create_task(self.end_all(how))
+            # Else asyncio tells of it when the task is collected, and Python 3.11 fails if that happens within ast.parse.
+            self.task.add_done_callback(asyncio.Task.exception)
+        await asyncio.sleep(0.01)
+        return how
+
+    async def end_all(self, how):
+        raise {"exit": SystemExit, "interrupt": KeyboardInterrupt}[how]
+
+    async def ping(self):
+        return "pong"
+
+
+@pytest.mark.parametrize("how", ["stop", "exit", "interrupt"])
+def test_calls_go_on_when_user_code_ends_the_event_loop(how):
+    actor = Careless.remote()
+    assert shoal.get(actor.harm.remote(how), timeout=DEADLINE_S) == how
+    assert shoal.get(actor.ping.remote(), timeout=DEADLINE_S) == "pong"
+
+
+class CannotBeLookedAt(Exception):  # noqa: N818  a user's
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.native_only("ends a process")
+@pytest.mark.parametrize("kind", ["async", "threads"])
+def test_an_exception_that_cannot_be_looked_at_ends_the_actor_and_not_only_the_call(kind):
+    class Raising:
+        def fail(self):
+            raise CannotBeLookedAt
+
+        async def fail_async(self):
+            raise CannotBeLookedAt
+
+    if kind == "threads":
+        del Raising.fail_async
+    actor = shoal.remote(Raising).options(max_concurrency=2).remote()
+    call = actor.fail if kind == "threads" else actor.fail_async
+    with pytest.raises(exceptions.ActorDiedError, match="exit code 1"):
+        shoal.get(call.remote(), timeout=DEADLINE_S)
