@@ -1,6 +1,7 @@
 """The head inherits the memory of what dead processes owned: carries out what the table of orphans decides.
 
-    a process dies -> ProcessDied to all -> OrphansHeld from each -> settled: OwnerGone to all, and a sweep here
+    a process dies -> ProcessDied to all -> OrphansHeld from each -> settled: OwnerGone to all, and a sweep here;
+                      BlocksLeft to those for whom it has made something (estate.py)
     HoldOrphan -> BorrowAdded;  ReleaseOrphan, DropResult -> the block is freed by the one store that frees it
 
 Blocks in the slabs of living processes are freed by those, which alone may walk their headers; blocks in regions of the
@@ -13,9 +14,10 @@ from collections.abc import Callable, Iterable
 
 from ..protocol import messages as m
 from ..protocol.specs import Location
-from ..store.allocator import HEADER_BYTES, LIVE, live_blocks, mark_freed, read_block
+from ..store.allocator import FREED, HEADER_BYTES, LIVE, live_blocks, mark_freed, read_block
 from ..store.regions import RegionTable
 from ..transport.loop import Loop
+from .estate import left_to_the_living
 from .orphans import OrphanTable
 
 
@@ -79,6 +81,10 @@ class Inheritance:
             for member in self._members():
                 for process in settled:
                     self._loop.send(member, m.OwnerGone(process, sorted(kept)))
+            for process, owner, blocks in left_to_the_living(
+                settled, self._regions.regions(), self._memory, self._members()
+            ):
+                self._loop.send(owner, m.BlocksLeft(process, blocks))
 
     def _sweep(self, kept: set[int]) -> None:
         """Free what the settled dead owned in regions without holder, and their large objects."""
@@ -95,6 +101,8 @@ class Inheritance:
                 payload = region.offset + block.offset + HEADER_BYTES
                 if block.state == LIVE and self._is_nobodys(block.owner) and payload not in kept:
                     self._free([(payload, block.serial, 0, (), is_large)])
+                elif is_large and block.state == FREED and not region.holder and self._is_nobodys(block.owner):
+                    self._release_region(region.offset)  # its owner died before it could say so
 
     def _is_nobodys(self, owner: bytes) -> bool:
         return owner not in self._members() and not self.orphans.is_gathering(owner)

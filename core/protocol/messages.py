@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .specs import Location, WireMethod, WireRef, WireValue
+from .specs import BlockLeft, Location, WireMethod, WireRef, WireValue
 
 TYPES: dict[int, type[Message]] = {}
 
@@ -666,6 +666,16 @@ class DropResult(Message):
     """A large result that was made for a process which is dead: nobody will ever know of it."""
 
     place: Location
+
+
+@message(95, path="head -> driver, worker", resend=True)
+class BlocksLeft(Message):
+    """Blocks of yours in the memory of `process`, which is dead and has been heard out by all: free those that you have
+    never been told of. Each is (offset of its payload, serial, whether it has a region of its own).
+    """
+
+    process: bytes
+    blocks: list[BlockLeft]
 
 
 # ---- head and zygote

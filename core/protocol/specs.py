@@ -12,6 +12,9 @@ from typing import Any, TypeAlias
 #: Place of an object in the node's arena; made and read by `store.client`, opaque here.
 Location: TypeAlias = tuple[Any, ...]
 
+#: A block of the arena by itself: (offset of its payload, serial, whether it has a region of its own).
+BlockLeft: TypeAlias = tuple[int, int, bool]
+
 #: (kind, payload, number of buffers) as `Value` packs itself.
 WireValue: TypeAlias = tuple[int, "bytes | Location", int]
 

@@ -10,9 +10,9 @@ asked for. It goes when the reference table says that nobody needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from ..protocol.specs import Value
+from ..protocol.specs import BlockLeft, Value
 from ..serialization.values import FAILURE
 
 #: Called with the object's id when it is READY.
@@ -82,6 +82,13 @@ class ObjectTable:
         """Remove the entry; returns its value, whose memory the caller may have to free."""
         entry = self._entries.pop(object_id, None)
         return None if entry is None else entry.value
+
+    def unknown(self, blocks: Iterable[BlockLeft]) -> list[BlockLeft]:
+        """Those blocks of shared memory in which no value of the table lies."""
+        # The list is made in one go: other threads put objects in meanwhile.
+        values = [entry.value for entry in list(self._entries.values())]
+        known = {tuple(value.payload[:2]) for value in values if value is not None and value.stored}
+        return [block for block in blocks if tuple(block[:2]) not in known]
 
 
 class Wait:

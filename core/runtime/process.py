@@ -41,6 +41,7 @@ from .inspecting import Inspector
 from .objects import Wait
 from .outlook import Outlook
 from .submitting import Submitter
+from .untold import Untold
 
 #: Puts of small objects between two looks at what has been released.
 _POSTS_PER_LOOK = 256
@@ -91,6 +92,7 @@ class Process:
             inline_bytes=config.inline_bytes,
             report_unhandled=bool(config.report_unhandled_errors),
         )
+        Untold(self.loop, self.holdings.objects, self._store)
         self.history = History(config.history_tasks)
         self.submitter = Submitter(
             worker_id, self.loop, self.holdings, self.history, self._ids, head=HEAD, config=config, wait=self.wait

@@ -181,12 +181,14 @@ class StoreClient:
         """`free` for an object of a dead owner that nobody knows of; False if it is gone already, or a large one,
         which is the head's to free.
         """
-        if location.is_dedicated:
-            return False
+        return not location.is_dedicated and self.free_if_live(location)
+
+    def free_if_live(self, location: Location) -> bool:
+        """`free`; False if it was freed before, perhaps with all that its owner had."""
         try:
             self.free(location)
         except ValueError:
-            return False  # freed with all that its owner had
+            return False
         return True
 
     def trim(self) -> int:

@@ -26,6 +26,7 @@ class Region:
     offset: int
     size: int  #: bytes, a multiple of 1 MiB
     holder: bytes  #: worker id; empty for an orphan
+    former: bytes = b""  #: of an orphan: who held it
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ class RegionTable:
     def holder_died(self, holder: bytes) -> list[Region]:
         """The regions of `holder` have none any more; returns them."""
         orphans = [
-            Region(region.offset, region.size, b"") for region in self._regions.values() if region.holder == holder
+            Region(region.offset, region.size, b"", holder)
+            for region in self._regions.values()
+            if region.holder == holder
         ]
         for region in orphans:
             self._regions[region.offset] = region

@@ -29,6 +29,7 @@ def example(cls: type[m.Message]) -> m.Message:
         "list[int]": (1, 2**40),
         "Location": (64, 7, 5, (3,), False),
         "list[tuple[bytes, Location]]": ((b"id", (64, 7, 5, (3,), False)),),
+        "list[BlockLeft]": ((64, 2**32 - 1, True),),
         "list[Any]": [b"buffer one", b"", b"three"],
         "WireValue": (1, b"data", 1),
         "list[WireRef]": ((b"id", b"owner"),),

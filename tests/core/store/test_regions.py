@@ -57,7 +57,7 @@ def test_a_dead_holders_regions_have_none():
     assert table.holder_died(ME) == []
     assert table.statistics().orphaned_regions == 2
     table.release(third)
-    assert table.regions() == [Region(first, MIB, b""), Region(second, MIB, b"other")]
+    assert table.regions() == [Region(first, MIB, b"", ME), Region(second, MIB, b"other")]
 
 
 def test_bad_requests_say_what_is_wrong():
