@@ -112,7 +112,8 @@ def test_a_dead_actor_keeps_nothing_of_what_it_was_made_of():
     record = table.create(CREATOR, made)
     table.ended(record.actor_id, "died", FAILURE)
     assert "x" * 100 not in repr(record.spec)
-    assert not record.spec.buffers and not record.spec.methods
+    assert not record.spec.buffers
+    assert not record.spec.methods
 
 
 def test_what_arrives_of_an_actor_that_is_dead_already_is_not_kept():
