@@ -109,7 +109,9 @@ class CoreConfig:
     """How long a worker that leaves may take for handlers of `atexit` and the `__del__` of its actor; Ray's time."""
 
     report_unhandled_errors: int = 1
-    """Whether exceptions of tasks are logged whose refs go before anybody has asked for them; 0: no."""
+    """Whether exceptions of tasks are logged whose refs go before anybody has asked for them. 0: no;
+    RAY_IGNORE_UNHANDLED_ERRORS=1 does the same.
+    """
 
     request_timeout_s: float = 30.0
     """How long a question to the head (a name, a function, a region) may stay unanswered: the head never computes, so
@@ -143,6 +145,8 @@ def from_environment(
                 ) from None
     if environ.get("RAY_DEDUP_LOGS") == "0":
         values.setdefault("fold_output_s", 0.0)
+    if environ.get("RAY_IGNORE_UNHANDLED_ERRORS") == "1":
+        values.setdefault("report_unhandled_errors", 0)
     for name, value in (overrides or {}).items():
         if name not in fields:
             raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(fields)}")

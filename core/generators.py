@@ -108,7 +108,7 @@ class ObjectRefGenerator:
     def _refuse(self, *_arguments: Any) -> NoReturn:
         raise NotImplementedError("an ObjectRefGenerator is only iterated over: the generator runs elsewhere")
 
-    send = throw = asend = athrow = _refuse
+    send = throw = close = asend = athrow = aclose = _refuse
 
 
 class DynamicObjectRefGenerator:

@@ -11,6 +11,7 @@ from .environments.resolved import Environment
 from .environments.runtime_env import RuntimeEnv
 from .ray_compat.ray_ids import ActorID, JobID, NodeID, TaskID
 from .remote import ActorHandle
+from .scheduling.machine import CLUSTER_ADDRESS
 
 #: Kinds of accelerators that Ray knows beside GPUs; programs look for theirs.
 _OTHER_ACCELERATORS = ("FURIOSA", "HPU", "MBLT", "NPU", "RBLN", "TPU", "TTNPU", "neuron_cores")
@@ -144,6 +145,11 @@ class RuntimeContext:
         if description is None:
             raise RuntimeError(f"{what} can only be asked in an actor")
         return description
+
+    @property
+    def gcs_address(self) -> str:
+        """What stands for the address of a cluster here; no other process can connect to it."""
+        return CLUSTER_ADDRESS
 
     @property
     def namespace(self) -> str:

@@ -19,7 +19,7 @@ from ..environments.runtime_env import WantedEnvironment, wanted
 from ..errors import SessionError
 from ..ray_compat.job_config import JobConfig, LoggingConfig
 from ..runtime.process import Process
-from ..scheduling.machine import Machine, offer
+from ..scheduling.machine import ADDRESS, CLUSTER_ADDRESS, Machine, offer
 from . import host_process, init_options
 from .init_context import RayContext
 
@@ -171,6 +171,7 @@ def _start(
                 store_bytes=config.object_store_bytes,
                 inline_bytes=config.inline_bytes,
                 history_tasks=config.history_tasks,
+                report_unhandled=bool(config.report_unhandled_errors),
                 environment=environment,
             )
         )
@@ -235,7 +236,7 @@ def _context() -> RayContext:
     engine = current.engine()
     directory = engine.directory()
     sockets = {"object_store_address": directory, "raylet_socket_name": directory, "session_dir": directory}
-    here = {"node_ip_address": "127.0.0.1", "address": "127.0.0.1:0", "gcs_address": "127.0.0.1:0"}
+    here = {"node_ip_address": ADDRESS, "address": CLUSTER_ADDRESS, "gcs_address": CLUSTER_ADDRESS}
     absent = {"redis_address": None, "webui_url": "", "metrics_export_port": None, "dashboard_agent_listen_port": None}
     return RayContext({**here, **sockets, **absent, "node_id": engine.place().node_id.hex()}, shutdown)
 

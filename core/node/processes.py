@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from ..scheduling.machine import ADDRESS
+
 
 class ProcessBook:
     """Drivers and workers of one node."""
@@ -26,7 +28,7 @@ class ProcessBook:
             "exit_type": None,
             "exit_detail": None,
             "node_id": self._node_id.hex(),
-            "ip": "127.0.0.1",
+            "ip": ADDRESS,
             "pid": pid,
             "start_time_ms": now_ms,
             "end_time_ms": None,

@@ -23,6 +23,7 @@ from ..errors import SessionError, StateApiError
 from ..refs import ObjectRef
 from ..resources import SCALE
 from ..scheduling.bundles import group_of, outside
+from ..scheduling.machine import ADDRESS
 from .attempts import attempts
 from .rows import (
     ActorState,
@@ -376,7 +377,7 @@ def _nodes(engine: Engine, timeout: float) -> _Found[NodeState]:  # noqa: ARG001
     node = engine.describe()
     state = NodeState(
         node_id=node.node_id.hex(),
-        node_ip="127.0.0.1",
+        node_ip=ADDRESS,
         is_head_node=True,
         state="ALIVE",
         state_message=None,

@@ -16,10 +16,10 @@ from typing import Any
 
 from ..engines.current import running
 from ..errors import SessionError
+from ..scheduling.machine import ADDRESS
 from .attempts import attempts
 from .rows import TaskState
 
-_IP = "127.0.0.1"
 #: Names of Chrome's colours, those that Ray gives the same events.
 _COLOURS = {
     "task:deserialize_arguments": "rail_load",
@@ -81,8 +81,8 @@ def trace(
         events.append(_event(category, category, thread, row["start_time_ms"], row["end_time_ms"], arguments))
     events.sort(key=lambda event: event["ts"])
     threads = dict.fromkeys(event["tid"] for event in events)
-    labels = [{"name": "process_name", "ph": "M", "pid": _IP, "args": {"name": f"Node {_IP}"}}]
-    labels += [{"name": "thread_name", "ph": "M", "pid": _IP, "tid": tid, "args": {"name": tid}} for tid in threads]
+    labels = [{"name": "process_name", "ph": "M", "pid": ADDRESS, "args": {"name": f"Node {ADDRESS}"}}]
+    labels += [{"name": "thread_name", "ph": "M", "pid": ADDRESS, "tid": tid, "args": {"name": tid}} for tid in threads]
     return [*labels, *events]
 
 
@@ -92,7 +92,7 @@ def _event(
     return {
         "cat": category,
         "name": name,
-        "pid": _IP,
+        "pid": ADDRESS,
         "tid": thread,
         "ts": since_ms * 1e3,
         "dur": max(0.0, until_ms - since_ms) * 1e3,

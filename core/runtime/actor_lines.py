@@ -68,7 +68,9 @@ class ActorLines:
     def send(self, actor_id: bytes) -> None:
         """Send what can go now."""
         line = self.lines.get(actor_id)
-        for call in line.sendable() if line is not None else ():  # None: the call that has ended held the last handle
+        if line is None:
+            return  # a call that has just ended held the last handle
+        for call in line.sendable():
             if call.failed:
                 line.done(call.task_id)
             else:

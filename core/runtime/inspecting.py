@@ -27,6 +27,7 @@ from itertools import islice
 from .. import ids
 from ..protocol import messages as m
 from ..protocol.specs import Value, WireRef
+from ..scheduling.machine import ADDRESS
 from ..serialization.values import FAILURE
 from ..store.client import Location
 from ..transport.loop import Loop
@@ -160,7 +161,7 @@ class Inspector:
                 "call_site": "disabled",
                 "type": self._kind.upper(),
                 "pid": os.getpid(),
-                "ip": "127.0.0.1",
+                "ip": ADDRESS,
                 "worker_id": self._me.hex(),
                 "owner_id": (record.owner or self._me).hex(),
                 "is_stored": value is not None and value.stored,

@@ -21,8 +21,10 @@ from .labels import check_labels
 
 #: Which GPUs a process may use: ids or numbers, with commas between.
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
-#: Where the sockets of one machine are; what ``nodes()`` tells.
+#: What everything here says its address is.
 ADDRESS = "127.0.0.1"
+#: What stands for the address of a cluster; nobody can connect to it.
+CLUSTER_ADDRESS = f"{ADDRESS}:0"
 #: Of an actor or task that asks for a model of accelerator, and of a node that has it.
 ACCELERATOR_SHARE = 0.001
 

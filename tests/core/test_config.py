@@ -14,6 +14,19 @@ def test_overrides_come_before_the_environment_and_that_before_the_defaults():
 
 
 @pytest.mark.parametrize(
+    ("variable", "setting"),
+    [
+        ({"RAY_DEDUP_LOGS": "0"}, {"fold_output_s": 0.0}),
+        ({"RAY_IGNORE_UNHANDLED_ERRORS": "1"}, {"report_unhandled_errors": 0}),
+    ],
+)
+def test_switches_of_ray_mean_the_same_here(variable, setting):
+    [(name, value)] = setting.items()
+    assert getattr(from_environment({}, variable), name) == value
+    assert getattr(from_environment({}, {}), name) != value
+
+
+@pytest.mark.parametrize(
     ("overrides", "environ", "message"),
     [
         ({"unheard": 1}, {}, "unheard"),

@@ -88,6 +88,7 @@ class InlineEngine:
         store_bytes: int,
         inline_bytes: int,
         history_tasks: int,
+        report_unhandled: bool,
         environment: WantedEnvironment | None = None,
         gpus: Sequence[str] = (),
         gpus_listed: bool = False,
@@ -100,6 +101,7 @@ class InlineEngine:
           labels: of the node; its id is added.
           store_bytes: room for values above `inline_bytes`, together.
           history_tasks: finished work to remember.
+          report_unhandled: log the exceptions of work whose refs go before anybody has asked for them.
           environment: the session's ``runtime_env``: set around work, and taken back after it.
         """
         self._environments = {b"": Environments(b"", "", limit_bytes=0)}
@@ -112,6 +114,7 @@ class InlineEngine:
             job_id=job_id,
             store_bytes=store_bytes,
             inline_bytes=inline_bytes,
+            report_unhandled=report_unhandled,
             wait=lambda refs, num_returns, timeout_s: self.wait(refs, num_returns=num_returns, timeout_s=timeout_s),
             settled=lambda ref: self.future(ref, loaded=False),
             gpus=gpus,

@@ -68,6 +68,7 @@ class InlineSession:
         job_id: bytes,
         store_bytes: int,
         inline_bytes: int,
+        report_unhandled: bool,
         wait: WaitForRefs,
         settled: Callable[[ObjectRef], Future[Any]],
         gpus: Sequence[str] = (),
@@ -77,6 +78,7 @@ class InlineSession:
           total: resources, in 1/10_000.
           gpus: ids of the GPUs among them.
           store_bytes: room for values above `inline_bytes`, together.
+          report_unhandled: log the exceptions of work whose refs go before anybody has asked for them.
           wait, settled: for the consumers of generators.
         """
         self._wait = wait
@@ -84,7 +86,13 @@ class InlineSession:
         self.me = ids.new_worker_id()
         self.job_id = ids.JobID(job_id)
         self.schedule = Schedule(ResourceSet(total), gpus)
-        self.objects = InlineObjects(self.me, store_bytes=store_bytes, inline_bytes=inline_bytes, on_free=self._freed)
+        self.objects = InlineObjects(
+            self.me,
+            store_bytes=store_bytes,
+            inline_bytes=inline_bytes,
+            on_free=self._freed,
+            report_unhandled=report_unhandled,
+        )
         #: Calls under way that have been told of their cancellation.
         self.told: set[bytes] = set()
         self.groups = InlineGroups(self.schedule, self.objects)

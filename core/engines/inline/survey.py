@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ... import ids
 from ...runtime.history import ACTOR_CREATION_TASK, ACTOR_TASK, NORMAL_TASK, History, Row, task_identity
+from ...scheduling.machine import ADDRESS
 from ...serialization import values
 from ...serialization.values import FAILURE
 from ..base import Survey
@@ -61,7 +62,7 @@ class InlineInspector:
             "exit_type": None,
             "exit_detail": None,
             "node_id": self._node_id.hex(),
-            "ip": "127.0.0.1",
+            "ip": ADDRESS,
             "pid": os.getpid(),
             "start_time_ms": self._began_ms,
             "end_time_ms": None,
@@ -121,7 +122,7 @@ class InlineInspector:
                     "call_site": "disabled",
                     "type": "DRIVER",
                     "pid": os.getpid(),
-                    "ip": "127.0.0.1",
+                    "ip": ADDRESS,
                     "worker_id": self._tables.me.hex(),
                     "owner_id": object_id[: ids.WORKER_BYTES].hex(),
                     "is_stored": bool(entry.weight_bytes),

@@ -156,8 +156,12 @@ def test_asynchronous_iteration():
 def test_a_generator_stays_in_its_process():
     with pytest.raises(TypeError, match="cannot be sent"):
         pickle.dumps(count_to.remote(1))
-    with pytest.raises(NotImplementedError):
-        count_to.remote(1).send(1)
+
+
+@pytest.mark.parametrize("verb", ["send", "throw", "close", "asend", "athrow", "aclose"])
+def test_the_generator_itself_is_out_of_reach(verb):
+    with pytest.raises(NotImplementedError, match="only iterated over"):
+        getattr(count_to.remote(1), verb)()
 
 
 @pytest.mark.parametrize("returns", ["streaming", "dynamic"])

@@ -98,6 +98,7 @@ def test_ids_as_objects_as_old_programs_want_them():
     assert set(here.get()) == {"job_id", "node_id", "namespace"}
     assert (here.job_id.hex(), here.node_id.hex()) == (here.get_job_id(), here.get_node_id())
     assert here.task_id is here.actor_id is None
+    assert here.gcs_address.startswith("127.0.0.1:")
     actor = Whole.remote()
     there = shoal.get(actor.get.remote(), timeout=DEADLINE_S)
     assert there["actor_id"] == actor._actor_id

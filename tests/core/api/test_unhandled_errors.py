@@ -78,3 +78,18 @@ def test_the_end_of_an_actor_is_not_an_unhandled_error(caplog):
         del ref
         settle()
     assert messages(caplog) == []
+
+
+def test_who_does_not_want_to_know_is_not_told(caplog, monkeypatch, session):
+    shoal.shutdown()
+    monkeypatch.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    try:
+        with shoal.init(num_cpus=2, engine=session), caplog.at_level(logging.ERROR, "shoal"):
+            ref = fail.remote()
+            shoal.wait([ref], timeout=DEADLINE_S)
+            del ref
+            settle()
+        assert messages(caplog) == []
+    finally:
+        monkeypatch.undo()
+        shoal.init(num_cpus=2, engine=session)
