@@ -33,8 +33,7 @@ class Arena:
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
-        self._map = mmap.mmap(fd, size)  # MAP_SHARED, readable and writable, by default
-        self._view = memoryview(self._map)
+        self._view = memoryview(mmap.mmap(fd, size))  # MAP_SHARED, readable and writable, by default
         self._address = _address(np.frombuffer(self._view, np.uint8))
         self._closed = False
         #: For each MiB, whether it is known to have its memory: nothing ever takes it away again. To ask the kernel
@@ -140,11 +139,9 @@ class Arena:
             return
         self._closed = True
         os.close(self._fd)
-        try:
-            self._view.release()
-            self._map.close()
-        except BufferError:
-            return  # somebody holds a view, which holds the mapping
+        # Not release(), which fails while there are views, nor a reference kept: what is left of a session is cyclic,
+        # and all its memory would stay until Python looks for cycles.
+        self._view = memoryview(b"")
 
     def _is_backed(self, offset: int, size: int) -> bool:
         try:

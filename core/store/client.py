@@ -239,7 +239,7 @@ class StoreClient:
             self._closed = True
             self._slabs.clear()
             self._bases.clear()
-        self._seen.release()
+            self._bytes = self._seen = memoryview(b"")  # each would keep the mapping
         self._arena.close()
 
     # ---- room

@@ -211,7 +211,7 @@ class Careless:
             asyncio.get_running_loop().stop()
         else:
             self.task = asyncio.create_task(self.end_all(how))
-            # Else asyncio tells of it when the task is collected, and Python 3.11 fails if that happens within ast.parse.
+            # Else asyncio tells of it when the task is collected; Python 3.11 fails if that is within ast.parse.
             self.task.add_done_callback(asyncio.Task.exception)
         await asyncio.sleep(0.01)
         return how

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -336,3 +337,18 @@ def test_views_outlive_the_client_and_everything_else_is_refused(head):
 def test_slabs_have_whole_mebibytes(head):
     with pytest.raises(ValueError, match="positive multiple of 1048576 bytes, not 100"):
         head.client(slab_bytes=100)
+
+
+def test_the_last_view_takes_the_memory_of_a_closed_store_along(head):
+    """Without a look for cycles: a closed session is one, and may have gigabytes."""
+    client = head.client()
+    _, buffers = client.view(client.put(serialize(np.ones(MIB // 8)), OWNER), int)
+    alive = weakref.ref(client._arena.view.obj)
+    client.close()
+    assert np.frombuffer(buffers[0]).sum() == MIB // 8
+    gc.disable()
+    try:
+        del _, buffers
+        assert alive() is None
+    finally:
+        gc.enable()
