@@ -387,8 +387,8 @@ class Loop:
         if self._interrupts.installed:
             # A signal between the last bytecode and the system call is seen only after it: look up once a second.
             timeout_s = _SIGNAL_CHECK_S if timeout_s is None else min(timeout_s, _SIGNAL_CHECK_S)
-        self._interrupts.open()
         try:
+            self._interrupts.open()
             return self._carrier.wait(timeout_s)
         except (OSError, ValueError):
             if self._closed:  # by a signal handler, in the middle of our wait

@@ -23,6 +23,15 @@ def add(a, b=0):
 
 
 @shoal.remote
+def wait_for(path):
+    """Runs until there is such a file."""
+    ends = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+@shoal.remote
 def fail(message):
     raise ValueError(message)
 
@@ -78,16 +87,11 @@ def test_a_task_whose_argument_failed_does_not_run_and_fails_with_the_same_cause
 
 
 @pytest.mark.native_only("needs a task that is still running")
-def test_get_of_a_list_raises_as_soon_as_one_fails():
-    @shoal.remote
-    def slow():
-        time.sleep(3)
-
-    pending = slow.remote()
-    started = time.monotonic()
+def test_get_of_a_list_raises_as_soon_as_one_fails(tmp_path):
+    pending = wait_for.remote(tmp_path / "go")
     with pytest.raises(ValueError, match="early"):
         shoal.get([pending, fail.remote("early")], timeout=DEADLINE_S)
-    assert time.monotonic() - started < 2
+    (tmp_path / "go").touch()
     shoal.get(pending, timeout=DEADLINE_S)
 
 
@@ -115,17 +119,11 @@ def test_a_task_that_waits_for_one_queued_behind_it_gets_it():
 
 
 @pytest.mark.native_only("needs tasks that run beside each other")
-def test_short_tasks_are_not_trapped_behind_a_long_one():
-    @shoal.remote
-    def nap(seconds):
-        time.sleep(seconds)
-        return seconds
-
-    shoal.get([nap.remote(0) for _ in range(300)], timeout=DEADLINE_S)  # measured as short
-    started = time.monotonic()
-    refs = [nap.remote(2 if i == 0 else 0) for i in range(100)]
+def test_short_tasks_are_not_trapped_behind_a_long_one(tmp_path):
+    shoal.get([wait_for.remote(tmp_path) for _ in range(300)], timeout=DEADLINE_S)  # measured as short
+    refs = [wait_for.remote(tmp_path / "go" if i == 0 else tmp_path) for i in range(100)]
     shoal.get(refs[1:], timeout=DEADLINE_S)
-    assert time.monotonic() - started < 1.5
+    (tmp_path / "go").touch()
     shoal.get(refs[0], timeout=DEADLINE_S)
 
 
