@@ -7,7 +7,7 @@
 
 Ray's other keys (pip, conda, uv, containers, ...) are refused: shoal installs nothing; let the driver run in an
 environment that has what the workers need. Here is only what is asked for, and whether it may be;
-what becomes of it is in environments.py.
+what becomes of it is in resolved.py.
 """
 
 from __future__ import annotations

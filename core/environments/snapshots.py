@@ -7,7 +7,7 @@ session. Left out: what ``.gitignore`` and ``.rayignore`` files and `excludes` s
 ``venv`` or ``.venv``, ``__pycache__``, and whatever is no file, folder or link. A link that stays inside the folder is
 kept as one; one that leaves it points to the place itself, of which there is no copy.
 
-Not here: what is copied for whom (environments.py).
+Not here: what is copied for whom (resolved.py).
 """
 
 from __future__ import annotations

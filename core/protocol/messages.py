@@ -213,7 +213,7 @@ class DemandLeases(Message):
     key: int  #: the owner's number for this shape
     shape: dict[str, int]  #: resource name -> amount, in 1/10_000
     wanted: int
-    environment: bytes  #: what the workers must have been started with; see environments.py
+    environment: bytes  #: what the workers must have been started with; see resolved.py
 
 
 @message(21, path="head -> owner", resend=True)

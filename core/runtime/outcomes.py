@@ -1,6 +1,6 @@
 """What user code has left behind: its return value as so many objects, or the end of a process that it forked.
 
-Used by every engine that runs user code (execution.py in workers, engines/inline_runs.py here and now).
+Used by every engine that runs user code (execution.py in workers, engines/inline/runs.py here and now).
 """
 
 from __future__ import annotations

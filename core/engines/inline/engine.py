@@ -5,9 +5,9 @@ and the same program does the same things in the same order every time. Everythi
 and out passes through the same serialiser (fresh containers, read-only arrays, functions frozen when first submitted),
 and errors, names, counts of refs, ends of actors and demands that cannot be met come out the same.
 
-    .remote() -> tables (inline_session.py) -> take what can run (inline_work.py), run it (inline_runs.py), tell the
+    .remote() -> tables (session.py) -> take what can run (work.py), run it (runs.py), tell the
                  tables, take what has become possible, ...
-    get, wait -> the value is there (inline_objects.py), as a rule. If not: help, wait for other threads, or say that
+    get, wait -> the value is there (objects.py), as a rule. If not: help, wait for other threads, or say that
                  nobody can make it
 
 Where one process shows: only work that waits for a busy actor (called from inside its own method), for resources that

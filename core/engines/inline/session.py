@@ -8,7 +8,7 @@ An actor stands for the process that native would give it: it owns what it makes
 dropped and its actors buried with it. Tasks count as the driver in this, for native keeps the worker of a task as long
 as something is needed that it owns.
 
-Invariants: called by one thread at a time, with SIGINT held back (inline.py sees to it). No user code runs here: dead
+Invariants: called by one thread at a time, with SIGINT held back (engine.py sees to it). No user code runs here: dead
 actors' instances and threads go to `graveyard`, for others to drop.
 """
 

@@ -18,7 +18,7 @@ submitted. A call in `ready` has its actor to itself (BUSY), unless that has lan
 resources. A dead actor holds nothing, has no line and no name. `attempt` grows with every `again`, so that the end of a
 run that was given up is told from that of the next.
 
-Not here: values, locks, running (inline.py).
+Not here: values, locks, running (engine.py).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Work:
     actor: Actor | None = None
     method: str = ""
     group: str = ""
-    environment: bytes = b""  #: set around the run; see environments.py
+    environment: bytes = b""  #: set around the run; see resolved.py
     equipment: Equipment = BARE  #: of a task
     captures: bool = False  #: what it submits runs in its placement group
     missing: int = 0
