@@ -85,10 +85,12 @@ class ObjectTable:
 
     def unknown(self, blocks: Iterable[BlockLeft]) -> list[BlockLeft]:
         """Those blocks of shared memory in which no value of the table lies."""
-        # The list is made in one go: other threads put objects in meanwhile.
-        values = [entry.value for entry in list(self._entries.values())]
-        known = {tuple(value.payload[:2]) for value in values if value is not None and value.stored}
-        return [block for block in blocks if tuple(block[:2]) not in known]
+        unknown = {block[:2]: block for block in blocks}
+        for entry in list(self._entries.values()):  # made in one go: other threads put objects in meanwhile
+            value = entry.value
+            if value is not None and value.stored:
+                unknown.pop(value.payload[:2], None)
+        return list(unknown.values())
 
 
 class Wait:

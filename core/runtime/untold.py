@@ -14,6 +14,7 @@ So a block that lives and is not in the table is read by nobody.
 from __future__ import annotations
 
 from ..protocol import messages as m
+from ..protocol.specs import BlockLeft
 from ..store.client import Location, StoreClient
 from ..transport.loop import Loop
 from .objects import ObjectTable
@@ -25,9 +26,19 @@ class Untold:
     def __init__(self, loop: Loop, objects: ObjectTable, store: StoreClient) -> None:
         self._objects = objects
         self._store = store
+        self._post = loop.post
+        #: Named, and not looked at yet.
+        self._left: list[BlockLeft] = []
         loop.on(m.BlocksLeft, self._on_blocks_left)
 
     def _on_blocks_left(self, peer: bytes, message: m.BlocksLeft) -> None:
-        for offset, serial, is_dedicated in self._objects.unknown(message.blocks):
+        if not self._left:
+            # Posted: there is a message for each region, and the table, which may be long, is gone through once.
+            self._post(self._free_unknown, None)
+        self._left += message.blocks
+
+    def _free_unknown(self, _: None) -> None:
+        left, self._left = self._left, []
+        for offset, serial, is_dedicated in self._objects.unknown(left):
             # False for what was told and has been freed since the head looked.
             self._store.free_if_live(Location(offset, serial, 0, (), is_dedicated))

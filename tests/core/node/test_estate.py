@@ -73,6 +73,7 @@ class Member:
     def __init__(self, world, name):
         self.world, self.name = world, name
         self.slabs = {}  # offset -> Slab
+        self.posts = deque()
         self.untold = deque()  # (owner, object, place): sealed, and nobody knows
         self.objects = ObjectTable()
         self.refs = {}  # own object -> readers, this process among them
@@ -80,6 +81,7 @@ class Member:
         self.inherited = set()  # those of them that the head knows of
         self.buried = set()
         self.wire = Wire(name, world.send)
+        self.wire.post = lambda function, argument: self.posts.append((function, argument))
         Untold(self.wire, self.objects, self)
 
     # a store client
@@ -340,9 +342,17 @@ class World:
             if self.made % 2:
                 self.join()
 
+    def tick(self, number):
+        posts = self.member(number).posts
+        while posts:
+            function, argument = posts.popleft()
+            function(argument)
+
     def settle_down(self):
-        while any(self.links.values()):
+        while any(self.links.values()) or any(member.posts for member in self.alive.values()):
             self.deliver(0)
+            for number in range(len(self.alive)):
+                self.tick(number)
 
     def unknown_blocks(self):
         """LIVE blocks in the memory of the dead that no living process knows of."""
@@ -372,8 +382,8 @@ def test_a_large_object_whose_owner_dies_before_its_region_is_back_is_given_back
     assert world.regions.regions() == []
 
 
-ARGUMENTS = {"seal": 3, "tell": 1, "lend": 3, "release": 2, "give_back": 2, "kill": 1, "deliver": 1}
-WEIGHTS = {"seal": 8, "tell": 8, "lend": 5, "release": 4, "give_back": 3, "kill": 2, "deliver": 16}
+ARGUMENTS = {"seal": 3, "tell": 1, "lend": 3, "release": 2, "give_back": 2, "kill": 1, "deliver": 1, "tick": 1}
+WEIGHTS = {"seal": 8, "tell": 8, "lend": 5, "release": 4, "give_back": 3, "kill": 2, "deliver": 16, "tick": 3}
 
 
 @settings(max_examples=200, deadline=None)
