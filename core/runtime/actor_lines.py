@@ -47,7 +47,6 @@ class ActorLines:
         if line is not None and line.state != "DEAD":  # else it has ended while it waited for its arguments
             self._loop.send(self._head, message)
 
-
     def enqueue(self, submission: Submission) -> None:
         message = submission.message
         assert isinstance(message, m.CallMethod)
@@ -64,7 +63,6 @@ class ActorLines:
         line.submit(submission)
         self.send(message.actor_id)
 
-
     def send(self, actor_id: bytes) -> None:
         """Send what can go now."""
         line = self.lines.get(actor_id)
@@ -76,11 +74,9 @@ class ActorLines:
             else:
                 self._loop.send(line.worker_id, call.message)
 
-
     def done(self, worker_id: bytes, task_id: bytes) -> Submission | None:
         actor_id = self._lived_in.get(worker_id)
         return None if actor_id is None else self.lines[actor_id].done(task_id)
-
 
     def again(self, call: Submission) -> None:
         """A call that has raised is to be tried again: next in line."""
@@ -114,7 +110,6 @@ class ActorLines:
         elif message.state == "DEAD":
             self.failed(message.actor_id, take_value(message.failure, message.buffers))
 
-
     def kill(self, actor_id: bytes, class_name: str, *, no_restart: bool) -> None:
         """End an actor's process. With `no_restart` the actor is dead for this process from here on: no later call can
         slip through before the kill arrives.
@@ -126,7 +121,6 @@ class ActorLines:
             failure = failure_value(ActorDiedError(why, actor_id=hexed))
         self._loop.submit(self._kill, (actor_id, failure))
 
-
     def _kill(self, entry: tuple[bytes, Value | None]) -> None:
         actor_id, failure = entry
         self._loop.send(self._head, m.KillActor(actor_id, failure is not None))
@@ -137,7 +131,6 @@ class ActorLines:
             line = self.lines[actor_id] = ActorLine()
         if line.state != "DEAD":
             self.failed(actor_id, failure)
-
 
     def failed(self, actor_id: bytes, failure: Value) -> None:
         """The actor is dead, or will never be: so are all calls to it."""
@@ -166,11 +159,9 @@ class ActorLines:
             why = f"{class_name} (actor {hexed}) is dead: its last handle went out of scope"
             self.failed(actor_id, failure_value(ActorDiedError(why, actor_id=hexed)))
 
-
     def _restartable(self, actor_id: bytes) -> bool:
         creation = self.creations.get(actor_id)
         return creation is not None and creation.message.max_restarts != 0  # type: ignore[union-attr]
-
 
     def _creation_over(self, actor_id: bytes) -> Submission | None:
         """Let go of what ``__init__`` was given: it will not run again. Returns the creation, the first time."""

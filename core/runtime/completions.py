@@ -61,7 +61,6 @@ class Completions:
         if not wanted:
             self.drop([value])
 
-
     def finish(self, submission: Submission, results: list[Value], *, failed: bool) -> None:
         """Resolve what it returns, let go of what it used."""
         self.submissions.pop(submission.task_id, None)
@@ -84,7 +83,6 @@ class Completions:
         for object_id, _ in submission.uses:
             self._holdings.references.unuse(object_id)
 
-
     def fail(self, submission: Submission, failure: Value, error_type: str = "TASK_EXECUTION_EXCEPTION") -> None:
         if type(submission.message) is m.CallMethod and submission.failed:
             return  # it has failed already, by an argument, while it stood in line
@@ -92,18 +90,15 @@ class Completions:
         self.note(submission, error_type, "")
         self.finish(submission, [failure], failed=True)
 
-
     def drop(self, results: list[Value]) -> None:
         """Results that nobody will see."""
         for value in results:
             self._holdings.discard(value)
 
-
     def may_retry(self, submission: Submission, failure: Value) -> bool:
         error = values.deserialize(failure.kind, failure.payload, failure.buffers)  # type: ignore[arg-type]
         cause = error.cause if isinstance(error, TaskError) else None
         return isinstance(cause, submission.retry_on)
-
 
     def note(self, submission: Submission, error_type: str, message: str, worker_id: bytes = b"") -> None:
         """Remember a failure that no worker will tell of."""

@@ -85,7 +85,6 @@ class Submitter:
         """This process's number for tasks that need these resources and workers started with this; `Leasing.key`."""
         return self._queue.leasing.key(resources, environment, captures=captures, refused=refused)
 
-
     def submit_task(
         self,
         function: bytes,
@@ -122,7 +121,6 @@ class Submitter:
         self._completions.submissions[task_id] = submission
         self._loop.submit(self._begin, (submission, self._queue.leasing.enqueue, packed.refs))
         return refs
-
 
     def call(
         self,
@@ -172,7 +170,6 @@ class Submitter:
         self._loop.submit(self._begin, (submission, self.actors.enqueue, (packed.refs, handle)))
         return refs
 
-
     def create_actor(self, message: m.CreateActor, packed: Packed, *, detached: bool) -> ObjectRef:
         """Create the actor that `message` describes; its argument fields are filled here.
 
@@ -190,7 +187,6 @@ class Submitter:
         self.actors.announce(submission)
         self._loop.submit(self._begin, (submission, self.actors.send_creation, packed.refs))
         return ObjectRef(handle_id, self._me)
-
 
     def _place(self, packed: Packed) -> tuple[Any, bytes, list[Any], list[WireRef]]:
         """Arguments for the wire: inline, or as an object of their own in shared memory.
@@ -212,7 +208,6 @@ class Submitter:
         buffers: list[Any] = []
         return value.wire(buffers), holder, buffers, uses
 
-
     def _make_returns(
         self, submission: Submission, task_id: ids.TaskID, count: int
     ) -> list[ObjectRef] | ObjectRefGenerator:
@@ -227,7 +222,6 @@ class Submitter:
             submission.returns.append(object_id)
             refs.append(ObjectRef(object_id, me))
         return refs
-
 
     def _make_stream(
         self, submission: Submission, task_id: ids.TaskID, kind: int
@@ -250,7 +244,6 @@ class Submitter:
             return ObjectRefGenerator(stream)
         return [stream.completion]
 
-
     # ---- in the driver: arguments
 
     def _begin(self, entry: tuple[Submission, Callable[[Submission], None], Any]) -> None:
@@ -272,7 +265,6 @@ class Submitter:
         else:
             enqueue(submission)
 
-
     def _argument_ready(self, submission: Submission, enqueue: Callable[[Submission], None]) -> None:
         if submission.failed:
             return
@@ -286,7 +278,6 @@ class Submitter:
             self.actors.send(message.actor_id)
         elif not submission.failed:
             enqueue(submission)
-
 
     def _fill(self, submission: Submission) -> None:
         """Put the arguments' values into the message; a failed one ends the submission here."""
@@ -313,7 +304,6 @@ class Submitter:
                     self._completions.finish(submission, [failure], failed=True)
                 return
             message.slots.append((object_id, owner, value.wire(message.buffers)))
-
 
     # ---- in the driver: answers
 
@@ -346,7 +336,6 @@ class Submitter:
         else:
             self._queue.leasing.requeue(submission)
 
-
     def _tell_taken(self, task_id: bytes, count: int) -> None:
         """How many items of a generator its consumer has taken."""
         submission = self._completions.submissions.get(task_id)
@@ -359,7 +348,6 @@ class Submitter:
             worker_id = self._queue.leasing.worker_of(submission)
         if worker_id:
             self._loop.send(worker_id, m.ItemsTaken(task_id, count))
-
 
     def process_died(self, worker_id: bytes, cause: str) -> None:
         """A worker is gone: its tasks run again or fail. (Calls hear of their actor's death from the head.)"""
@@ -381,11 +369,9 @@ class Submitter:
                 waits = "PENDING_ARGS_AVAIL" if call.missing else "PENDING_NODE_ASSIGNMENT"
                 yield call, "SUBMITTED_TO_WORKER" if sent else waits, line.worker_id if sent else b""
 
-
     def line(self, actor_id: bytes) -> ActorLine | None:
         """What this process knows of an actor that it has called."""
         return self.actors.lines.get(actor_id)
-
 
     def resources(self, submission: Submission) -> Mapping[str, int]:
         """What a task or an actor's creation asks for, in 1/10_000."""
@@ -393,7 +379,6 @@ class Submitter:
         if type(message) is m.CreateActor:
             return message.required
         return self._queue.leasing.shape(submission.shape) if type(message) is m.RunTask else {}
-
 
     def workers_at_work(self, submission: Submission) -> list[bytes]:
         """The workers of this process that run tasks of the same shape: it is its turn when they are done."""

@@ -78,7 +78,6 @@ class TaskQueue:
             self._unsettled = False
             self.leasing.settle()
 
-
     def _demand(self, key: int, shape: Mapping[str, int], wanted: int) -> None:
         queue = self.leasing.queue(key)
         if not queue.refused:
@@ -88,12 +87,10 @@ class TaskQueue:
             refusal = m.LeaseRefused(key, queue.refused, False, False)
             self._loop.post(lambda _: self._on_lease_refused(b"", refusal), None)
 
-
     def _on_lease_granted(self, peer: bytes, message: m.LeaseGranted) -> None:
         queue = self.leasing.queue(message.key)
         self._loop.send(message.worker_id, m.Equip(dict(queue.shape), message.gpus, queue.captures))
         self.leasing.granted(message.key, message.worker_id, time.monotonic())
-
 
     def _on_lease_refused(self, peer: bytes, message: m.LeaseRefused) -> None:
         for submission in self.leasing.refused(message.key, removed=message.removed):
@@ -108,7 +105,6 @@ class TaskQueue:
                 error = WorkerCrashedError(f"{submission.name}() has not run: {message.reason}")
             self._completions.fail(submission, failure_value(error), _WORDS[type(error)])
 
-
     def _on_tasks_returned(self, peer: bytes, message: m.TasksReturned) -> None:
         self.leasing.returned(peer, list(message.task_ids))
         for task_id in message.task_ids:
@@ -117,10 +113,8 @@ class TaskQueue:
                 self.withdraw_cancelled(submission)
         self._unsettled = True
 
-
     def _look_at(self, worker_id: bytes) -> None:
         self.leasing.idle_check(worker_id, time.monotonic())
-
 
     def process_died(self, worker_id: bytes, cause: str) -> None:
         """A worker is gone: its tasks run again or fail. (Calls hear of their actor's death from the head.)"""
