@@ -53,6 +53,36 @@ def test_a_signal_strikes_at_once_where_it_is_let_in(number):
     interrupts.remove()
 
 
+def test_a_handler_that_the_program_sets_later_waits_too_and_the_one_before_can_be_put_back(number):
+    """As Jupyter does for each cell: else Ctrl-C strikes while the loop holds its lock, and everything hangs."""
+    before = signal.getsignal(number)
+    interrupts = Interrupts()
+    interrupts.install()
+
+    def strike_within():
+        with interrupts:
+            os.kill(os.getpid(), number)
+            reached.append(True)
+
+    def later(_number, _frame):
+        raise KeyError
+
+    reached = []
+    saved = signal.signal(number, later)
+    with pytest.raises(KeyError):
+        strike_within()
+    signal.signal(number, saved)
+    with pytest.raises(StruckError):
+        strike_within()
+    assert len(reached) == 2
+    signal.signal(number, later)
+    with interrupts:
+        pass
+    interrupts.remove()
+    assert signal.getsignal(number) is later
+    signal.signal(number, before)
+
+
 def test_handlers_are_given_back_and_foreign_ones_left(number):
     mine = signal.getsignal(number)
     interrupts = Interrupts()
