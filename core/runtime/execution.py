@@ -318,7 +318,7 @@ class Executor:
         if self._holdings.is_dead(outcome.peer):
             self._holdings.drop_results(outcome.results)
             return
-        contained = [ref for value in outcome.results for ref in value.contained]
+        contained = [ref for value in outcome.results for ref in value.contained] if outcome.refs else []
         if isinstance(request, m.StartActor):
             self._holdings.hand_over(self._head, contained, lambda mine: self._send_started(request, outcome))
         else:
@@ -356,6 +356,8 @@ class Executor:
 
 class ConcurrentCall:
     """A call that runs in one of an actor's lanes (`concurrency.Call`)."""
+
+    __slots__ = ("_executor", "_host", "_peer", "_request", "key")
 
     def __init__(self, executor: Executor, host: Host, peer: bytes, request: m.CallMethod) -> None:
         self._executor = executor

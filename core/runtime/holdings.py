@@ -154,7 +154,7 @@ class Holdings:
 
     def keep(self, serialized: Serialized, owner: bytes) -> Value:
         """Bytes that last: copied into shared memory, or, if small, into a value of their own."""
-        contained = wire_refs(serialized.refs)
+        contained = wire_refs(serialized.refs) if serialized.refs else []
         if serialized.nbytes > self._inline_bytes:
             return Value(serialized.kind, self._store.put(serialized, owner), [], contained)
         owned = serialized.owned()

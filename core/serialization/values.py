@@ -75,6 +75,8 @@ class Serialized:
 
     @property
     def nbytes(self) -> int:
+        if not self.buffers:
+            return len(self.data)  # nearly always, and for each result of each task
         return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
 
     def owned(self) -> Serialized:
