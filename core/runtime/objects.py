@@ -11,6 +11,7 @@ asked for. It goes when the reference table says that nobody needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..protocol.specs import BlockLeft, Value
 from ..serialization.values import FAILURE
@@ -85,10 +86,10 @@ class ObjectTable:
 
     def unknown(self, blocks: Iterable[BlockLeft]) -> list[BlockLeft]:
         """Those blocks of shared memory in which no value of the table lies."""
-        unknown = {block[:2]: block for block in blocks}
+        unknown: dict[tuple[Any, ...], BlockLeft] = {block[:2]: block for block in blocks}
         for entry in list(self._entries.values()):  # made in one go: other threads put objects in meanwhile
             value = entry.value
-            if value is not None and value.stored:
+            if value is not None and isinstance(value.payload, tuple):
                 unknown.pop(value.payload[:2], None)
         return list(unknown.values())
 
