@@ -112,13 +112,13 @@ def in_group(demand: Mapping[str, int], group: PlacementGroup, index: int, name:
     Raises:
       ValueError: it fits into no bundle, or not into that one.
     """
-    _check_fits(demand, group, index, f"{name}() cannot run in the placement group: it", "")
+    _check_fits(demand, group, index, f"Cannot schedule {name}() with the placement group: it", "")
     return inside(demand, group.id.hex(), index)
 
 
 def _actor_in_group(options: ActorOptions, group: PlacementGroup, index: int, name: str) -> ActorOptions:
     required = in_group(options.required, group, index, name)
-    what = f"actor {name} cannot be created in the placement group: to be placed it"
+    what = f"Cannot schedule actor {name} with the placement group: to be placed it"
     _check_fits(options.placement, group, index, what, "; num_cpus=0 asks for none")
     return replace(options, required=required, placement=required)
 

@@ -48,7 +48,7 @@ class Lanes(Protocol):
         ...
 
     def start(self, group: str, call: Call) -> None:
-        """Begin a call, or queue it in its lane. KeyError: there is no such group."""
+        """Begin a call, or queue it in its lane. One thread at a time. KeyError: there is no such group."""
         ...
 
     def cancel(self, key: bytes) -> None:

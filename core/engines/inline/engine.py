@@ -133,6 +133,7 @@ class InlineEngine:
         self._exporter = FunctionExporter()
         self._interrupts = Interrupts()
         self._condition = threading.Condition(threading.RLock())
+        self._starting = threading.Lock()  # around `Lanes.start`, which several threads may come to
         #: Runs under way, less those whose thread waits for others without a time-out.
         self._active = 0
         self._thread = _Thread()
@@ -485,7 +486,8 @@ class InlineEngine:
                 outcome = self._run_here(work)
             else:
                 try:
-                    lanes.start(work.group, call)
+                    with self._starting:
+                        lanes.start(work.group, call)
                     return True
                 except KeyError:
                     error = ValueError(f"{work.name}(): the actor has no concurrency group {work.group!r}")

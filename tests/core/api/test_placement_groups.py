@@ -146,7 +146,7 @@ def test_actors_live_inside_by_rays_rule_of_cpus():
 
 def test_a_default_actor_needs_a_bundle_with_a_cpu():
     group = placement_group([{"memory": 1000}])
-    with pytest.raises(ValueError, match=r"actor Counter cannot be created.*to be placed it needs CPU 1.*num_cpus=0"):
+    with pytest.raises(ValueError, match=r"Cannot schedule actor Counter.*to be placed it needs CPU 1.*num_cpus=0"):
         Counter.options(scheduling_strategy=Inside(group)).remote()
     assert Counter.options(num_cpus=0, scheduling_strategy=Inside(group)).remote() is not None
 
@@ -167,7 +167,7 @@ def test_a_demand_that_fits_no_bundle_is_refused_at_the_call():
     """Ray looks at all bundles even if one is named, and then waits for ever; here the one that is named counts."""
     group = placement_group([{"CPU": 1}, {"CPU": 0.5}])
     with pytest.raises(
-        ValueError, match=r"where\(\) cannot run in the placement group: it needs CPU 2, and its bundles"
+        ValueError, match=r"Cannot schedule where\(\) with the placement group: it needs CPU 2, and its bundles"
     ):
         where.options(num_cpus=2, scheduling_strategy=Inside(group)).remote()
     with pytest.raises(ValueError, match=r"needs CPU 1, and bundle 1 is"):
@@ -519,7 +519,7 @@ def test_an_actor_captures_what_it_creates():
     parent = Parent.options(scheduling_strategy=capturing).remote()
     digits = group.id.hex()
     assert shoal.get(parent.spawn.remote(), timeout=SOON_S) == ((digits, {}), (digits, {"CPU": 1.0}))
-    assert "cannot run in the placement group" in shoal.get(parent.too_much.remote(), timeout=SOON_S)
+    assert "Cannot schedule" in shoal.get(parent.too_much.remote(), timeout=SOON_S)
 
 
 def test_the_old_options_still_work():

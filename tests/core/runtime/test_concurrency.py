@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -57,6 +58,7 @@ def descriptors():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors")
 def test_an_event_loop_ends_though_its_lane_is_full_and_leaves_no_descriptor():
+    gc.collect()  # event loops of other tests close theirs when they are collected
     before = descriptors()
     lanes = AsyncLanes(1, {})
     first, second = Waiting(b"1"), Waiting(b"2")
@@ -66,7 +68,7 @@ def test_an_event_loop_ends_though_its_lane_is_full_and_leaves_no_descriptor():
     lanes.close()
     eventually(lambda: not threads("shoal-asyncio"), "the thread of the loop has ended")
     assert (first.end, second.end) == ("cancelled", "cancelled before it began")
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_threads_end_with_what_they_do_and_begin_nothing_more():

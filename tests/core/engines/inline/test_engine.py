@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import pytest
 import shoal
 from shoal import exceptions
 from shoal.core.engines import current
+from shoal.core.runtime.concurrency import ThreadLanes
 
 DEADLINE_S = 10
 
@@ -287,3 +289,27 @@ def test_an_unknown_engine_is_refused():
     shoal.shutdown()
     with pytest.raises(ValueError, match="'native' and 'inline'"):
         shoal.init(engine="elsewhere")
+
+
+def test_calls_of_several_threads_enter_the_lanes_of_an_actor_one_by_one(monkeypatch):
+    @shoal.remote(max_concurrency=4)
+    class Server:
+        def serve(self):
+            return 1
+
+    inside, most = [], []
+    start = ThreadLanes.start
+
+    def watched(lanes, group, call):
+        inside.append(call)
+        most.append(len(inside))
+        time.sleep(0.005)
+        inside.pop()
+        start(lanes, group, call)
+
+    server = Server.remote()
+    monkeypatch.setattr(ThreadLanes, "start", watched)
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(lambda: shoal.get(server.serve.remote(), timeout=DEADLINE_S)) for _ in range(16)]
+        assert [call.result(DEADLINE_S) for call in calls] == [1] * 16
+    assert set(most) == {1}
