@@ -5,6 +5,7 @@ What Ray has and this version does not is refused with that sentence, never igno
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -309,7 +310,10 @@ def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> 
         if name == "object_store_memory" and name not in known:
             raise ValueError("object_store_memory cannot be set for tasks: what they return takes what it needs")
         if name not in known:
-            raise ValueError(f"Invalid option keyword {name} for {what}; valid ones are {', '.join(sorted(known))}")
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            valid = ", ".join(sorted(known))
+            raise ValueError(f"Invalid option keyword {name} for {what}{hint}; valid ones are {valid}")
 
 
 def _check_int(name: str, value: Any, *, least: int) -> None:

@@ -12,6 +12,7 @@ engine's.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -256,7 +257,9 @@ class ActorHandle:
         identity = self.__dict__.get("_identity")
         if identity is None or name not in identity.methods:
             what = "an actor handle" if identity is None else f"actor class {identity.class_name}"
-            raise AttributeError(f"{what} has no method {name!r}")
+            close = [] if identity is None else difflib.get_close_matches(name, list(identity.methods), n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise AttributeError(f"{what} has no method {name!r}{hint}")
         # Kept, so that the next look-up is a plain attribute. It holds the identity and not the handle: a cycle would
         # keep the actor alive until the garbage collector runs.
         method = ActorMethod(identity, name, (self._arities or {}).get(name), identity.methods[name])

@@ -10,6 +10,14 @@ from .history import Row
 _OWNERS = 4
 
 
+def never_fits(needed_bytes: int, store_bytes: int) -> str:
+    """The words for what is larger than the whole store."""
+    return (
+        f"{needed_bytes / 1e6:,.1f} MB in one piece never fit into the object store, which has "
+        f"{store_bytes / 1e6:,.0f} MB: give init a larger object_store_memory"
+    )
+
+
 def held_by(owners: Sequence[Row], orphaned_bytes: int = 0) -> str:
     """The largest owners and their largest objects.
 

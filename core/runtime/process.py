@@ -34,6 +34,7 @@ from ..transport.endpoint import HEAD, Endpoint
 from ..transport.loop import Loop
 from . import context
 from .execution import Executor
+from .fullness import never_fits
 from .groups import Groups
 from .history import History
 from .holdings import Holdings
@@ -344,6 +345,8 @@ class Process:
 
     def _request_region(self, size_bytes: int) -> int:
         offset = self.ask(lambda number: m.RequestRegion(number, size_bytes))
+        if offset is None and size_bytes > self._arena.size_bytes:
+            raise ObjectStoreFullError(never_fits(size_bytes, self._arena.size_bytes))
         if offset is None:
             raise ObjectStoreFullError(
                 f"the object store is full: of its {self._arena.size_bytes / 1e6:,.0f} MB, "

@@ -28,7 +28,7 @@ import numpy as np
 
 from ... import ids
 from ...errors import ObjectStoreFullError
-from ...runtime.fullness import held_by
+from ...runtime.fullness import held_by, never_fits
 from ...runtime.history import Row
 from ...serialization import values
 from ...serialization.failures import text_of
@@ -130,6 +130,8 @@ class InlineObjects:
         """
         free_bytes = self._store_bytes - self._used_bytes
         if serialized.nbytes > self._inline_bytes and serialized.nbytes > free_bytes:
+            if serialized.nbytes > self._store_bytes:
+                raise ObjectStoreFullError(never_fits(serialized.nbytes, self._store_bytes))
             raise ObjectStoreFullError(
                 f"the object store is full: of its {self._store_bytes / 1e6:,.0f} MB, {free_bytes / 1e6:,.1f} MB are "
                 f"free, and {serialized.nbytes / 1e6:,.1f} MB are needed; {held_by(self.stored())}; "
