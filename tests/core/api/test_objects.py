@@ -398,7 +398,7 @@ def test_a_result_that_does_not_fit_is_told_as_such():
 
 
 def test_what_is_larger_than_the_whole_store_is_not_told_to_drop_refs():
-    with pytest.raises(exceptions.ObjectStoreFullError, match="never fit.*larger object_store_memory") as caught:
+    with pytest.raises(exceptions.ObjectStoreFullError, match=r"never fit.*larger object_store_memory") as caught:
         shoal.put(np.zeros(100_000_000))
     assert "drop refs" not in str(caught.value)
 
