@@ -205,7 +205,8 @@ class Process:
                 still = sum(1 for ref in missing if objects.value(ref.binary()) is None)
                 raise GetTimeoutError(
                     f"{still} of {len(refs_wanted)} objects were not ready within {timeout_s:g} s, "
-                    f"the first is {_first_pending(objects, missing)}"
+                    f"the first is {_first_pending(objects, missing)}; "
+                    "shoal.util.state.explain(ref) says what it waits for"
                 )
             if wait.seen < len(missing):
                 self._raise_failure(missing)  # the one that has ended the wait is not the first in order

@@ -224,7 +224,7 @@ class InlineEngine:
             missing = pending()
             raise GetTimeoutError(
                 f"{len(missing)} of {len(refs)} objects were not ready within {timeout_s:g} s, "
-                f"the first is {missing[0]}"
+                f"the first is {missing[0]}; shoal.util.state.explain(ref) says what it waits for"
             )
         broken = failed()
         if broken is not None:
