@@ -60,7 +60,7 @@ class CoreConfig:
     """Size of the object store; 0 means `store_fraction` of memory. Pages are taken only as objects are written."""
 
     slab_bytes: int = 32 * MIB
-    """Region a process takes from the store at once, to allocate from without asking."""
+    """Region a process takes from the store at once, to allocate from without asking; less where the store is small."""
 
     store_patience_s: float = 0.5
     """How long a process waits for room in a full object store: memory that others let go needs a few messages to come

@@ -24,6 +24,8 @@ from . import host_process, init_options
 from .init_context import RayContext
 
 _MEBIBYTE = 1024 * 1024
+#: How many slabs the store has room for, at least.
+_LEAST_SLABS = 32
 _JOB_ID = b"\1\0\0\0"
 
 
@@ -244,8 +246,10 @@ def _context() -> RayContext:
 def _config(object_store_memory: int | None) -> CoreConfig:
     overrides = {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
     config = from_environment(overrides)
-    size = config.object_store_bytes or int(_machine_bytes() * config.store_fraction)
-    return from_environment({**overrides, "object_store_bytes": _check_store_bytes(size)})
+    size = _check_store_bytes(config.object_store_bytes or int(_machine_bytes() * config.store_fraction))
+    # Every process that puts takes a slab: in a small store they are small, so that there are enough of them.
+    slab = min(config.slab_bytes, max(1, size // _LEAST_SLABS // _MEBIBYTE) * _MEBIBYTE)
+    return from_environment({**overrides, "object_store_bytes": size, "slab_bytes": slab})
 
 
 def _check_store_bytes(size: int) -> int:

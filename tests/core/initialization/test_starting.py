@@ -199,3 +199,15 @@ shoal.get(work.remote())
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert '"message": "from the worker"' in ran.stderr + ran.stdout
+
+
+def test_a_small_store_has_room_for_small_objects_of_many_processes():
+    @shoal.remote(num_cpus=0)
+    class Putter:
+        def put(self):
+            return [shoal.put(b"x" * 200_000)]
+
+    with shoal.init(num_cpus=2, object_store_memory=64 * 1024 * 1024):
+        putters = [Putter.remote() for _ in range(8)]
+        refs = [ref for (ref,) in shoal.get([putter.put.remote() for putter in putters], timeout=60)]
+        assert [len(value) for value in shoal.get(refs, timeout=60)] == [200_000] * 8
