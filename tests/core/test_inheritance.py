@@ -132,7 +132,7 @@ def fits_now(megabytes):
     return True
 
 
-@pytest.mark.parametrize(("method", "sizes"), [("put", [1, 5, 40]), ("submit", [30, 40])])
+@pytest.mark.parametrize(("method", "sizes"), [("put", [1, 5, 60]), ("submit", [30, 40])])
 def test_what_is_read_stays_until_it_is_let_go(method, sizes):
     owner = Owner.remote()
     refs = shoal.get(getattr(owner, method).remote(sizes), timeout=DEADLINE_S)

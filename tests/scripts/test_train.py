@@ -277,7 +277,10 @@ def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, number, code):
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, request, number, code):
+    if signal.getsignal(number) is signal.SIG_IGN:  # the tests themselves run under nohup
+        signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(number, signal.SIG_IGN))
     story.on_step = lambda steps: os.kill(os.getpid(), number) if steps == 20 else None
     assert train(run_dir) == code
     assert saved_steps(run_dir) == [20]
