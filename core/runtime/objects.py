@@ -1,6 +1,7 @@
 """The values that a process knows, by object id, and who waits for them.
 
     PENDING --resolved--> READY: inline bytes, or a place in shared memory; a failure is a value too
+                          (a store that spills adds a third kind of place, on disk, and no state)
 
 An entry is made for every return of a submitted task, every ``put``, and every borrowed object that somebody here has
 asked for. It goes when the reference table says that nobody needs it.
