@@ -75,8 +75,9 @@ def main() -> int:
 
         def connect(process: Process) -> None:
             api.connect(NativeEngine(process))
+            loop = process.loop
             for stream in streams:
-                stream.post = process.loop.post
+                stream.after = lambda delay_s, call: loop.post(lambda _: loop.after(delay_s, call), None)
 
         run_worker(session, worker_id, Arena.attach(session.arena_fd), environment, connect, _name_actor)
 
