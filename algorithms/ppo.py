@@ -1,18 +1,18 @@
 """Proximal policy optimisation, Schulman et al. 2017 (arXiv:1707.06347), with the details that matter in practice
 (Huang et al. 2022, "The 37 implementation details of PPO"; numbers in comments are theirs).
 
-Reads from top to bottom: settings, loss (eq. 7 and 9), one iteration. What deviates from the original on purpose: an
-episode cut by a time limit is bootstrapped with the value of its true last observation (see ``envs/vector.py``), and
-the value loss is not clipped (Andrychowicz et al. 2021: it hurts). Flat observations, discrete or continuous actions,
-two separate tanh nets.
+Reads from top to bottom: settings, loss (eq. 7 and 9), one iteration. Every detail that is a matter of choice is a
+setting, whose default is the original's (OpenAI baselines) but where its docstring says why not. What deviates on
+purpose: an episode cut by a time limit is bootstrapped with the value of its true last observation (see
+``envs/vector.py``), and the value loss is not clipped (Andrychowicz et al. 2021: it hurts).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ..rllib.batch import Batch
 from ..rllib.config import AlgorithmConfig, ConfigError, require
 from ..rllib.modules import ActorCritic
 from ..rllib.normalization import ObservationNormalizer, RewardScaler, RunningMoments
-from ..rllib.schedules import linear
+from ..rllib.schedules import adapted_to_divergence, scheduled
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +43,16 @@ class PPOConfig(AlgorithmConfig):
     """Samples of one gradient step."""
 
     learning_rate: float = 1e-3
-    """Adam's step size, at the start if it is annealed."""
+    """Adam's step size, at the start if a schedule changes it."""
 
-    anneal_learning_rate: bool = True
-    """Let the learning rate fall linearly to 0 over the run."""
+    learning_rate_schedule: Literal["linear", "constant", "adaptive"] = "linear"
+    """linear falls to 0 over the run; adaptive follows the KL divergence of each epoch, see desired_kl."""
+
+    desired_kl: float = 0.008
+    """For the adaptive learning rate: it falls by a third above twice this divergence, and rises by half below half."""
+
+    adam_epsilon: float = 1e-5
+    """Keeps Adam's steps finite where gradients vanish; larger than torch's 1e-8, as in the original."""
 
     gamma: float = 0.99
     """Discount of rewards, per step."""
@@ -57,20 +63,30 @@ class PPOConfig(AlgorithmConfig):
     clip_range: float = 0.2
     """How far the new policy's probability ratio may move from 1 before its gradient is cut off."""
 
-    anneal_clip_range: bool = True
-    """Let the clip range fall linearly to 0 over the run."""
+    clip_range_schedule: Literal["linear", "constant"] = "linear"
+    """linear falls to 0 over the run."""
+
+    dual_clip: float | None = None
+    """Cut off the loss at this multiple of a negative advantage, too (Ye et al. 2020); None or above 1, 3 is usual."""
 
     entropy_coef: float = 0.0
     """Weight of the entropy bonus; keeps exploration alive."""
 
+    entropy_schedule: Literal["linear", "constant"] = "constant"
+    """linear lets the weight of the entropy bonus fall to 0 over the run."""
+
     value_coef: float = 0.5
-    """Weight of the critic's loss."""
+    """Weight of the critic's loss, the mean squared error; the original halves that error besides."""
 
-    max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm."""
+    value_clip_range: float | None = None
+    """How far a value may move from its estimate before its gradient is cut off. The original clips like the policy;
+    off here, for it helps nobody (Engstrom et al. 2020) and hurts where returns are not normalised."""
 
-    normalize_advantages: bool = True
-    """Shift and scale the advantages of each minibatch to mean 0 and deviation 1."""
+    max_grad_norm: float | None = 0.5
+    """Gradients are scaled down to this global norm; None leaves them."""
+
+    normalize_advantages: Literal["minibatch", "batch", "off"] = "minibatch"
+    """Shift and scale advantages to mean 0 and deviation 1: within each minibatch, or once over the rollout."""
 
     normalize_observations: bool = False
     """Shift and scale observations by the mean and deviation of all seen so far; for robots and the like."""
@@ -88,13 +104,16 @@ class PPOConfig(AlgorithmConfig):
         super().__post_init__()
         for field in ("rollout_steps", "num_epochs", "minibatch_size"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
-        for field in ("learning_rate", "clip_range", "max_grad_norm"):
+        for field in ("learning_rate", "desired_kl", "adam_epsilon", "clip_range"):
             require(self, field, getattr(self, field) > 0.0, "greater than 0")
+        for field in ("value_clip_range", "max_grad_norm", "target_kl"):
+            value = getattr(self, field)
+            require(self, field, value is None or value > 0.0, "None or greater than 0")
+        require(self, "dual_clip", self.dual_clip is None or self.dual_clip > 1.0, "None or greater than 1")
         for field in ("gamma", "gae_lambda"):
             require(self, field, 0.0 <= getattr(self, field) <= 1.0, "from 0 to 1")
         for field in ("entropy_coef", "value_coef"):
             require(self, field, getattr(self, field) >= 0.0, "at least 0")
-        require(self, "target_kl", self.target_kl is None or self.target_kl > 0.0, "None or greater than 0")
         widths_are_right = len(self.hidden_sizes) > 0 and min(self.hidden_sizes) >= 1
         require(self, "hidden_sizes", widths_are_right, "one or more widths of at least 1")
 
@@ -107,8 +126,8 @@ def ppo_loss(
     Args:
       policy: What learns.
       minibatch: observations [N, D], actions [N, ...], log_probs [N] of the policy that acted, advantages [N],
-        returns [N].
-      settings: clip_range, value_coef, entropy_coef.
+        returns [N], values [N] of the critic before the epochs.
+      settings: clip_range, value_coef, entropy_coef; dual_clip and value_clip_range where these are on.
 
     Returns:
       The loss; and policy_loss, value_loss, entropy, approx_kl (unbiased and never negative, Schulman's k3),
@@ -120,8 +139,16 @@ def ppo_loss(
     clip_range = settings["clip_range"]
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     advantages = minibatch["advantages"]
-    policy_loss = -(ratio * advantages).minimum(clipped * advantages).mean()
-    value_loss = (values - minibatch["returns"]).square().mean()
+    surrogate = (ratio * advantages).minimum(clipped * advantages)
+    if "dual_clip" in settings:  # Ye et al. 2020, eq. 3: where A < 0 a large ratio would pull without bound
+        surrogate = surrogate.where(advantages >= 0.0, surrogate.maximum(settings["dual_clip"] * advantages))
+    policy_loss = -surrogate.mean()
+    squared_errors = (values - minibatch["returns"]).square()
+    if "value_clip_range" in settings:  # detail 9
+        limit, before = settings["value_clip_range"], minibatch["values"]
+        near = before + (values - before).clamp(-limit, limit)
+        squared_errors = squared_errors.maximum((near - minibatch["returns"]).square())
+    value_loss = squared_errors.mean()
     entropy = entropies.mean()
     loss = policy_loss + settings["value_coef"] * value_loss - settings["entropy_coef"] * entropy
     ratio, log_ratio = ratio.detach(), log_ratio.detach()
@@ -154,6 +181,7 @@ class PPO(Algorithm[PPOConfig]):
             self.normalizers["observations"] = self._moments
         if self._reward_scaler is not None:
             self.normalizers["rewards"] = self._reward_scaler
+        self.schedules["learning_rate"] = config.learning_rate
         policy = ActorCritic(spec, streams.weight_seed(config.seed))
         learning.use_threads(policy, config.minibatch_size)
         return learning.Learner(
@@ -163,8 +191,8 @@ class PPO(Algorithm[PPOConfig]):
     def _make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         import torch
 
-        # eps: detail 3. fused: one kernel for all parameters, 0.15 ms of a step's 0.95 ms less.
-        return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=1e-5, fused=True)
+        # fused: one kernel for all parameters, 0.15 ms of a step's 0.95 ms less.
+        return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_epsilon, fused=True)
 
     def step(self) -> dict[str, float]:
         config = self.config
@@ -174,20 +202,16 @@ class PPO(Algorithm[PPOConfig]):
         batch = self.collect(config.rollout_steps)
         collected = time.monotonic()
 
-        rewards, ends = batch.rewards, batch.terminated | batch.truncated
-        advantages, returns = gae(
-            rewards if self._reward_scaler is None else self._reward_scaler(rewards, ends),
-            batch.values,
-            batch.next_values,
-            batch.terminated,
-            batch.truncated,
-            gamma=config.gamma,
-            lam=config.gae_lambda,
-        )
-        learning_rate = config.learning_rate * (linear(1.0, 0.0, progress) if config.anneal_learning_rate else 1.0)
-        clip_range = config.clip_range * (linear(1.0, 0.0, progress) if config.anneal_clip_range else 1.0)
-        self.learner.set_learning_rate(learning_rate)
-        metrics = self._learn(batch, advantages, returns, clip_range)
+        advantages, returns = self._estimate(batch)
+        settings = {
+            "clip_range": scheduled(config.clip_range, config.clip_range_schedule, progress),
+            "entropy_coef": scheduled(config.entropy_coef, config.entropy_schedule, progress),
+            "value_coef": config.value_coef,
+        }
+        settings |= {name: value for name in _OPTIONAL if (value := getattr(config, name)) is not None}
+        if config.learning_rate_schedule != "adaptive":
+            self.schedules["learning_rate"] = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
+        metrics = self._learn(batch, advantages, returns, settings)
         if self._moments is not None:
             self._moments.update(_rows(batch.observations))
         self.iteration += 1
@@ -197,17 +221,33 @@ class PPO(Algorithm[PPOConfig]):
         return {
             **self.report(),
             **{f"learner/{name}": value for name, value in metrics.items()},
-            "learner/learning_rate": learning_rate,
-            "learner/clip_range": clip_range,
+            "learner/clip_range": settings["clip_range"],
+            "learner/entropy_coef": settings["entropy_coef"],
             "learner/explained_variance": explained_variance(batch.values, returns),
             "time/collect_s": collected - started,
             "time/learn_s": learned - collected,
         }
 
-    def _learn(self, batch: Batch, advantages: np.ndarray, returns: np.ndarray, clip_range: float) -> dict[str, float]:
-        """The epochs over one batch; advantages and returns are [T, B]. Gives the mean of each metric."""
-        import torch
+    def _estimate(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and returns of a rollout, [T, B] each, of rewards that are scaled if that is on."""
+        rewards = batch.rewards
+        if self._reward_scaler is not None:
+            rewards = self._reward_scaler(rewards, batch.terminated | batch.truncated)
+        advantages, returns = gae(
+            rewards,
+            batch.values,
+            batch.next_values,
+            batch.terminated,
+            batch.truncated,
+            gamma=self.config.gamma,
+            lam=self.config.gae_lambda,
+        )
+        return advantages, returns
 
+    def _learn(
+        self, batch: Batch, advantages: np.ndarray, returns: np.ndarray, settings: Mapping[str, float]
+    ) -> dict[str, float]:
+        """The epochs over one batch; advantages and returns are [T, B]. Gives the mean of each metric."""
         config = self.config
         observations = _rows(batch.observations)
         if self._moments is not None:  # the workers acted on what these same statistics gave
@@ -217,31 +257,60 @@ class PPO(Algorithm[PPOConfig]):
                 "observations": observations,
                 "actions": _rows(batch.actions),
                 "log_probs": _rows(batch.log_probs),
+                "values": _rows(batch.values),
                 "advantages": _rows(advantages),
                 "returns": _rows(returns),
             }
         )
-        settings = {"clip_range": clip_range, "value_coef": config.value_coef, "entropy_coef": config.entropy_coef}
+        if config.normalize_advantages == "batch":
+            samples["advantages"] = normalized(samples["advantages"])
         shuffle = streams.minibatch_stream(config.seed, self.iteration)
         steps: list[dict[str, torch.Tensor]] = []
-        for _ in range(config.num_epochs):
-            # Every sample exactly once in an epoch, in a new order (detail 6).
-            order = torch.from_numpy(shuffle.permutation(batch.num_steps)).to(self.learner.device)
-            shuffled = {name: column[order] for name, column in samples.items()}
-            epoch: list[dict[str, torch.Tensor]] = []
-            for start in range(0, batch.num_steps, config.minibatch_size):
-                minibatch = {name: column[start : start + config.minibatch_size] for name, column in shuffled.items()}
-                if config.normalize_advantages:
-                    minibatch["advantages"] = normalized(minibatch["advantages"])
-                epoch.append(self.learner.update(minibatch, settings))
+        epochs = 0
+        while epochs < config.num_epochs:
+            self.learner.set_learning_rate(self.schedules["learning_rate"])
+            epoch = [self._update(minibatch, settings) for minibatch in self._minibatches(samples, shuffle)]
             steps += epoch
-            if config.target_kl is not None and _mean(epoch, "approx_kl") > config.target_kl:
+            epochs += 1
+            divergence = _mean(epoch, "approx_kl") if self._watches_divergence else 0.0
+            if config.learning_rate_schedule == "adaptive":
+                adapted = adapted_to_divergence(self.schedules["learning_rate"], divergence, config.desired_kl)
+                self.schedules["learning_rate"] = adapted
+            if config.target_kl is not None and divergence > config.target_kl:
                 break
-        return {**{name: _mean(steps, name) for name in steps[0]}, "gradient_steps": len(steps)}
+        means = {name: _mean(steps, name) for name in steps[0]}
+        return {**means, **self.schedules, "gradient_steps": len(steps), "epochs": epochs}
+
+    def _minibatches(
+        self, samples: Mapping[str, torch.Tensor], shuffle: np.random.Generator
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """One epoch: every sample exactly once, in a new order (detail 6)."""
+        import torch
+
+        count, size = len(samples["returns"]), self.config.minibatch_size
+        order = torch.from_numpy(shuffle.permutation(count)).to(self.learner.device)
+        shuffled = {name: column[order] for name, column in samples.items()}
+        for start in range(0, count, size):
+            yield {name: column[start : start + size] for name, column in shuffled.items()}
+
+    def _update(self, minibatch: dict[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
+        """One gradient step."""
+        if self.config.normalize_advantages == "minibatch":  # detail 7
+            minibatch["advantages"] = normalized(minibatch["advantages"])
+        return self.learner.update(minibatch, settings)
+
+    @property
+    def _watches_divergence(self) -> bool:
+        """Whether an epoch's divergence decides anything: reading it makes the driver wait for a GPU."""
+        return self.config.target_kl is not None or self.config.learning_rate_schedule == "adaptive"
+
+
+#: Settings of the loss that are off where they are None.
+_OPTIONAL = ("dual_clip", "value_clip_range")
 
 
 def normalized(advantages: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and deviation 1 over a minibatch (detail 7); a single sample has no deviation and is left as it is."""
+    """Mean 0 and deviation 1 over what is given; a single sample has no deviation and is left as it is."""
     if len(advantages) < 2:
         return advantages
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)

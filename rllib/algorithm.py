@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -69,6 +69,8 @@ class Algorithm(abc.ABC, Generic[C]):
         self._lengths = Window(EPISODE_WINDOW)
         #: statistics of observations and rewards that the algorithm keeps, by name; saved with it
         self.normalizers: dict[str, RunningMoments | RewardScaler] = {}
+        #: numbers that follow from how training went, and not from its progress alone; saved with it
+        self.schedules: dict[str, float] = {}
         self._resumed_at = 0
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
         self.workers = WorkerSet(self._make_worker, config.num_workers)
@@ -163,7 +165,7 @@ class Algorithm(abc.ABC, Generic[C]):
                 },
                 **{_group(name): normalizer.arrays() for name, normalizer in self.normalizers.items()},
             },
-            extra={"policy_spec": weights.spec.to_dict()},
+            extra={"policy_spec": weights.spec.to_dict(), "schedules": dict(self.schedules)},
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -191,9 +193,11 @@ class Algorithm(abc.ABC, Generic[C]):
         counters = {name: checkpoint.counter(name) for name in ("steps", "iteration", "episodes")}
         optimizer = checkpoint.group("optimizer", self.learner.optimizer_shapes() if counters["iteration"] else {})
         episodes = checkpoint.group("episodes", {"returns": (None,), "lengths": (None,)})
+        schedules = _schedules_from(checkpoint, self.schedules)
 
         for name, normalizer in self.normalizers.items():
             normalizer.load(statistics[name])
+        self.schedules = schedules
         self.learner.load(weights.arrays, optimizer)
         self.steps = counters["steps"]
         self.iteration = self._resumed_at = counters["iteration"]
@@ -245,6 +249,13 @@ def _group(name: str) -> str:
 
 def _shapes(normalizer: RunningMoments | RewardScaler) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in normalizer.arrays().items()}
+
+
+def _schedules_from(checkpoint: Checkpoint, expected: Iterable[str]) -> dict[str, float]:
+    saved = checkpoint.extra.get("schedules")
+    if not isinstance(saved, dict) or not all(isinstance(saved.get(name), int | float) for name in expected):
+        raise CheckpointError(f"the checkpoint's schedules are {saved!r}; there must be {', '.join(expected)}")
+    return {name: float(saved[name]) for name in expected}
 
 
 def _weights_from(checkpoint: Checkpoint) -> Weights:

@@ -6,6 +6,7 @@ sets the learning rate and decides when to stop. Lives in the driver process; to
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ class Learner:
       loss: What to minimise, see ``Loss``.
       make_optimizer: Makes the optimiser for the parameters, after they were moved.
       device: Where to compute, see ``resolve_device``.
-      max_grad_norm: Gradients are scaled down to this global norm.
+      max_grad_norm: Gradients are scaled down to this global norm; None leaves them as they are.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Learner:
         make_optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
         *,
         device: torch.device,
-        max_grad_norm: float,
+        max_grad_norm: float | None,
     ) -> None:
         self.policy = policy
         self.device = device
@@ -94,7 +95,8 @@ class Learner:
         loss, metrics = self._loss(self.policy, minibatch, settings)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._nets.parameters(), self._max_grad_norm)
+        limit = math.inf if self._max_grad_norm is None else self._max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._nets.parameters(), limit)
         if not norm.isfinite():
             raise DivergedError(f"the gradient's norm is {norm.item()} at a loss of {loss.item()}")
         self._optimizer.step()

@@ -23,22 +23,29 @@ def runtime():
     shoal.shutdown()
 
 
-def literal_loss(probabilities, values, minibatch, clip_range, value_coef, entropy_coef):
-    """Eq. 9 with its sign turned, sample by sample."""
+def literal_loss(probabilities, values, minibatch, settings):
+    """Eq. 9 with its sign turned, sample by sample; with the dual clip and the clipped value loss where they are on."""
     total = 0.0
     for row, value in enumerate(values):
         ratio = probabilities[row][minibatch["actions"][row]] / math.exp(minibatch["log_probs"][row])
         advantage = minibatch["advantages"][row].item()
-        clipped = min(max(ratio, 1 - clip_range), 1 + clip_range)
+        clipped = min(max(ratio, 1 - settings["clip_range"]), 1 + settings["clip_range"])
         surrogate = min(ratio * advantage, clipped * advantage)
-        squared_error = (value - minibatch["returns"][row].item()) ** 2
+        if "dual_clip" in settings and advantage < 0:
+            surrogate = max(surrogate, settings["dual_clip"] * advantage)
+        target, before = minibatch["returns"][row].item(), minibatch["values"][row].item()
+        squared_error = (value - target) ** 2
+        if "value_clip_range" in settings:
+            limit = settings["value_clip_range"]
+            squared_error = max(squared_error, (before + min(max(value - before, -limit), limit) - target) ** 2)
         entropy = -sum(p * math.log(p) for p in probabilities[row])
-        total += -surrogate + value_coef * squared_error - entropy_coef * entropy
+        total += -surrogate + settings["value_coef"] * squared_error - settings["entropy_coef"] * entropy
     return total / len(values)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_loss_is_the_literal_formula(seed):
+@pytest.mark.parametrize("switches", [{}, {"dual_clip": 1.1}, {"value_clip_range": 0.1}])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_is_the_literal_formula(seed, switches):
     rng = np.random.default_rng(seed)
     policy = ActorCritic(PolicySpec(3, Categorical(4), (8,)), seed)
     with torch.no_grad():
@@ -49,23 +56,29 @@ def test_the_loss_is_the_literal_formula(seed):
         "log_probs": torch.from_numpy(np.log(rng.uniform(0.1, 0.6, 20)).astype(np.float32)),
         "advantages": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
         "returns": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
+        "values": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
     }
-    settings = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+    settings = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01, **switches}
     loss, metrics = ppo_loss(policy, minibatch, settings)
     with torch.no_grad():
         probabilities = policy.nets["policy"](minibatch["observations"]).double().softmax(1).numpy()
         values = policy.nets["value"](minibatch["observations"]).double().numpy()[:, 0]
-    assert loss.item() == pytest.approx(literal_loss(probabilities, values, minibatch, 0.2, 0.5, 0.01), abs=1e-5)
+    assert loss.item() == pytest.approx(literal_loss(probabilities, values, minibatch, settings), abs=1e-5)
+    without = {name: value for name, value in settings.items() if name not in switches}
+    assert bool(switches) == (literal_loss(probabilities, values, minibatch, without) != pytest.approx(loss.item()))
     ratios = probabilities[np.arange(20), minibatch["actions"]] / np.exp(minibatch["log_probs"].numpy())
     assert metrics["clip_fraction"].item() == pytest.approx(np.mean(np.abs(ratios - 1) > 0.2))
     assert metrics["approx_kl"].item() == pytest.approx(np.mean(ratios - 1 - np.log(ratios)), abs=1e-5)
     assert metrics["approx_kl_k1"].item() == pytest.approx(-np.mean(np.log(ratios)), abs=1e-5)
 
 
+def is_normalized(advantages):
+    return abs(advantages.mean().item()) < 1e-6 and abs(advantages.std().item() - 1.0) < 1e-6
+
+
 def test_advantages_are_normalised_and_a_single_one_is_left_alone():
     scaled = normalized(torch.tensor([1.0, 5.0, -3.0]))
-    assert scaled.mean().item() == pytest.approx(0.0, abs=1e-6)
-    assert scaled.std().item() == pytest.approx(1.0, abs=1e-6)
+    assert is_normalized(scaled)
     assert normalized(torch.tensor([4.0])).tolist() == [4.0]
 
 
@@ -88,6 +101,11 @@ def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant(
         ("clip_range", 0.0),
         ("entropy_coef", -1.0),
         ("target_kl", 0.0),
+        ("desired_kl", 0.0),
+        ("adam_epsilon", 0.0),
+        ("dual_clip", 1.0),
+        ("value_clip_range", 0.0),
+        ("max_grad_norm", 0.0),
         ("hidden_sizes", ()),
         ("hidden_sizes", (64, 0)),
     ],
@@ -167,25 +185,66 @@ class TestWithWorkers:
             learning_rate=0.03,
             num_epochs=20,
             max_grad_norm=100.0,
-            anneal_learning_rate=False,
+            learning_rate_schedule="constant",
         )
         for _ in range(40):
             algorithm.step()
         value = algorithm.policy_from(algorithm.checkpoint()).values(np.ones((1, 1), np.float32))
         assert value == pytest.approx(1 / (1 - gamma), rel=0.05)  # about 4.1 if a cut were taken for an end
 
-    def test_learning_rate_and_clip_range_fall_to_zero_unless_told_otherwise(self, toy):
-        settings = {"total_steps": 4 * 128, "learning_rate": 0.01, "clip_range": 0.2}
+    def test_learning_rate_clip_range_and_entropy_bonus_fall_to_zero_as_they_are_told(self, toy):
+        settings = {"total_steps": 4 * 128, "learning_rate": 0.01, "clip_range": 0.2, "entropy_coef": 0.04}
         falling, constant = (
-            toy("CartPole-v1", anneal_learning_rate=anneal, anneal_clip_range=anneal, **settings)
-            for anneal in (True, False)
+            toy(
+                "CartPole-v1",
+                learning_rate_schedule=shape,
+                clip_range_schedule=shape,
+                entropy_schedule=shape,
+                **settings,
+            )
+            for shape in ("linear", "constant")
         )
         seen = [falling.step() for _ in range(4)]
+        assert [m["learner/entropy_coef"] for m in seen] == pytest.approx([0.04, 0.03, 0.02, 0.01])
         assert [m["learner/learning_rate"] for m in seen] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
         assert [m["learner/clip_range"] for m in seen] == pytest.approx([0.2, 0.15, 0.1, 0.05])
         seen = [constant.step() for _ in range(2)]
         assert [m["learner/learning_rate"] for m in seen] == [0.01, 0.01]
+        assert [m["learner/clip_range"] for m in seen] == [0.2, 0.2]
+        assert [m["learner/entropy_coef"] for m in seen] == [0.04, 0.04]
 
     def test_epochs_stop_once_the_policy_has_moved_too_far(self, toy):
         metrics = toy("CartPole-v1", learning_rate=0.1, num_epochs=50, target_kl=0.01).step()
         assert metrics["learner/gradient_steps"] < 50 * 2
+        assert metrics["learner/gradient_steps"] == 2 * metrics["learner/epochs"]
+
+    def test_an_adaptive_learning_rate_follows_the_divergence_and_is_saved(self, toy):
+        adaptive = {"learning_rate_schedule": "adaptive", "num_epochs": 3}
+        bold = toy("CartPole-v1", learning_rate=0.01, desired_kl=1e-9, **adaptive)
+        timid = toy("CartPole-v1", learning_rate=1e-4, desired_kl=1e9, **adaptive)
+        assert bold.step()["learner/learning_rate"] == pytest.approx(0.01 / 1.5**3)
+        assert timid.step()["learner/learning_rate"] == pytest.approx(1e-4 * 1.5**3)
+        heir = toy("CartPole-v1", learning_rate=0.01, desired_kl=1e9, **adaptive)
+        heir.restore(timid.checkpoint())
+        assert heir.step()["learner/learning_rate"] == pytest.approx(1e-4 * 1.5**6)
+
+    @pytest.mark.parametrize(
+        ("choice", "each_minibatch", "whole_rollout"),
+        [("minibatch", True, False), ("batch", False, True), ("off", False, False)],
+    )
+    def test_advantages_are_normalised_where_they_are_told_to_be(
+        self, toy, monkeypatch, choice, each_minibatch, whole_rollout
+    ):
+        algorithm = toy("CartPole-v1", normalize_advantages=choice, num_epochs=1)
+        seen = []
+        update = algorithm.learner.update
+        monkeypatch.setattr(algorithm.learner, "update", lambda m, s: (seen.append(m["advantages"]), update(m, s))[1])
+        algorithm.step()
+        for part in seen:
+            assert is_normalized(part) == each_minibatch
+        assert is_normalized(torch.cat(seen)) == whole_rollout
+
+    def test_adam_is_made_as_it_is_told(self, toy):
+        learner = toy("CartPole-v1", learning_rate=0.02, adam_epsilon=1e-3).learner
+        assert learner._optimizer.defaults["eps"] == 1e-3
+        assert learner._optimizer.defaults["lr"] == 0.02

@@ -57,6 +57,15 @@ def test_gradients_are_clipped_by_their_global_norm():
     assert distance == pytest.approx(0.5, rel=1e-4)
 
 
+def test_without_a_limit_gradients_are_left_as_they_are():
+    learner = learner_of(max_grad_norm=None, lr=1.0, optimizer=torch.optim.SGD)
+    before = learner.weights(0).arrays
+    norm = learner.update(learner.to_device(columns()), {"scale": 100.0})["grad_norm"]
+    moved = learner.weights(1).arrays
+    distance = np.sqrt(sum(np.square(moved[name] - before[name]).sum() for name in before))
+    assert distance == pytest.approx(norm.item(), rel=1e-4)
+
+
 def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone():
     learner = learner_of()
     before = learner.weights(0).arrays
