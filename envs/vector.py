@@ -1,4 +1,4 @@
-"""N copies of one environment in this process, stepped together; and the rule of episode ends, stated here once.
+"""What stepping many copies of an environment together looks like; and the rule of episode ends, stated here once.
 
 The rule. An episode ends because the task is over (``terminated``: nothing follows, the successor is worth 0) or
 because someone stopped watching (``truncated``, a time limit: the successor exists and has a value, it is only not
@@ -9,24 +9,27 @@ row are never both set. When a copy's episode ends it is reset in the same step:
     final_observations[i]  last observation of the episode that ended: the true successor, whose value bootstraps a
                            truncated return. Meaningful only in a step where terminated[i] or truncated[i] is set.
 
-So every row is a real transition, N a step, and no row is an ignored action (gymnasium's default NEXT_STEP mode has
-one such row per episode).
+So every row is a real transition but those with ``valid[i]`` False, which nothing must be learned from: the environment
+crashed or hung in this step and was replaced, or (only behind an adapter) a foreign vector environment spent the step
+on its reset. Such a row has reward 0 and neither flag; what follows it is the first observation of a new episode. The
+row before it is cut like a truncated one: its successor is the observation that the invalid row acted on, whose value
+is known. So a new episode starts after a row with ``terminated``, ``truncated`` or not ``valid``.
 
-The arrays belong to the VectorEnv and are overwritten by the next ``step``; readers copy. Each copy is reset with its
-own seed once and runs on from its own generator, so what it does depends on its seed and actions only, not on the
-other copies. An exception in environment code becomes ``EnvFailure``, which names the worker and the copy; so does an
-observation or reward that no learner can use (not finite, not a number, of another shape).
+An episode is a function of (seed, copy, episode number, actions): every reset passes a seed, see ``seeds.py``. What a
+copy does therefore depends neither on the other copies nor on where it runs, and ``state`` needs to hold no more than
+the number of the episode and the actions since its start (``replay.py``).
+
+The arrays belong to the vector environment and are overwritten by the next ``step``; readers copy.
 """
 
 from __future__ import annotations
 
-import math
-import traceback
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from .columns import Columns
 
 if TYPE_CHECKING:
     import gymnasium
@@ -40,8 +43,16 @@ class EnvFailure(RuntimeError):  # noqa: N818 - reads as what it says
     """
 
 
-#: What becomes an `EnvFailure`. sys.exit in a game would otherwise end the worker, and a replacement would repeat it.
-_RAISED_BY_ENVIRONMENTS = (Exception, SystemExit, KeyboardInterrupt)
+class EnvCrash(EnvFailure):
+    """The environment's own code raised in ``reset`` or ``step``. A new copy may live longer: vector environments
+    make one, and pass this on when copy after copy crashes before it finishes an episode.
+    """
+
+
+class NoStateError(RuntimeError):
+    """This vector environment cannot tell its state, so a run cannot go on in the middle of its episodes: new ones are
+    started instead. One line that names the environment and the reason.
+    """
 
 
 @dataclass(frozen=True)
@@ -53,170 +64,88 @@ class Episode:
     length: int  #: steps
 
 
-class EnvCopy:
-    """One environment; every failure of its code leaves as EnvFailure. Used by VectorEnv and by evaluation.
+@dataclass(frozen=True)
+class Checks:
+    """Which numbers are refused. A refusal is an ``EnvFailure`` that names the copy and the step of its episode."""
 
-    Args:
-      make: Makes the environment.
-      env_index: Its index among all copies of the run, for messages.
-      worker_index: The rollout worker that it lives in, for messages; None in the user's own process.
-    """
-
-    def __init__(
-        self, make: Callable[[], gymnasium.Env[Any, Any]], env_index: int, *, worker_index: int | None = None
-    ) -> None:
-        self.env_index = env_index
-        self._worker_index = worker_index
-        try:
-            self._env = make()
-            self.observation_space = self._env.observation_space
-            self.action_space = self._env.action_space
-        except _RAISED_BY_ENVIRONMENTS as error:
-            raise self._failure("constructor", error) from error
-
-    def reset(self, into: np.ndarray, seed: int | None = None) -> None:
-        """Start an episode and write its first observation to ``into``."""
-        try:
-            _store(self._env.reset(seed=seed)[0], into)
-        except _RAISED_BY_ENVIRONMENTS as error:
-            raise self._failure("reset", error) from error
-
-    def step(self, action: Any, into: np.ndarray) -> tuple[float, bool, bool]:
-        """One step; the observation goes to ``into``.
-
-        Returns:
-          reward, terminated, truncated; by the rule above never both flags.
-        """
-        try:
-            observation, reward, terminated, truncated, _ = self._env.step(action)
-            _store(observation, into)
-            if isinstance(reward, str | bytes):  # float() would read it
-                raise TypeError(f"the reward {reward!r} is a {type(reward).__name__} and not a number")
-            return float(reward), bool(terminated), bool(truncated) and not terminated
-        except _RAISED_BY_ENVIRONMENTS as error:
-            raise self._failure("step", error) from error
-
-    def close(self) -> None:
-        """Free what the environment holds."""
-        try:
-            self._env.close()
-        except Exception as error:
-            raise self._failure("close", error) from error
-
-    def check_outcome(self, step: int, observation: np.ndarray, reward: float) -> None:
-        """Refuse what is not finite.
-
-        Args:
-          step: steps of the episode that led to the observation; 0 for the first, which has no reward.
-          observation: of any shape, numeric.
-          reward: of that step.
-
-        Raises:
-          EnvFailure: names the step, and what it gave.
-        """
-        call = f"step {step}" if step else "reset"
-        if step and not math.isfinite(reward):
-            raise EnvFailure(f"{self._where}: its {call} gave the reward {reward:g}")
-        if not np.isfinite(observation).all():
-            shown = np.array2string(observation, threshold=8, separator=", ").replace("\n", "")
-            raise EnvFailure(f"{self._where}: its {call} gave an observation that is not finite: {shown}")
-
-    @property
-    def _where(self) -> str:
-        where = "" if self._worker_index is None else f"worker {self._worker_index}, "
-        return f"{where}environment {self.env_index}"
-
-    def _failure(self, call: str, error: BaseException) -> EnvFailure:
-        if isinstance(error, KeyboardInterrupt) and self._worker_index is None:
-            raise error  # the user's own process: it is Ctrl-C; the terminal's signals do not reach workers
-        own_traceback = "".join(traceback.format_exception(error)).rstrip()
-        return EnvFailure(f"{self._where}: its {call} raised {type(error).__name__}: {error}\n{own_traceback}")
+    finite: bool = True  #: rewards and observations that are NaN or infinite; 1 us a step for small observations
+    bounds: bool = False  #: observations outside their space; 5 us a step and column, more for images
 
 
-def _store(observation: Any, into: np.ndarray) -> None:
-    # Assignment would spread a smaller array over the larger.
-    if np.shape(observation) != into.shape:
-        raise ValueError(f"observation of shape {np.shape(observation)}; the space says {into.shape}")
-    into[...] = observation
+#: What is looked at if nobody says otherwise.
+USUAL_CHECKS = Checks()
 
 
-class VectorEnv:
-    """Copies stepped together with same-step autoreset (rule above).
-
-    Args:
-      make: Makes one copy.
-      env_indices: Index of each copy among all copies of the run; N = len(env_indices) >= 1.
-      worker_index: The rollout worker that they live in, for messages.
+class VectorEnv(Protocol):
+    """N copies of an environment, stepped together under the rule above.
 
     Attributes:
-      observations: [N, *shape] in the space's dtype; what to act on next.
-      final_observations: [N, *shape]; rows of episodes that ended in the last step.
+      num_envs: N.
+      observation_space, action_space: of one copy; an action mask is no part of the observations.
+      observations: [N, *shape] by column, in the space's dtypes; what to act on next.
+      final_observations: like ``observations``; rows of episodes that ended in the last step.
       rewards: [N] float32 of the last step.
       terminated, truncated: [N] bool of the last step; never both set in a row.
+      valid: [N] bool; False where the last step was no transition.
+      action_masks: [N, num_choices] bool, True is allowed, for ``observations``; None if the environment gives none.
+        Known after the first ``reset``.
       finished: the episodes that ended in the last step, by copy.
+      replaced: how many environments crashed or hung and were replaced so far.
+      incidents: a line for each of these and for each episode that ``restore`` could not continue, since the reader
+        last emptied the list.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], gymnasium.Env[Any, Any]],
-        env_indices: Sequence[int],
-        *,
-        worker_index: int | None = None,
-    ) -> None:
-        self._copies = [EnvCopy(make, index, worker_index=worker_index) for index in env_indices]
-        self.num_envs = len(self._copies)
-        self.observation_space = self._copies[0].observation_space
-        self.action_space = self._copies[0].action_space
-        # A space without a shape (Dict, Tuple) fails at reset; the caller has the spaces before that.
-        shape = self.observation_space.shape or ()
-        self.observations = np.zeros((self.num_envs, *shape), self.observation_space.dtype)
-        self.final_observations = np.zeros_like(self.observations)
-        self.rewards = np.zeros(self.num_envs, np.float32)
-        self.terminated = np.zeros(self.num_envs, bool)
-        self.truncated = np.zeros(self.num_envs, bool)
-        self.finished: list[Episode] = []
-        self._returns = [0.0] * self.num_envs
-        self._lengths = [0] * self.num_envs
+    num_envs: int
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    observations: Columns
+    final_observations: Columns
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+    action_masks: np.ndarray | None
+    finished: list[Episode]
+    replaced: int
+    incidents: list[str]
 
-    def reset(self, seeds: Sequence[int]) -> None:
-        """Start an episode in every copy, dropping those under way. To be called before the first ``step``.
+    def reset(self) -> None:
+        """Start the next episode in every copy, the first one at first, dropping those under way.
 
-        Args:
-          seeds: [N]; each copy's generator starts anew from its seed.
+        Raises:
+          EnvFailure: an environment raised.
         """
-        self._returns = [0.0] * self.num_envs
-        self._lengths = [0] * self.num_envs
-        for i, (copy, seed) in enumerate(zip(self._copies, seeds, strict=True)):
-            copy.reset(self.observations[i], seed)
-        self._check(self.observations)
 
-    def step(self, actions: Sequence[Any] | np.ndarray) -> None:
+    def step(self, actions: np.ndarray) -> None:
         """Step every copy; the attributes then hold the outcome.
 
         Args:
-          actions: [N], one action for each copy in the form that the environment takes.
-        """
-        self.finished = []
-        for i, (copy, action) in enumerate(zip(self._copies, actions, strict=True)):
-            reward, terminated, truncated = copy.step(action, self.observations[i])
-            self.rewards[i], self.terminated[i], self.truncated[i] = reward, terminated, truncated
-            self._returns[i] += reward
-            self._lengths[i] += 1
-            if terminated or truncated:
-                self.finished.append(Episode(copy.env_index, self._returns[i], self._lengths[i]))
-                self._returns[i], self._lengths[i] = 0.0, 0
-                self.final_observations[i] = self.observations[i]
-                copy.reset(self.observations[i])
-        self._check(self.observations, self.rewards)
-        if self.finished:
-            self._check(self.final_observations[self.terminated | self.truncated])
+          actions: [N, W], see ``ActionLayout``; [N] too where W is 1.
 
-    def _check(self, *stacked: np.ndarray) -> None:
-        """Refuse numbers that are not finite. Looked for in whole arrays, 1 us each; only then in which copy."""
-        if all(np.isfinite(array).all() for array in stacked):
-            return
-        ended = {episode.env_index: episode.length for episode in self.finished}
-        for i, copy in enumerate(self._copies):
-            if copy.env_index in ended:
-                copy.check_outcome(ended[copy.env_index], self.final_observations[i], self.rewards[i])
-            copy.check_outcome(self._lengths[i], self.observations[i], self.rewards[i])
+        Raises:
+          EnvFailure: an environment gave what its spaces forbid, or keeps crashing.
+          ValueError: actions of another shape.
+        """
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Where every copy stands, for ``restore`` in any vector environment of the same copies.
+
+        Raises:
+          NoStateError: it cannot be told.
+        """
+
+    def restore(self, state: dict[str, np.ndarray]) -> int:
+        """Go back to a state. Episodes that cannot be continued exactly are dropped for new ones, each with a line in
+        ``incidents``.
+
+        Returns:
+          How many copies start a new episode.
+
+        Raises:
+          NoStateError: this vector environment cannot go anywhere by itself.
+          ValueError: a state of other copies, or of other spaces.
+          EnvFailure: an environment raised.
+        """
+
+    def close(self) -> None:
+        """Free what the environments hold. May be called twice."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -62,9 +61,9 @@ class Categorical:
         log_probs: np.ndarray = chosen - np.log(np.exp(shifted).sum(axis=1))
         return log_probs
 
-    def for_environment(self, actions: np.ndarray) -> list[Any]:
-        """Actions as the environment takes them: Python ints counted from ``start``."""
-        chosen: list[Any] = (actions + self.start).tolist()
+    def for_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as vector environments take them, [N, 1] int64: counted from ``start``."""
+        chosen: np.ndarray = (actions + self.start)[:, None]
         return chosen
 
 
@@ -110,9 +109,10 @@ class DiagonalGaussian:
         log_probs: np.ndarray = (-0.5 * scaled * scaled - log_stds - _LOG_SQRT_2PI).sum(axis=1)
         return log_probs
 
-    def for_environment(self, actions: np.ndarray) -> list[Any]:
-        """Actions as the environment takes them: clipped to the bounds."""
-        return list(np.clip(actions, np.array(self.low, np.float32), np.array(self.high, np.float32)))
+    def for_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as vector environments take them, [N, A] float32: clipped to the bounds."""
+        clipped: np.ndarray = np.clip(actions, np.array(self.low, np.float32), np.array(self.high, np.float32))
+        return clipped
 
 
 Distribution = Categorical | DiagonalGaussian

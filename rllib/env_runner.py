@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..envs import registry
+from ..envs.columns import UnsupportedSpace
+from ..envs.serial import SerialVectorEnv
 from ..envs.vector import Episode, VectorEnv
 from . import spaces, streams
 from .batch import Batch
+from .config import ConfigError
 from .evaluation import play_episodes
 from .policy import Policy
 from .rollout import collect
@@ -77,8 +80,7 @@ class EnvRunner:
         """
         envs = self._envs()
         if self._to_reset:
-            made = self._resumed_at, self._replacement
-            envs.reset([streams.environment_seed(self._seed, index, *made) for index in self._env_indices])
+            envs.reset()
             self._to_reset = False
         action_streams = [streams.action_stream(self._seed, index, iteration) for index in self._env_indices]
         return collect(envs, Policy(weights), num_steps, action_streams)
@@ -95,9 +97,16 @@ class EnvRunner:
         """Start new episodes at the next ``collect``, with the seeds of a run resumed at this iteration."""
         self._resumed_at = iteration
         self._to_reset = True
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def _envs(self) -> VectorEnv:
         if self._opened is None:
             make = partial(registry.make, self._env_id)
-            self._opened = VectorEnv(make, self._env_indices, worker_index=self._worker_index)
+            seeds = streams.environment_seeds(self._seed, self._resumed_at, self._replacement)
+            try:
+                self._opened = SerialVectorEnv(make, self._env_indices, seeds, worker_index=self._worker_index)
+            except UnsupportedSpace as error:
+                raise ConfigError(f"env: {self._env_id!r}: {error}") from error
         return self._opened

@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..envs import registry
-from ..envs.vector import EnvCopy, Episode
+from ..envs.columns import ONLY, ActionLayout
+from ..envs.copies import EnvCopy
+from ..envs.vector import Episode
 from . import streams
 
 #: Episodes that are played side by side, so that one forward pass serves them all.
@@ -35,7 +37,7 @@ class Actor(Protocol):
     """Whatever picks actions: ``Policy``, or a user's own."""
 
     def act(self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None) -> Any:
-        """Actions, as the environment takes them, for observations [N, ...]."""
+        """Actions [N, W], see ``envs.columns.ActionLayout``, for observations [N, ...]."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,23 @@ def play_episodes(
 
 
 def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence[int]) -> list[Episode]:
-    space = copies[0].observation_space
-    observations = np.zeros((len(copies), *(space.shape or ())), space.dtype)
-    for row, (copy, seed) in enumerate(zip(copies, seeds, strict=True)):
-        copy.reset(observations[row], seed)
-        copy.check_outcome(0, observations[row], 0.0)
+    writer, layout = copies[0].writer, ActionLayout.of(copies[0].action_space)
+    columns = writer.allocate(len(copies))
+    rows = writer.rows(columns)
+    for copy, row, seed in zip(copies, rows, seeds, strict=True):
+        copy.reset(row, seed)
+        copy.check_outcome(0, row, 0.0)
     returns, lengths = [0.0] * len(copies), [0] * len(copies)
     playing = list(range(len(copies)))
     while playing:
-        actions = policy.act(observations[playing], deterministic=True)
+        actions = layout.read(policy.act(columns[ONLY][playing], deterministic=True), len(playing))
         still_playing: list[int] = []
-        for row, action in zip(playing, actions, strict=True):
-            reward, terminated, truncated = copies[row].step(action, observations[row])
-            returns[row] += reward
-            lengths[row] += 1
-            copies[row].check_outcome(lengths[row], observations[row], reward)
+        for i, action in zip(playing, layout.unflatten_all(actions), strict=True):
+            reward, terminated, truncated = copies[i].step(action, rows[i])
+            returns[i] += reward
+            lengths[i] += 1
+            copies[i].check_outcome(lengths[i], rows[i], reward)
             if not (terminated or truncated):
-                still_playing.append(row)
+                still_playing.append(i)
         playing = still_playing
-    return [Episode(copies[row].env_index, returns[row], lengths[row]) for row in range(len(copies))]
+    return [Episode(copies[i].env_index, returns[i], lengths[i]) for i in range(len(copies))]

@@ -12,7 +12,6 @@ one with eight; it costs about 2 us a call.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -51,8 +50,8 @@ class Policy:
 
     def act(
         self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None
-    ) -> list[Any]:
-        """Actions as the environment takes them.
+    ) -> np.ndarray:
+        """Actions as vector environments take them, [N, W].
 
         Args:
           observations: [N, D].

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..envs.columns import ONLY
 from ..envs.vector import VectorEnv
 from .batch import Batch, FinishedEpisode
 from .policy import Policy
@@ -36,15 +37,15 @@ def collect(envs: VectorEnv, policy: Policy, num_steps: int, streams: Sequence[n
     episodes: list[FinishedEpisode] = []
     cut_observations: list[np.ndarray] = []
     for t in range(num_steps):
-        observations[t] = envs.observations
+        observations[t] = envs.observations[ONLY]
         parameters[t] = policy.parameters(observations[t])
         actions.append(distribution.sample(parameters[t], noise[t]))
         envs.step(distribution.for_environment(actions[t]))
         rewards[t], terminated[t], truncated[t] = envs.rewards, envs.terminated, envs.truncated
         if envs.finished:
             episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
-            cut_observations += list(envs.final_observations[envs.truncated])
-    observations[num_steps] = envs.observations
+            cut_observations += list(envs.final_observations[ONLY][envs.truncated])
+    observations[num_steps] = envs.observations[ONLY]
     stored_actions = np.stack(actions)
 
     values = policy.values(observations.reshape(-1, width)).reshape(num_steps + 1, envs.num_envs)

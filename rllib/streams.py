@@ -3,7 +3,7 @@
 No generator made here lives longer than the call that uses it, so there is no random state to save, to send, or to lose
 with a worker: environment copy 5 draws the same action noise in iteration 70 whichever worker holds it, whether that
 worker was replaced, and whether the run was resumed in between. That is why results do not depend on the number of
-workers. What an environment itself draws comes from a generator of its own, which is only seeded from here.
+workers. What an environment itself draws comes from a generator of its own, which is seeded from here for each episode.
 
 Purposes are separated by a number of their own, so that two streams never share a key by accident.
 """
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..envs.seeds import EpisodeSeeds
+
 _ENVIRONMENT, _EVALUATION, _ACTIONS, _MINIBATCHES, _WEIGHTS = range(1, 6)
 
 
-def environment_seed(seed: int, env_index: int, resumed_at: int, replacement: int) -> int:
-    """Seed of the first reset of a copy. A copy that is made anew must not repeat its episodes, so the key tells the
-    iteration at which the run was resumed, and how often the copy's worker was replaced.
+def environment_seeds(seed: int, resumed_at: int, replacement: int) -> EpisodeSeeds:
+    """Seeds of the training episodes: (copy, episode number) -> seed. A copy that is made anew must not repeat its
+    episodes, so the key tells the iteration at which the run was resumed, and how often the copy's worker was replaced.
     """
-    return _integer(seed, _ENVIRONMENT, env_index, resumed_at, replacement)
+    return EpisodeSeeds(int(_sequence(seed, _ENVIRONMENT, resumed_at, replacement).generate_state(1, np.uint64)[0]))
 
 
 def evaluation_seed(seed: int, episode: int) -> int:
@@ -43,9 +45,13 @@ def weight_seed(seed: int) -> int:
 
 
 def _generator(*key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+    return np.random.Generator(np.random.PCG64(_sequence(*key)))
 
 
 def _integer(*key: int) -> int:
     # 31 bits: the widest that every environment accepts as a seed.
-    return int(np.random.SeedSequence(key).generate_state(1)[0] >> 1)
+    return int(_sequence(*key).generate_state(1)[0] >> 1)
+
+
+def _sequence(*key: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(key)

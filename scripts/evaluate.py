@@ -17,7 +17,7 @@ import tyro
 
 from shoal import algorithms
 from shoal.envs import registry
-from shoal.envs.vector import EnvCopy
+from shoal.envs.copies import EnvCopy
 from shoal.rllib import checkpoints, evaluation, spaces
 from shoal.rllib.config import from_dict
 from shoal.rllib.policy import Policy

@@ -41,8 +41,7 @@ def test_categorical_survives_huge_parameters():
 
 
 def test_actions_of_the_environment_count_from_its_start():
-    assert Categorical(3, start=-1).for_environment(np.array([0, 2])) == [-1, 1]
-    assert all(type(action) is int for action in Categorical(3).for_environment(np.array([0, 2])))
+    assert Categorical(3, start=-1).for_environment(np.array([0, 2])).tolist() == [[-1], [1]]
 
 
 @pytest.mark.parametrize("seed", range(5))

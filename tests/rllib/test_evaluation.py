@@ -17,7 +17,7 @@ class Always:
 
     def act(self, observations, *, deterministic, rng=None):
         assert deterministic
-        return [self._action] * len(observations)
+        return np.full((len(observations), 1), self._action)
 
 
 def test_every_episode_is_played_to_its_end_and_told_in_order():

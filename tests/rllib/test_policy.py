@@ -79,8 +79,8 @@ def test_observations_pass_the_normaliser_before_both_nets():
 def test_deterministic_actions_are_the_likeliest_and_need_no_stream():
     _, policy = learned(SPECS[0])
     observations = np.random.default_rng(3).standard_normal((9, 4)).astype(np.float32)
-    likeliest = policy.parameters(observations).argmax(axis=1).tolist()
-    assert policy.act(observations, deterministic=True) == likeliest
+    likeliest = policy.parameters(observations).argmax(axis=1)[:, None].tolist()
+    assert policy.act(observations, deterministic=True).tolist() == likeliest
     with pytest.raises(ValueError, match="needs rng"):
         policy.act(observations, deterministic=False)
 
@@ -88,6 +88,6 @@ def test_deterministic_actions_are_the_likeliest_and_need_no_stream():
 def test_sampled_actions_of_a_continuous_policy_stay_within_the_bounds():
     _, policy = learned(SPECS[1])
     observations = np.random.default_rng(4).standard_normal((30, 17)).astype(np.float32)
-    actions = np.stack(policy.act(observations, deterministic=False, rng=np.random.default_rng(5)))
+    actions = policy.act(observations, deterministic=False, rng=np.random.default_rng(5))
     assert actions.shape == (30, 6)
     assert np.abs(actions).max() == 1.0

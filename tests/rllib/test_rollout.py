@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from shoal.envs.probes import Choice, Corridor, EndlessCorridor, Target
-from shoal.envs.vector import VectorEnv
+from shoal.envs.seeds import EpisodeSeeds
+from shoal.envs.serial import SerialVectorEnv
 from shoal.rllib import spaces, streams
 from shoal.rllib.advantages import gae
 from shoal.rllib.modules import ActorCritic
@@ -33,8 +34,8 @@ def weights_for(envs, version=0):
 
 
 def opened(make, count=2):
-    envs = VectorEnv(make, range(count))
-    envs.reset(range(count))
+    envs = SerialVectorEnv(make, range(count), EpisodeSeeds(0))
+    envs.reset()
     return envs
 
 
@@ -101,8 +102,8 @@ def test_log_probs_belong_to_the_stored_actions_before_clipping():
 
 def test_one_rollout_of_four_copies_is_two_of_two_side_by_side_to_the_last_bit():
     def rollout(indices):
-        envs = VectorEnv(Choice, indices)
-        envs.reset([streams.environment_seed(0, index, 0, 0) for index in indices])
+        envs = SerialVectorEnv(Choice, indices, streams.environment_seeds(0, 0, 0))
+        envs.reset()
         return collect(envs, Policy(weights_for(envs)), 20, [streams.action_stream(0, index, 0) for index in indices])
 
     whole, left, right = rollout([0, 1, 2, 3]), rollout([0, 1]), rollout([2, 3])

@@ -4,14 +4,27 @@ import gymnasium
 import numpy as np
 import pytest
 
+from shoal.envs.copies import EnvCopy
 from shoal.envs.probes import Choice, Corridor, EndlessCorridor, FailsInStep, FailsToStart
-from shoal.envs.vector import EnvCopy, EnvFailure, Episode, VectorEnv
+from shoal.envs.seeds import EpisodeSeeds
+from shoal.envs.serial import MAX_FAILURES, SerialVectorEnv
+from shoal.envs.vector import Checks, EnvFailure, Episode
+
+SEEDS = EpisodeSeeds(1)
 
 
-def opened(make, num_envs=1, seeds=None, **kwargs):
-    envs = VectorEnv(make, range(num_envs), **kwargs)
-    envs.reset(seeds or range(num_envs))
+def opened(make, env_indices=(0,), **kwargs):
+    envs = SerialVectorEnv(make, env_indices, SEEDS, **kwargs)
+    envs.reset()
     return envs
+
+
+def column(envs):
+    return envs.observations["observation"]
+
+
+def step(envs, action=0):
+    envs.step(np.full((envs.num_envs, envs.layout.width), action))
 
 
 class BothFlags(Corridor):
@@ -24,9 +37,9 @@ def test_an_episode_that_ends_is_reset_in_the_same_step_and_no_row_is_an_ignored
     envs = opened(lambda: Corridor(length=3))
     seen = []
     for _ in range(7):
-        before = envs.observations[0, 0].item()
-        envs.step([0])
-        seen.append((before, envs.rewards[0].item(), envs.terminated[0].item(), envs.observations[0, 0].item()))
+        before = column(envs)[0, 0].item()
+        step(envs)
+        seen.append((before, envs.rewards[0].item(), envs.terminated[0].item(), column(envs)[0, 0].item()))
     assert seen == [
         (0, 1, False, 1),
         (1, 1, False, 2),
@@ -41,37 +54,36 @@ def test_an_episode_that_ends_is_reset_in_the_same_step_and_no_row_is_an_ignored
 def test_the_true_last_observation_of_a_cut_episode_is_kept_beside_the_reset_one():
     envs = opened(lambda: EndlessCorridor(length=3))
     for _ in range(3):
-        envs.step([0])
+        step(envs)
     assert (envs.terminated[0], envs.truncated[0]) == (False, True)
-    assert envs.final_observations[0] == 3
-    assert envs.observations[0] == 0
+    assert envs.final_observations["observation"][0] == 3
+    assert column(envs)[0] == 0
 
 
 def test_terminated_wins_when_an_environment_reports_both_flags():
     envs = opened(lambda: BothFlags(length=1))
-    envs.step([0])
+    step(envs)
     assert (envs.terminated[0], envs.truncated[0]) == (True, False)
 
 
 def test_episodes_are_told_with_return_length_and_the_copy_they_ran_in():
     lengths = iter((2, 3))
-    envs = VectorEnv(lambda: Corridor(next(lengths)), [7, 9])
-    envs.reset([0, 0])
+    envs = opened(lambda: Corridor(next(lengths)), [7, 9])
     told = []
     for _ in range(6):
-        envs.step([0, 0])
+        step(envs)
         told.append(envs.finished)
     short, long = Episode(7, 2.0, 2), Episode(9, 3.0, 3)
     assert told == [[], [short], [long], [short], [], [short, long]]
 
 
 def test_a_copy_depends_on_its_seed_and_actions_only_and_not_on_its_neighbours():
-    def signs(seeds, row):
-        envs = opened(Choice, len(seeds), seeds)
+    def signs(env_indices, row):
+        envs = opened(Choice, env_indices)
         signs_seen = []
         for _ in range(50):
-            signs_seen.append(envs.observations[row, 0].item())
-            envs.step([0] * len(seeds))
+            signs_seen.append(column(envs)[row, 0].item())
+            step(envs)
         return signs_seen
 
     alone = signs([5], 0)
@@ -79,59 +91,105 @@ def test_a_copy_depends_on_its_seed_and_actions_only_and_not_on_its_neighbours()
     assert signs([1, 2, 6], 2) != alone
 
 
-def test_reset_starts_again_from_the_seeds_and_forgets_the_episodes_under_way():
+def test_reset_forgets_the_episodes_under_way():
     envs = opened(lambda: Corridor(length=3))
-    envs.step([0])
-    envs.reset([0])
+    step(envs)
+    envs.reset()
     for _ in range(3):
-        envs.step([0])
+        step(envs)
     assert envs.finished == [Episode(0, 3.0, 3)]
 
 
 def test_gymnasiums_time_limit_is_a_cut_and_the_pole_that_falls_is_an_end():
     cut = opened(lambda: gymnasium.make("CartPole-v1", max_episode_steps=3))
     for action in (0, 1, 0):
-        cut.step([action])
+        step(cut, action)
     assert (cut.terminated[0], cut.truncated[0]) == (False, True)
     fallen = opened(lambda: gymnasium.make("CartPole-v1"))
     while not fallen.finished:
-        fallen.step([1])
+        step(fallen, 1)
     assert (fallen.terminated[0], fallen.truncated[0]) == (True, False)
     # 12 degrees is where CartPole ends; the last observation is beyond it, the reset's is near upright.
-    assert abs(fallen.final_observations[0, 2]) > 0.2
-    assert abs(fallen.observations[0, 2]) <= 0.05
+    assert abs(fallen.final_observations["observation"][0, 2]) > 0.2
+    assert abs(column(fallen)[0, 2]) <= 0.05
 
 
 def test_a_constructor_that_raises_names_worker_and_copy_and_shows_the_environments_traceback():
     with pytest.raises(EnvFailure) as caught:
-        VectorEnv(FailsToStart, [4], worker_index=2)
+        SerialVectorEnv(FailsToStart, [4], SEEDS, worker_index=2)
     text = str(caught.value)
     assert text.startswith("worker 2, environment 4: its constructor raised OSError: the level file is missing\n")
     assert "probes.py" in text
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_a_step_that_raises_names_worker_and_copy_and_shows_the_environments_traceback():
-    envs = VectorEnv(FailsInStep, [8, 9], worker_index=1)
-    envs.reset([0, 0])
-    envs.step([0, 0])
-    envs.step([0, 0])
+class FailsSometimes(Corridor):
+    """Raises in the third step of the episodes that are told."""
+
+    def __init__(self, failing):
+        super().__init__(length=4)
+        self._failing = failing
+
+    def step(self, action):
+        if self._position == 2 and next(self._failing):
+            raise ZeroDivisionError("the physics blew up")
+        return super().step(action)
+
+
+def test_a_copy_that_crashes_is_replaced_and_its_row_is_no_transition():
+    failing = iter([True, False, False])
+    envs = opened(lambda: FailsSometimes(failing), [6, 7], worker_index=1)
+    step(envs)
+    step(envs)
+    step(envs)
+    assert envs.valid.tolist() == [False, True]
+    assert envs.rewards.tolist() == [0, 1]
+    assert not (envs.terminated | envs.truncated).any()
+    assert column(envs)[:, 0].tolist() == [0, 3]
+    assert envs.replaced == 1
+    told = "worker 1, environment 6: its step raised ZeroDivisionError: the physics blew up (step 3 of episode 0)"
+    assert envs.incidents == [f"{told}; it was replaced"]
+    step(envs)
+    assert envs.valid.all()
+    assert envs.finished == [Episode(7, 4.0, 4)]
+
+
+def test_a_copy_that_crashes_again_and_again_without_finishing_an_episode_is_given_up_with_its_traceback():
+    envs = opened(FailsInStep, [8, 9], worker_index=1)
     with pytest.raises(EnvFailure, match="worker 1, environment 8: its step raised ZeroDivisionError") as caught:
-        envs.step([0, 0])
+        step_until_it_fails(envs, 3 * MAX_FAILURES)
     assert 'raise ZeroDivisionError("the physics blew up")' in str(caught.value)
+    assert str(caught.value).endswith("It was replaced 2 times before, and no episode has ended since.")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_observation_that_would_be_spread_over_a_larger_space_is_refused():
-    class Small(Corridor):
+def test_crashes_with_finished_episodes_between_them_go_on_for_ever():
+    failing = iter([True, True, False] * 10)
+    envs = opened(lambda: FailsSometimes(failing))
+    for _ in range(100):
+        step(envs)
+    assert envs.replaced == 20
+
+
+def test_a_copy_that_cannot_be_reset_is_replaced_too():
+    made = []
+
+    class Unlucky(Corridor):
+        def __init__(self):
+            super().__init__(length=1)
+            made.append(self)
+
         def reset(self, *, seed=None, options=None):
-            return np.zeros(1, np.float32), {}
+            if self is made[0] and self._position:
+                raise OSError("device busy")
+            return super().reset(seed=seed, options=options)
 
-    envs = VectorEnv(Small, [0])
-    envs.observations = np.zeros((1, 3), np.float32)
-    with pytest.raises(
-        EnvFailure, match=r"its reset raised ValueError: observation of shape \(1,\); the space says \(3,\)"
-    ):
-        envs.reset([0])
+    envs = opened(Unlucky)
+    step(envs)
+    assert len(made) == 2
+    assert envs.valid.all()
+    assert envs.finished == [Episode(0, 1.0, 1)]
+    assert envs.replaced == 1
 
 
 def test_an_observation_of_the_wrong_shape_is_a_failure_of_the_environment():
@@ -141,15 +199,21 @@ def test_an_observation_of_the_wrong_shape_is_a_failure_of_the_environment():
 
     envs = opened(Wrong)
     with pytest.raises(EnvFailure, match=r"environment 0: its step raised ValueError: observation of shape \(3,\)"):
-        envs.step([0])
+        step(envs)
 
 
-def test_as_many_actions_and_seeds_as_copies():
-    envs = opened(Corridor, 2)
-    with pytest.raises(ValueError, match="shorter"):
-        envs.step([0])
-    with pytest.raises(ValueError, match="shorter"):
-        envs.reset([0])
+def test_as_many_actions_as_copies_and_whole_numbers():
+    envs = opened(Corridor, range(2))
+    with pytest.raises(ValueError, match=r"actions of shape \(1, 1\); 2 environments take \(2, 1\)"):
+        envs.step(np.zeros((1, 1), np.int64))
+    with pytest.raises(ValueError, match="actions of float64; these environments take whole numbers"):
+        envs.step(np.zeros((2, 1)))
+
+
+def test_stepping_before_the_first_reset_is_refused():
+    envs = SerialVectorEnv(Corridor, [0], SEEDS)
+    with pytest.raises(RuntimeError, match="reset the environments before the first step"):
+        step(envs)
 
 
 def test_a_failing_close_is_told_like_any_other():
@@ -197,17 +261,16 @@ class Spoilt(Corridor):
 @pytest.mark.parametrize("worker_index", [1, None])
 def test_what_no_learner_can_use_is_refused_with_worker_copy_and_step(spoilt, told, worker_index):
     makes = iter((Corridor, lambda: Spoilt(**spoilt)))
-    envs = VectorEnv(lambda: next(makes)(), [6, 7], worker_index=worker_index)
-    envs.reset([0, 0])
+    envs = opened(lambda: next(makes)(), [6, 7], worker_index=worker_index)
     with pytest.raises(EnvFailure) as caught:
         step_until_it_fails(envs)
     where = "" if worker_index is None else f"worker {worker_index}, "
     assert str(caught.value).startswith(f"{where}environment 7: {told}")
 
 
-def step_until_it_fails(envs):
-    for _ in range(3):
-        envs.step([0, 0])
+def step_until_it_fails(envs, steps=3):
+    for _ in range(steps):
+        step(envs)
 
 
 def test_a_first_observation_that_is_not_finite_is_refused():
@@ -240,7 +303,7 @@ def test_environment_code_that_wants_to_leave_a_worker_is_a_failure_of_the_envir
             return super().step(action)
 
     with pytest.raises(EnvFailure, match=f"worker 2, environment 0: its {call} raised {leaving.__name__}: 3") as caught:
-        opened(Leaves, worker_index=2).step([0])
+        step_until_it_fails(opened(Leaves, worker_index=2))
     assert "in leave" in str(caught.value)
 
 
@@ -250,4 +313,33 @@ def test_ctrl_c_in_the_users_own_process_stays_ctrl_c():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        opened(Interrupted).step([0])
+        step(opened(Interrupted))
+
+
+def test_every_episode_starts_from_a_seed_of_its_own():
+    given = []
+
+    class Listens(Corridor):
+        def reset(self, *, seed=None, options=None):
+            given.append(seed)
+            return super().reset(seed=seed, options=options)
+
+    envs = SerialVectorEnv(lambda: Listens(length=1), [3, 5], lambda index, episode: 10 * index + episode)
+    envs.reset()
+    step(envs)
+    envs.reset()
+    assert given == [30, 50, 31, 51, 32, 52]
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.array([7.0]), r"\[7.\]"), (np.array([-0.5]), r"\[-0.5\]")])
+def test_an_observation_outside_its_space_is_refused_if_asked_for(value, told):
+    make = lambda: Spoilt(observation=value)  # noqa: E731
+    step_until_it_fails(opened(make))
+    with pytest.raises(EnvFailure, match="its step 3 gave an observation outside its space .from 0. to 5..: " + told):
+        step_until_it_fails(opened(make, checks=Checks(bounds=True)))
+
+
+def test_numbers_that_are_not_finite_pass_if_nobody_is_to_look():
+    envs = opened(lambda: Spoilt(observation=np.array([np.nan])), checks=Checks(finite=False))
+    step_until_it_fails(envs)
+    assert np.isnan(column(envs)).all()

@@ -1,0 +1,189 @@
+"""One environment behind a border: what comes out of it is stored and checked, every failure of it is an EnvFailure.
+
+``SerialVectorEnv`` is made of these, and so is evaluation, which plays single episodes. An exception in environment
+code becomes ``EnvCrash``, which names the worker and the copy. An observation, reward or mask that no learner can use
+(not a number, of another shape; by ``Checks`` not finite, or outside its space) becomes ``EnvFailure``.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .columns import MASK_KEY, ActionLayout, ColumnSpec, ColumnWriter, Row, mask_is_observed, without_mask
+from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure
+
+if TYPE_CHECKING:
+    import gymnasium
+
+#: What becomes an `EnvCrash`. sys.exit in a game would otherwise end the worker, and a replacement would repeat it.
+_RAISED_BY_ENVIRONMENTS = (Exception, SystemExit, KeyboardInterrupt)
+
+
+class EnvCopy:
+    """One environment.
+
+    Args:
+      make: Makes the environment.
+      env_index: Its index among all copies of the run, for messages.
+      worker_index: The rollout worker that it lives in, for messages; None in the user's own process.
+
+    Attributes:
+      observation_space: of what is stored: without the mask, if that is part of the observations.
+      action_space: of the actions.
+      writer: knows the columns of the observations.
+      mask: what the environment gave as action mask with its last observation, as it gave it; None if nothing.
+
+    Raises:
+      EnvFailure: the constructor raised.
+      UnsupportedSpace: the observations have no columns.
+    """
+
+    def __init__(
+        self, make: Callable[[], gymnasium.Env[Any, Any]], env_index: int, *, worker_index: int | None = None
+    ) -> None:
+        self.env_index = env_index
+        self._worker_index = worker_index
+        self.mask: Any = None
+        try:
+            self._env = make()
+            self.observation_space = self._env.observation_space
+            self.action_space = self._env.action_space
+        except _RAISED_BY_ENVIRONMENTS as error:
+            raise self._failure("constructor", error, EnvFailure) from error
+        self._mask_is_observed = mask_is_observed(self.observation_space, self.action_space)
+        if self._mask_is_observed:
+            self.observation_space = without_mask(self.observation_space)
+        self.writer = ColumnWriter(self.observation_space)
+        self._write = self.writer.write
+
+    def reset(self, row: Row, seed: int) -> None:
+        """Start an episode and write its first observation to ``row``.
+
+        Raises:
+          EnvCrash: the environment raised.
+          EnvFailure: the observation does not fit.
+        """
+        try:
+            observation, info = self._env.reset(seed=seed)
+        except _RAISED_BY_ENVIRONMENTS as error:
+            raise self._failure("reset", error, EnvCrash) from error
+        try:
+            self.mask = observation[MASK_KEY] if self._mask_is_observed else info.get(MASK_KEY)
+            self._write(row, observation)
+        except Exception as error:
+            raise self._failure("reset", error, EnvFailure) from error
+
+    def step(self, action: Any, row: Row) -> tuple[float, bool, bool]:
+        """One step; the observation goes to ``row``.
+
+        Args:
+          action: as the environment takes it.
+          row: where the observation goes.
+
+        Returns:
+          reward, terminated, truncated; by the rule of ``vector.py`` never both flags.
+
+        Raises:
+          EnvCrash: the environment raised.
+          EnvFailure: what it gave is no outcome of a step.
+        """
+        try:
+            outcome = self._env.step(action)
+        except _RAISED_BY_ENVIRONMENTS as error:
+            raise self._failure("step", error, EnvCrash) from error
+        try:
+            observation, reward, terminated, truncated, info = outcome
+            self.mask = observation[MASK_KEY] if self._mask_is_observed else info.get(MASK_KEY)
+            self._write(row, observation)
+            if isinstance(reward, str | bytes):  # float() would read it
+                raise TypeError(f"the reward {reward!r} is a {type(reward).__name__} and not a number")
+            return float(reward), bool(terminated), bool(truncated) and not terminated
+        except Exception as error:
+            raise self._failure("step", error, EnvFailure) from error
+
+    def render(self) -> Any:
+        """What the environment shows, as its render mode has it."""
+        try:
+            return self._env.render()
+        except _RAISED_BY_ENVIRONMENTS as error:
+            raise self._failure("render", error, EnvFailure) from error
+
+    def write_mask(self, layout: ActionLayout, into: np.ndarray, step: int) -> None:
+        """Store the mask of the last observation.
+
+        Args:
+          layout: of the actions.
+          into: [num_choices] bool.
+          step: steps of the episode so far, for messages.
+
+        Raises:
+          EnvFailure: there is none, though there was one at first, or it does not fit.
+        """
+        try:
+            if self.mask is None:
+                raise ValueError("there is no action mask, though the first reset gave one")
+            layout.write_mask(self.mask, into)
+        except ValueError as error:
+            raise EnvFailure(f"{self._where}: {_call(step)}: {error}") from error
+
+    def check_outcome(self, step: int, row: Sequence[np.ndarray], reward: float, checks: Checks = USUAL_CHECKS) -> None:
+        """Refuse what no learner can use.
+
+        Args:
+          step: steps of the episode that led to the observation; 0 for the first, which has no reward.
+          row: the observation, by column.
+          reward: of that step.
+          checks: what to look for.
+
+        Raises:
+          EnvFailure: names the step, and what it gave.
+        """
+        if step and checks.finite and not math.isfinite(reward):
+            raise EnvFailure(f"{self._where}: its {_call(step)} gave the reward {reward:g}")
+        for (name, spec), value in zip(self.writer.specs.items(), row, strict=True):
+            if checks.finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+                wrong = "that is not finite"
+            elif checks.bounds and not within_bounds(spec, value):
+                low, high = (_shown(bound) for bound in spec.bounds())
+                wrong = f"outside its space (from {low} to {high})"
+            else:
+                continue
+            what = "an observation" if len(row) == 1 else f"an observation {name!r}"
+            raise EnvFailure(f"{self._where}: its {_call(step)} gave {what} {wrong}: {_shown(value)}")
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        try:
+            self._env.close()
+        except Exception as error:
+            raise self._failure("close", error, EnvFailure) from error
+
+    @property
+    def _where(self) -> str:
+        where = "" if self._worker_index is None else f"worker {self._worker_index}, "
+        return f"{where}environment {self.env_index}"
+
+    def _failure(self, call: str, error: BaseException, kind: type[EnvFailure]) -> EnvFailure:
+        if isinstance(error, KeyboardInterrupt) and self._worker_index is None:
+            raise error  # the user's own process: it is Ctrl-C; the terminal's signals do not reach workers
+        own_traceback = "".join(traceback.format_exception(error)).rstrip()
+        return kind(f"{self._where}: its {call} raised {type(error).__name__}: {error}\n{own_traceback}")
+
+
+def within_bounds(spec: ColumnSpec, values: np.ndarray) -> bool:
+    """Whether a row of a column, or many, are in the space."""
+    low, high = spec.bounds()
+    return bool((values >= low).all() and (values <= high).all())
+
+
+def _call(step: int) -> str:
+    return f"step {step}" if step else "reset"
+
+
+def _shown(value: np.ndarray) -> str:
+    return np.array2string(value, threshold=8, separator=", ").replace("\n", "")

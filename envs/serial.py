@@ -1,0 +1,291 @@
+"""N copies of one environment in this process.
+
+The plain implementation of ``VectorEnv``: a loop. ``ParallelVectorEnv`` runs one of these in each of its processes, on
+arrays that all of them share; that is why the arrays may be handed in.
+
+A copy whose code raises is replaced by a new one, which starts the next episode; the row is not valid. A copy that has
+been replaced ``MAX_FAILURES`` - 1 times without finishing an episode in between has a bug and not bad luck: its next
+crash is passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .columns import ActionLayout, Columns, ColumnWriter, UnsupportedSpace
+from .copies import EnvCopy, within_bounds
+from .replay import ActionLog, State, kept_steps, split_state
+from .seeds import SeedOfEpisode
+from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure, Episode
+
+if TYPE_CHECKING:
+    import gymnasium
+
+#: Crashes of a copy, without a finished episode in between, after which it is given up.
+MAX_FAILURES = 3
+
+
+@dataclass
+class Arrays:
+    """What a vector environment shows; see ``VectorEnv`` for each. N rows."""
+
+    observations: Columns
+    final_observations: Columns
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+    action_masks: np.ndarray  #: [N, num_choices] bool; there also where the environment gives no masks
+
+    @classmethod
+    def allocate(cls, writer: ColumnWriter, num_choices: int, num_envs: int) -> Arrays:
+        """In this process's own memory."""
+        return cls(
+            writer.allocate(num_envs),
+            writer.allocate(num_envs),
+            np.zeros(num_envs, np.float32),
+            np.zeros(num_envs, bool),
+            np.zeros(num_envs, bool),
+            np.ones(num_envs, bool),
+            np.ones((num_envs, num_choices), bool),
+        )
+
+
+class SerialVectorEnv:
+    """Copies stepped one after the other. Attributes and methods: see ``VectorEnv``.
+
+    Args:
+      make: Makes one copy.
+      env_indices: Index of each copy among all copies of the run; N = len(env_indices) >= 1.
+      seeds: (index, episode number) -> seed of the reset that starts the episode.
+      worker_index: The rollout worker that they live in, for messages.
+      checks: Which numbers are refused.
+      arrays: Makes the arrays, of (columns, choices, copies); ``Arrays.allocate`` or memory that others see too.
+      first_episodes: Number of each copy's first episode; 0 by default.
+
+    Raises:
+      EnvFailure: a constructor raised.
+      UnsupportedSpace: the spaces are of a kind that has no columns.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], gymnasium.Env[Any, Any]],
+        env_indices: Sequence[int],
+        seeds: SeedOfEpisode,
+        *,
+        worker_index: int | None = None,
+        checks: Checks = USUAL_CHECKS,
+        arrays: Callable[[ColumnWriter, int, int], Arrays] = Arrays.allocate,
+        first_episodes: Sequence[int] | None = None,
+    ) -> None:
+        self._make, self._seeds, self._worker_index, self._checks = make, seeds, worker_index, checks
+        self._copies = [EnvCopy(make, index, worker_index=worker_index) for index in env_indices]
+        self.num_envs = len(self._copies)
+        self.observation_space = self._copies[0].observation_space
+        self.action_space = self._copies[0].action_space
+        self._writer, self.layout = self._copies[0].writer, ActionLayout.of(self.action_space)
+        self._arrays = arrays(self._writer, self.layout.num_choices, self.num_envs)
+        self.observations, self.final_observations = self._arrays.observations, self._arrays.final_observations
+        self.rewards, self.valid = self._arrays.rewards, self._arrays.valid
+        self.terminated, self.truncated = self._arrays.terminated, self._arrays.truncated
+        self.action_masks: np.ndarray | None = None
+        self.finished: list[Episode] = []
+        self.replaced = 0
+        self.incidents: list[str] = []
+        self._rows = self._writer.rows(self.observations)
+        self._final_rows = self._writer.rows(self.final_observations)
+        self._log = ActionLog(self.num_envs, self.layout.width, self.layout.dtype)
+        self._episodes = [-1] * self.num_envs if first_episodes is None else [first - 1 for first in first_episodes]
+        self._returns = [0.0] * self.num_envs
+        self._failures = [0] * self.num_envs
+        self._is_reset = False
+
+    def reset(self) -> None:
+        """See ``VectorEnv``."""
+        self._clear()
+        for i in range(self.num_envs):
+            self._start(i)
+        self._find_masks()
+        self._check()
+
+    def step(self, actions: np.ndarray) -> None:
+        """See ``VectorEnv``."""
+        if not self._is_reset:
+            raise RuntimeError("reset the environments before the first step")
+        actions = self.layout.read(actions, self.num_envs)
+        self._clear()
+        self._log.record(actions)
+        for i, (copy, action) in enumerate(zip(self._copies, self.layout.unflatten_all(actions), strict=True)):
+            try:
+                reward, terminated, truncated = copy.step(action, self._rows[i])
+            except EnvCrash as crash:
+                self._cut(i, crash)
+                continue
+            self.rewards[i], self.terminated[i], self.truncated[i] = reward, terminated, truncated
+            self._returns[i] += reward
+            if terminated or truncated:
+                self._finish(i)
+            if self.action_masks is not None:
+                self._copies[i].write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
+        self._check()
+
+    def state(self) -> State:
+        """See ``VectorEnv``; what the arrays are: see ``replay.py``."""
+        if not self._is_reset:
+            raise RuntimeError("environments that were never reset have no state")
+        state = {
+            "episode": np.array(self._episodes, np.int64),
+            "length": self._log.lengths.copy(),
+            "episode_return": np.array(self._returns, np.float64),
+            "actions": np.concatenate([self._log.of(i) for i in range(self.num_envs)]),
+            **{f"observations/{name}": column.copy() for name, column in self.observations.items()},
+        }
+        return state if self.action_masks is None else {**state, "action_masks": self.action_masks.copy()}
+
+    def restore(self, state: State) -> int:
+        """See ``VectorEnv``. Takes as long as the episodes took."""
+        parts = split_state(state, [1] * self.num_envs)
+        _check_fits(state, self.observations, self.layout)
+        self._clear()
+        not_continued = 0
+        for i, part in enumerate(parts):
+            self._episodes[i] = int(part["episode"][0]) - 1
+            reason = self._replay(i, part)
+            self._returns[i] = float(part["episode_return"][0])
+            if reason is not None:
+                not_continued += 1
+                index = self._copies[i].env_index
+                self.incidents.append(f"environment {index}: a new episode, as the one under way {reason}")
+                self._start(i)
+        self._find_masks()
+        self._check()
+        return not_continued
+
+    def close(self) -> None:
+        """See ``VectorEnv``."""
+        copies, self._copies, self._is_reset = self._copies, [], False
+        for copy in copies:
+            copy.close()
+
+    def _clear(self) -> None:
+        self.finished = []
+        for array in (self.rewards, self.terminated, self.truncated):
+            array[:] = 0
+        self.valid[:] = True
+
+    def _start(self, i: int) -> None:
+        """The next episode in copy i; a copy that cannot be reset is replaced."""
+        while True:
+            self._episodes[i] += 1
+            self._returns[i] = 0.0
+            self._log.restart(i)
+            try:
+                self._copies[i].reset(self._rows[i], self._seeds(self._copies[i].env_index, self._episodes[i]))
+                return
+            except EnvCrash as crash:
+                self._replace(i, crash)
+
+    def _finish(self, i: int) -> None:
+        self.finished.append(Episode(self._copies[i].env_index, self._returns[i], int(self._log.lengths[i])))
+        self._failures[i] = 0
+        for last, place in zip(self._rows[i], self._final_rows[i], strict=True):
+            place[...] = last
+        self._start(i)
+
+    def _cut(self, i: int, crash: EnvCrash) -> None:
+        self.valid[i] = False
+        self._replace(i, crash)
+        self._start(i)
+
+    def _replace(self, i: int, crash: EnvCrash) -> None:
+        """A new copy in place of one that raised.
+
+        Raises:
+          EnvFailure: it was one too many, or the new one cannot be made.
+        """
+        self._failures[i] += 1
+        if self._failures[i] >= MAX_FAILURES:
+            message = f"{crash}\nIt was replaced {MAX_FAILURES - 1} times before, and no episode has ended since."
+            raise EnvFailure(message) from crash.__cause__
+        index, step = self._copies[i].env_index, int(self._log.lengths[i])
+        cause = str(crash).partition("\n")[0]
+        self.incidents.append(f"{cause} (step {step} of episode {self._episodes[i]}); it was replaced")
+        self.replaced += 1
+        try:
+            self._copies[i].close()
+        except EnvFailure as failure:  # what is broken may well not close; the new copy does not care
+            self.incidents.append(str(failure).partition("\n")[0])
+        self._copies[i] = EnvCopy(self._make, index, worker_index=self._worker_index)
+
+    def _replay(self, i: int, part: State) -> str | None:
+        """Lead copy i to where it stood. Gives None, or why it is not there, as the end of a sentence."""
+        self._start(i)
+        if kept_steps(part)[0] < part["length"][0]:
+            return "is too long to be repeated"
+        for done, action in enumerate(self.layout.unflatten_all(part["actions"])):
+            try:
+                _, terminated, truncated = self._copies[i].step(action, self._rows[i])
+            except EnvCrash as crash:
+                self._replace(i, crash)
+                return f"crashed in step {done + 1} when it was repeated"
+            if terminated or truncated:
+                return f"ended in step {done + 1} when it was repeated: it is not a function of seed and actions"
+        self._log.load(i, part["actions"])
+        for name, place in zip(self._writer.specs, self._rows[i], strict=True):
+            if not np.array_equal(place, part[f"observations/{name}"][0], equal_nan=place.dtype.kind == "f"):
+                return "led elsewhere when it was repeated: it is not a function of seed and actions"
+        return None
+
+    def _find_masks(self) -> None:
+        """Whether there are masks is known after the first reset, and stays so."""
+        if not self._is_reset and any(copy.mask is not None for copy in self._copies):
+            if self.layout.num_choices == 0:
+                raise UnsupportedSpace(f"there is an action mask, but {self.action_space} has nothing to choose from")
+            self.action_masks = self._arrays.action_masks
+        self._is_reset = True
+        if self.action_masks is not None:
+            for i, copy in enumerate(self._copies):
+                copy.write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
+
+    def _check(self) -> None:
+        """Refuse wrong numbers. Looked for in whole arrays, 1 us each; only then in which copy."""
+        ended = self.terminated | self.truncated if self.finished else None
+        if self._looks_right(ended):
+            return
+        lengths = {episode.env_index: episode.length for episode in self.finished}
+        for i, copy in enumerate(self._copies):
+            reward = float(self.rewards[i])
+            if copy.env_index in lengths:
+                copy.check_outcome(lengths[copy.env_index], self._final_rows[i], reward, self._checks)
+            copy.check_outcome(int(self._log.lengths[i]), self._rows[i], reward, self._checks)
+
+    def _looks_right(self, ended: np.ndarray | None) -> bool:
+        if self._checks.finite and not np.isfinite(self.rewards).all():
+            return False
+        for name, spec in self._writer.specs.items():
+            stacked = [self.observations[name]]
+            if ended is not None:
+                stacked.append(self.final_observations[name][ended])
+            for values in stacked:
+                if self._checks.finite and spec.dtype.kind == "f" and not np.isfinite(values).all():
+                    return False
+                if self._checks.bounds and not within_bounds(spec, values):
+                    return False
+        return True
+
+
+def _check_fits(state: State, observations: Columns, layout: ActionLayout) -> None:
+    """Raises ValueError if a state is of other spaces."""
+    saved = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("observations/")}
+    if saved.keys() != observations.keys():
+        raise ValueError(f"a state of observations {sorted(saved)}; these have {sorted(observations)}")
+    for name, column in observations.items():
+        if (saved[name].shape, saved[name].dtype) != (column.shape, column.dtype):
+            raise ValueError(f"a state of observations {name!r} {saved[name].shape}; these have {column.shape}")
+    if state["actions"].shape[1:] != (layout.width,):
+        raise ValueError(f"a state with actions of size {state['actions'].shape[1:]}; these have {layout.width}")

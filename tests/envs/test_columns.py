@@ -1,0 +1,192 @@
+"""Observations to columns and actions from rows, checked against gymnasium's own samples of random nested spaces."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings, strategies
+
+from shoal.envs.columns import (
+    ActionLayout,
+    ColumnSpec,
+    ColumnWriter,
+    UnsupportedSpace,
+    column_specs,
+    mask_is_observed,
+    without_mask,
+)
+
+FLAT = spaces.Box(-1.0, 1.0, (3,), np.float32)
+
+LEAVES = [
+    FLAT,
+    spaces.Box(np.array([[0.0, -np.inf]]), np.array([[2.0, np.inf]]), dtype=np.float64),
+    spaces.Discrete(4, start=3),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [-1, 2]]),
+    spaces.MultiBinary(3),
+    spaces.MultiBinary((2, 2)),
+]
+
+
+def nested(leaves):
+    return strategies.recursive(
+        strategies.sampled_from(leaves),
+        lambda part: (
+            strategies.lists(part, min_size=1, max_size=3).map(spaces.Tuple)
+            | strategies.dictionaries(strategies.sampled_from("abc"), part, min_size=1).map(spaces.Dict)
+        ),
+        max_leaves=6,
+    )
+
+
+def leaf_values(space, value):
+    """Leaves in the space's own order, by plain recursion over gymnasium's containers."""
+    if isinstance(space, spaces.Dict):
+        return [leaf for name, part in space.spaces.items() for leaf in leaf_values(part, value[name])]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for part, inner in zip(space.spaces, value, strict=True) for leaf in leaf_values(part, inner)]
+    return [value]
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return np.array_equal(one, other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(nested([*LEAVES, spaces.Box(0, 255, (4, 4, 1), np.uint8)]), strategies.integers(0, 2**20))
+def test_a_stored_observation_is_found_leaf_by_leaf_in_its_own_row_only(space, seed):
+    space.seed(seed)
+    writer = ColumnWriter(space)
+    columns = writer.allocate(3)
+    rows = writer.rows(columns)
+    value = space.sample()
+    writer.write(rows[1], value)
+    for column, leaf in zip(columns.values(), leaf_values(space, value), strict=True):
+        np.testing.assert_array_equal(column[1], leaf)
+        assert not column[[0, 2]].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(nested(LEAVES), strategies.integers(0, 2**20))
+def test_an_action_of_the_space_flattened_by_hand_comes_back_as_it_was(space, seed):
+    space.seed(seed)
+    layout = ActionLayout.of(space)
+    value = space.sample()
+    row = np.concatenate([np.ravel(leaf) for leaf in leaf_values(space, value)])
+    taken = layout.unflatten(layout.read(row[None].astype(layout.dtype), 1)[0])
+    expected = value
+    if layout.dtype == np.float32:  # what a float64 box holds passes through float32 on its way
+        assert space.contains(taken)
+        layout64 = np.concatenate([np.ravel(leaf) for leaf in leaf_values(space, taken)])
+        np.testing.assert_allclose(layout64, row, rtol=1e-6)
+    else:
+        assert same(taken, expected)
+    assert layout.width == row.size
+
+
+def test_columns_are_named_by_their_paths_in_the_spaces_own_order():
+    space = spaces.Dict(
+        {"camera": spaces.Box(0, 255, (8, 8), np.uint8), "state": spaces.Tuple((FLAT, spaces.Discrete(2)))}
+    )
+    assert list(column_specs(space)) == ["camera", "state/0", "state/1"]
+    assert list(column_specs(FLAT)) == ["observation"]
+
+
+def test_a_spec_tells_bounds_choices_and_starts():
+    box, _, discrete, _, many, bits, _ = (column_specs(space)["observation"] for space in LEAVES)
+    assert box == ColumnSpec((3,), np.dtype(np.float32), "box", low=(-1.0,), high=(1.0,))
+    assert (discrete.n, discrete.start, discrete.bounds()) == (4, (3,), (3, 6))
+    assert (many.nvec, many.start) == ((2, 3, 4, 5), (1, 0, -1, 2))
+    assert many.bounds()[1].tolist() == [[2, 2], [2, 6]]
+    assert bits.bounds() == (0, 1)
+    assert {box: "hashable"}[box]
+
+
+def test_an_observation_that_lacks_a_part_or_has_another_shape_is_refused_by_name():
+    writer = ColumnWriter(spaces.Dict({"a": FLAT, "b": FLAT}))
+    row = writer.rows(writer.allocate(1))[0]
+    with pytest.raises(ValueError, match="no part 'b', which the space names"):
+        writer.write(row, {"a": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"'b' of shape \(1,\); the space says \(3,\)"):
+        writer.write(row, {"a": np.zeros(3), "b": np.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Text(3), spaces.Sequence(FLAT), spaces.Graph(FLAT, None), spaces.OneOf((FLAT, FLAT))],
+    ids=lambda space: type(space).__name__,
+)
+def test_other_spaces_are_refused_in_one_line_that_says_what_is_supported(space):
+    for whole, where in ((space, ""), (spaces.Dict({"words": spaces.Tuple((space,))}), "part 'words/0' of ")):
+        with pytest.raises(UnsupportedSpace, match=f"spaces of kind {type(space).__name__} are not supp") as caught:
+            column_specs(whole)
+        assert where in str(caught.value)
+        assert "supported are Box, Discrete" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(UnsupportedSpace):
+            ActionLayout.of(whole)
+
+
+def test_spaces_that_look_possible_and_are_not_are_refused():
+    with pytest.raises(UnsupportedSpace, match="actions of int64 in a Box are not supported"):
+        ActionLayout.of(spaces.Box(0, 5, (2,), np.int64))
+    with pytest.raises(UnsupportedSpace, match="have the same name, 'a/b'"):
+        column_specs(spaces.Dict({"a": spaces.Dict({"b": FLAT}), "a/b": FLAT}))
+    with pytest.raises(UnsupportedSpace, match="is empty"):
+        column_specs(spaces.Dict({}))
+
+
+def test_the_layout_of_a_nested_action_tells_where_each_part_lies():
+    layout = ActionLayout.of(
+        spaces.Dict({"aim": FLAT, "fire": spaces.Discrete(3, start=1), "keys": spaces.MultiBinary(2)})
+    )
+    assert [(part.name, part.columns, part.choices) for part in layout.parts] == [
+        ("aim", slice(0, 3), slice(0, 0)),
+        ("fire", slice(3, 4), slice(0, 3)),
+        ("keys", slice(4, 6), slice(3, 7)),
+    ]
+    assert (layout.width, layout.num_choices, layout.dtype) == (6, 7, np.float32)
+    taken = layout.unflatten(np.array([0.5, -0.5, 1.0, 2.0, 1.0, 0.0], np.float32))
+    assert taken["fire"] == 2
+    assert taken["keys"].tolist() == [1, 0]
+    assert taken["keys"].dtype == np.int8
+
+
+def test_a_discrete_action_is_a_plain_int_and_a_box_an_array_of_its_own_dtype():
+    assert ActionLayout.of(spaces.Discrete(3)).unflatten_all(np.array([[2], [0]])) == [2, 0]
+    (taken,) = ActionLayout.of(spaces.Box(-1, 1, (2,), np.float64)).unflatten_all(np.array([[0.5, 1]], np.float32))
+    assert taken.dtype == np.float64
+
+
+def test_masks_come_flat_or_nested_like_the_action():
+    layout = ActionLayout.of(spaces.Tuple((spaces.Discrete(2), FLAT, spaces.MultiDiscrete([2, 3]))))
+    expected = [True, False, True, True, False, False, True]
+    for mask in (
+        np.array(expected, np.int8),
+        (np.array([1, 0]), None, (np.array([1, 1]), np.array([0, 0, 1]))),
+        ([1, 0], None, ([1, 1], [0, 0, 1])),
+    ):
+        into = np.zeros(7, bool)
+        layout.write_mask(mask, into)
+        assert into.tolist() == expected
+
+
+def test_a_mask_of_another_size_or_that_allows_nothing_is_refused():
+    layout = ActionLayout.of(spaces.MultiDiscrete([2, 3]))
+    with pytest.raises(ValueError, match="size 4; the actions have 5 choices"):
+        layout.write_mask(np.ones(4), np.zeros(5, bool))
+    with pytest.raises(ValueError, match=r"allows no choice: \[1, 0, 0, 0, 0\]"):
+        layout.write_mask(np.array([1, 0, 0, 0, 0]), np.zeros(5, bool))
+
+
+def test_a_mask_among_the_observations_is_told_from_an_ordinary_part_of_that_name():
+    space = spaces.Dict({"observation": FLAT, "action_mask": spaces.MultiBinary(4)})
+    assert mask_is_observed(space, spaces.Discrete(4))
+    assert not mask_is_observed(space, spaces.Discrete(5))
+    assert not mask_is_observed(space, FLAT)
+    assert not mask_is_observed(FLAT, spaces.Discrete(4))
+    assert list(column_specs(without_mask(space))) == ["observation"]
