@@ -78,7 +78,8 @@ def init(
       log_to_driver: print here what workers print, each line with the name of its task or actor.
       namespace: where the names of this driver's actors live; by default one of its own.
       runtime_env: what workers are started with; tasks and actors may ask for more.
-      engine: "native", or "inline": no processes; work runs in this one, at the call that submits it, for debugging.
+      engine: "native"; "inline": no processes; work runs in this one, at the call that submits it, for debugging; or
+        "ray": a Ray cluster does the work, that of `address`.
       preload: modules that workers shall have imported when they start.
 
     Returns:
@@ -106,8 +107,8 @@ def init(
             "proxy_server_url": proxy_server_url,
         }
     )
-    if engine not in ("native", "inline"):
-        raise ValueError(f"unknown engine {engine!r}; this version has 'native' and 'inline'")
+    if engine not in ("native", "inline", "ray"):
+        raise ValueError(f"unknown engine {engine!r}; there are 'native', 'inline' and 'ray'")
     with current.starting:
         if current.running() is not None:
             if ignore_reinit_error:
@@ -116,6 +117,22 @@ def init(
                 "Maybe you called ray.init twice by accident? This error can be suppressed by passing in "
                 "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
             )
+        if engine == "ray":
+            from ..engines.ray_cluster.connection import connect  # ray is an extra, and 2 s to import
+
+            connected = connect(
+                address,
+                namespace=namespace,
+                include_dashboard=include_dashboard,
+                log_to_driver=log_to_driver is not False,
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                resources=resources,
+                labels=labels,
+                object_store_memory=object_store_memory,
+            )
+            current.set_engine(connected)
+            return _context()
         init_options.check_address(os.environ.get("RAY_ADDRESS", address) if address in (None, "auto") else address)
         job = init_options.check_job_config(job_config)
         config = _config(object_store_memory)

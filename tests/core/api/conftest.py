@@ -14,23 +14,27 @@ import pytest
 
 import shoal
 
-ENGINES = ("native", "inline")
+ENGINES = ("native", "inline", pytest.param("ray", marks=pytest.mark.ray))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "native_only(reason): what it tests needs processes; left out on other engines")
+    config.addinivalue_line("markers", "not_on_ray(reason): holds on shoal's own engines and cannot on a Ray cluster")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    marker = metafunc.definition.get_closest_marker("native_only")
-    assert marker is None or marker.args, f"{metafunc.definition.nodeid}: native_only needs a reason"
-    metafunc.parametrize("session", ENGINES if marker is None else ENGINES[:1], indirect=True, scope="module")
+    engines = ENGINES
+    for name, count in (("not_on_ray", 2), ("native_only", 1)):
+        marker = metafunc.definition.get_closest_marker(name)
+        assert marker is None or marker.args, f"{metafunc.definition.nodeid}: {name} needs a reason"
+        engines = engines if marker is None else engines[:count]
+    metafunc.parametrize("session", engines, indirect=True, scope="module")
 
 
 @pytest.fixture(autouse=True)
 def _the_test_runner_lives(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where work runs in this process, work that kills its process would end the whole run without a word."""
-    if session == "native":
+    if session != "inline":
         return
     kill = os.kill
 
