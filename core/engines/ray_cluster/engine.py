@@ -49,8 +49,10 @@ class RayEngine:
     ) -> Returns:
         found = self._functions.get((id(function), id(options)))
         remote = self._function(function, options) if found is None else found[2]
-        with translating():
+        try:
             return returned(remote(*_inner(args), **_inner_named(kwargs)))
+        except ray.exceptions.RayError as error:
+            raise translated(error) from None
 
     def _function(self, function: Callable[..., Any], options: TaskOptions) -> Callable[..., Any]:
         declared: dict[str, Any] = {"max_calls": options.max_calls} if options.max_calls else {}
@@ -107,8 +109,10 @@ class RayEngine:
         if remote is None:
             remote = getattr(life.handle, method).options(**ray_options.of_call(how)).remote
             life.methods[method, how] = remote
-        with translating():
+        try:
             return returned(remote(*_inner(args), **_inner_named(kwargs)))
+        except ray.exceptions.RayError as error:
+            raise translated(error) from None
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
         ray.kill(life_of(actor.ref, actor.class_name).handle, no_restart=no_restart)

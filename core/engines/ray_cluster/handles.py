@@ -26,14 +26,20 @@ from .failures import translated
 _OWNER = b"ray"
 
 
+def _counted_by_ray(_object_id: bytes) -> None:
+    """What a ref's end means here: Ray's own ref ends with it, and that is counted."""
+
+
 class RayRef(ObjectRef):
     """A ref to an object of the Ray cluster."""
 
     __slots__ = ("inner",)
 
     def __init__(self, inner: ray.ObjectRef) -> None:
-        super().__init__(inner.binary())
+        # Not through the parent's __init__, which checks the id: one is made for each call, and this is a third of it.
+        self._id = inner.binary()
         self._owner = _OWNER
+        self._released = _counted_by_ray
         self.inner = inner
 
     def future(self) -> Future[Any]:
