@@ -23,12 +23,12 @@ import numpy as np
 
 from ..core import api
 from ..envs import registry
-from ..envs.vector import Episode
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
 from .config import AlgorithmConfig, ConfigError, to_dict
 from .env_runner import EnvRunner
 from .evaluation import Evaluation
+from .evaluator import Evaluated, Evaluator
 from .learner import Learner
 from .metrics import Window
 from .normalization import ObservationNormalizer, RewardScaler, RunningMoments
@@ -72,6 +72,7 @@ class Algorithm(abc.ABC, Generic[C]):
         #: numbers that follow from how training went, and not from its progress alone; saved with it
         self.schedules: dict[str, float] = {}
         self._resumed_at = 0
+        self._evaluator = Evaluator(env_id=config.env, seed=config.seed)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
         self.workers = WorkerSet(self._make_worker, config.num_workers)
         try:
@@ -142,8 +143,27 @@ class Algorithm(abc.ABC, Generic[C]):
         """
         shares = [share.tolist() for share in np.array_split(np.arange(episodes), len(self.workers)) if len(share)]
         by_worker = self.workers.map("evaluate", [(self._weights_ref, share) for share in shares])
-        played: list[Episode] = list(itertools.chain.from_iterable(by_worker))
-        return Evaluation(tuple(e.episode_return for e in played), tuple(e.length for e in played))
+        return Evaluation.of(itertools.chain.from_iterable(by_worker))
+
+    def begin_evaluation(self, episodes: int) -> None:
+        """Have the present policy play the episodes that ``evaluate`` plays, in an actor of its own while training goes
+        on; see ``evaluations``. Waits only if two such evaluations are under way already.
+
+        Raises:
+          EnvFailure, WorkerLostError: an earlier one failed.
+        """
+        self._evaluator.submit(self.steps, self._weights_ref, episodes)
+
+    def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
+        """What ``begin_evaluation`` began and has finished since the last call, oldest first.
+
+        Args:
+          wait: Until nothing is under way.
+
+        Raises:
+          EnvFailure, WorkerLostError: one failed.
+        """
+        return self._evaluator.finished(wait=wait)
 
     def checkpoint(self) -> Checkpoint:
         """All that going on needs, between two steps.
@@ -218,6 +238,7 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def close(self) -> None:
         """Kill the workers. May be called twice."""
+        self._evaluator.close()
         self.workers.close()
 
     def _weights(self) -> Weights:

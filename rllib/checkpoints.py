@@ -41,6 +41,7 @@ FOLDER = "checkpoints"
 #: Unfinished folders start with this; what a crash left of them, the next `save` beside them removes.
 ASIDE = ".saving-"
 STEP_NAME = re.compile(r"step_(\d+)")
+BEST = "best"
 #: The shape that an array must have; None where any length will do.
 Shape = tuple[int | None, ...]
 #: Group names become file names, so they are plain words.
@@ -171,12 +172,7 @@ def latest(run_dir: Path) -> Path:
     """
     if not run_dir.is_dir():
         raise CheckpointError(f"{run_dir} is no directory: give the run directory of an earlier `shoal train`")
-    steps: list[tuple[int, Path]] = []
-    if (run_dir / FOLDER).is_dir():
-        for place in (run_dir / FOLDER).iterdir():
-            name = STEP_NAME.fullmatch(place.name)
-            if name and (place / MANIFEST).is_file():
-                steps.append((int(name[1]), place))
+    steps = _by_step(run_dir)
     if not steps:
         raise CheckpointError(f"{run_dir} holds no checkpoint ({FOLDER}/step_*/{MANIFEST}): is it a run directory?")
     return max(steps)[1]
@@ -185,6 +181,38 @@ def latest(run_dir: Path) -> Path:
 def place_for(run_dir: Path, steps: int) -> Path:
     """Where the checkpoint after so many environment steps belongs: `RUN_DIR/checkpoints/step_000150000`."""
     return run_dir / FOLDER / f"step_{steps:09d}"
+
+
+def best_place(run_dir: Path) -> Path:
+    """Where the checkpoint of a run's best evaluation belongs: `RUN_DIR/checkpoints/best`."""
+    return run_dir / FOLDER / BEST
+
+
+def keep_newest(run_dir: Path, count: int) -> None:
+    """Remove all but the newest checkpoints of a run; never the best. A folder that is being removed has another name.
+
+    Args:
+      run_dir: the run directory.
+      count: how many to keep, by step; 0 keeps all.
+
+    Raises:
+      OSError: one cannot be removed.
+    """
+    for _, place in sorted(_by_step(run_dir))[: -count if count else 0]:
+        aside = place.parent / f"{ASIDE}{place.name}.removed"
+        place.rename(aside)
+        shutil.rmtree(aside)
+
+
+def _by_step(run_dir: Path) -> list[tuple[int, Path]]:
+    """Steps and place of every complete checkpoint of a run but the best."""
+    steps: list[tuple[int, Path]] = []
+    if (run_dir / FOLDER).is_dir():
+        for place in (run_dir / FOLDER).iterdir():
+            name = STEP_NAME.fullmatch(place.name)
+            if name and (place / MANIFEST).is_file():
+                steps.append((int(name[1]), place))
+    return steps
 
 
 _PLAIN_FIELDS = ("algorithm", "config", "counters", "extra")

@@ -60,10 +60,13 @@ class AlgorithmConfig:
     """Episodes of one evaluation, played by the frozen policy with its most likely actions; at least 1."""
 
     eval_interval_steps: int = 0
-    """Environment steps between evaluations while training; 0 evaluates only at the end."""
+    """Environment steps between evaluations, played beside training; 0 evaluates only at the end."""
 
     checkpoint_interval_steps: int = 50_000
     """Environment steps between checkpoints; 0 saves only at the end. A crash loses at most this much work."""
+
+    keep_checkpoints: int = 5
+    """How many checkpoints stay, the newest, beside that of the best evaluation; 0 keeps all."""
 
     def __post_init__(self) -> None:
         validate(self)
@@ -97,6 +100,7 @@ _LEAST = {
     "eval_episodes": 1,
     "eval_interval_steps": 0,
     "checkpoint_interval_steps": 0,
+    "keep_checkpoints": 0,
 }
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,12 @@ class Evaluation:
     returns: tuple[float, ...]  #: undiscounted sums of rewards
     lengths: tuple[int, ...]  #: steps
 
+    @classmethod
+    def of(cls, episodes: Iterable[Episode]) -> Evaluation:
+        """What these episodes earned."""
+        played = list(episodes)
+        return cls(tuple(e.episode_return for e in played), tuple(e.length for e in played))
+
     @property
     def mean(self) -> float:
         """Mean return."""
@@ -83,8 +89,7 @@ def play(env_id: str, policy: Actor, episodes: int, seed: int) -> Evaluation:
       UnknownEnvironment: see ``registry.make``.
       EnvFailure: the environment raised.
     """
-    played = play_episodes(env_id, policy, range(episodes), seed)
-    return Evaluation(tuple(e.episode_return for e in played), tuple(e.length for e in played))
+    return Evaluation.of(play_episodes(env_id, policy, range(episodes), seed))
 
 
 def play_episodes(

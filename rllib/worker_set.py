@@ -56,10 +56,14 @@ class WorkerSet:
       make: (worker index, how often it was replaced) -> handle of a new actor.
       count: Number of workers.
       max_in_flight: Most requests in flight on each.
+      kind: What to call a worker in messages.
     """
 
-    def __init__(self, make: Callable[[int, int], Any], count: int, *, max_in_flight: int = 1) -> None:
+    def __init__(
+        self, make: Callable[[int, int], Any], count: int, *, max_in_flight: int = 1, kind: str = "rollout worker"
+    ) -> None:
         self._make = make
+        self._kind = kind
         self._max_in_flight = max_in_flight
         self._actors: list[Any] = []
         self._replacements = [0] * count
@@ -110,17 +114,20 @@ class WorkerSet:
         """
         while self._in_flight:
             for ref in self._wait():
-                request = self._in_flight.pop(ref)
-                try:
-                    value = api.get(ref)
-                except errors.ActorDiedError as error:
-                    self._replace(request, error)
-                except errors.TaskError as error:
-                    raise (error.cause or error) from error
-                else:
-                    self._deaths_in_a_row[request.worker] = 0
-                    self._silent.discard(request.worker)
-                    yield Completed(request.worker, value)
+                if (result := self._take(ref)) is not None:
+                    yield result
+
+    def ready(self) -> Iterator[Completed]:
+        """Results that are there, without waiting for others.
+
+        Raises:
+          Exception: as ``completed``.
+        """
+        if self._in_flight:
+            ready, _ = api.wait(list(self._in_flight), num_returns=len(self._in_flight), timeout=0)
+            for ref in ready:
+                if (result := self._take(ref)) is not None:
+                    yield result
 
     def map(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a method once on each of the first ``len(arguments)`` workers and wait for all.
@@ -151,6 +158,20 @@ class WorkerSet:
                     api.get(ref)
         self._in_flight.clear()
 
+    def _take(self, ref: Any) -> Completed | None:
+        """A request's result; None if its worker died, and the request was made again."""
+        request = self._in_flight.pop(ref)
+        try:
+            value = api.get(ref)
+        except errors.ActorDiedError as error:
+            self._replace(request, error)
+            return None
+        except errors.TaskError as error:
+            raise (error.cause or error) from error
+        self._deaths_in_a_row[request.worker] = 0
+        self._silent.discard(request.worker)
+        return Completed(request.worker, value)
+
     def _wait(self) -> list[Any]:
         # As long as it takes: a rollout lasts as its environments do, and the runtime reports a worker's death. But a
         # worker that waits for a CPU looks the same, so those that never answered are named.
@@ -159,8 +180,9 @@ class WorkerSet:
             return ready
         if waiting := sorted(self._silent & {request.worker for request in self._in_flight.values()}):
             _log.warning(
-                "rollout workers %s have not started yet: their environments are slow to make, or the session has too "
+                "%ss %s have not started yet: their environments are slow to make, or the session has too "
                 "few CPUs for %d workers (shoal.init(num_cpus=...))",
+                self._kind,
                 ", ".join(map(str, waiting)),
                 len(self._actors),
             )
@@ -179,7 +201,7 @@ class WorkerSet:
             self._deaths_in_a_row[worker] += 1
             if error.actor_init_failed or self._deaths_in_a_row[worker] >= MAX_DEATHS_IN_A_ROW:
                 raise WorkerLostError(
-                    f"rollout worker {worker} died {self._deaths_in_a_row[worker]} times in a row "
+                    f"{self._kind} {worker} died {self._deaths_in_a_row[worker]} times in a row "
                     f"without finishing {request.method!r}: {error}"
                 ) from error
             self._replacements[worker] += 1

@@ -27,6 +27,7 @@ import tyro
 from shoal import exceptions
 from shoal.envs.registry import UnknownEnvironment
 from shoal.envs.vector import EnvFailure
+from shoal.rllib.callbacks import CallbackFailure, UnknownCallback
 from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
 from shoal.rllib.learner import DivergedError
@@ -187,9 +188,9 @@ def _verdict(error: BaseException | None) -> tuple[int, str] | None:
     if isinstance(error, Stopped):
         reason = _verdict(error.__cause__)
         return reason and (reason[0], f"{reason[1]}{NEWLINE if NEWLINE in reason[1] else '; '}{one_line}")
-    if isinstance(error, UsageError | ConfigError | UnknownEnvironment | CheckpointError):
+    if isinstance(error, UsageError | ConfigError | UnknownEnvironment | UnknownCallback | CheckpointError):
         return BAD_INPUT, one_line
-    if isinstance(error, EnvFailure):
+    if isinstance(error, EnvFailure | CallbackFailure):
         return BAD_INPUT, str(error)
     if isinstance(error, DivergedError | WorkerLostError):
         return FAILED, str(error)

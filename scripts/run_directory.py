@@ -3,7 +3,8 @@
     RUN_DIR/
       config.json                     algorithm, settings, shoal's version
       progress.csv  metrics.jsonl  events.*  curve.png       see rllib/loggers.py
-      checkpoints/step_000150000/     see rllib/checkpoints.py
+      checkpoints/step_000150000/     see rllib/checkpoints.py; the newest few
+      checkpoints/best/               that of the best evaluation
       evaluation.json                 the last evaluation: every return, mean, deviation, interval
 
 A run owns its folder: training never writes into one that holds another run, and while it is at work it holds a lock
@@ -13,6 +14,7 @@ on `config.json`, which the operating system frees with the process, however tha
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import fcntl
 import json
@@ -234,6 +236,27 @@ def write_evaluation(run_dir: Path, evaluation: Evaluation, steps: int) -> None:
         "lengths": evaluation.lengths,
     }
     (run_dir / EVALUATION).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def as_best(checkpoint: checkpoints.Checkpoint, evaluation: Evaluation) -> checkpoints.Checkpoint:
+    """The checkpoint with what its policy earned, for `checkpoints/best`."""
+    told = {"mean": evaluation.mean, "std": evaluation.std, "episodes": len(evaluation.returns)}
+    return dataclasses.replace(checkpoint, extra={**checkpoint.extra, "evaluation": told})
+
+
+def best_mean(run_dir: Path) -> float:
+    """What the best policy of a run has earned so far; minus infinity if none was evaluated.
+
+    Raises:
+      CheckpointError: its checkpoint is damaged.
+    """
+    place = checkpoints.best_place(run_dir)
+    if not place.is_dir():
+        return -math.inf
+    mean = checkpoints.load(place).extra.get("evaluation", {}).get("mean")
+    if not isinstance(mean, int | float):
+        raise checkpoints.CheckpointError(f"{place} does not tell what its policy earned: remove it to go on")
+    return float(mean)
 
 
 def describe(evaluation: Evaluation) -> str:

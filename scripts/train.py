@@ -8,48 +8,35 @@ or SIGHUP lets the iteration in progress finish, saves a checkpoint and leaves; 
 ends a run is told with its last checkpoint. A display that is lost (a full disk, a reader that leaves) ends nothing.
 
 What can be refused without a process is refused before one is started: flags, the environment's name, the run
-directory, a checkpoint that is damaged.
+directory, a checkpoint that is damaged, a callback that is not there. The loop itself is in `training_run.py`; `run`
+is the way to the same from Python.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TextIO, TypeVar, cast
+from typing import Annotated, Generic, TypeVar
 
 import tyro
 
 import shoal
-from shoal import algorithms, exceptions
+from shoal import algorithms
 from shoal.envs import registry
-from shoal.envs.vector import EnvFailure
-from shoal.rllib import checkpoints
-from shoal.rllib.algorithm import Algorithm
+from shoal.rllib import callbacks, checkpoints
+from shoal.rllib.callbacks import Callback
 from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, from_dict
-from shoal.rllib.learner import DivergedError
-from shoal.rllib.loggers import EVALUATION, RunLog
-from shoal.rllib.progress import Progress
-from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
-from shoal.scripts.command_line import (
-    RunDirectoryError,
-    Stopped,
-    UsageError,
-    parse,
-    run_command,
-    value_of,
-)
+from shoal.scripts.command_line import UsageError, parse, run_command, value_of
 from shoal.scripts.interruption import Interruption
-from shoal.scripts.standard_streams import Outlet, leave, say
+from shoal.scripts.standard_streams import leave
+from shoal.scripts.training_run import PROG, Display, Plan, Run
 
-PROG = "shoal train"
 DEFAULT_ALGORITHM = "ppo"
 
 C = TypeVar("C", bound=AlgorithmConfig)
@@ -68,17 +55,10 @@ class Options(Generic[C]):
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR")] = None
     """Go on with the run in this folder, from its newest checkpoint and with its settings; flags override them."""
 
+    callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE:ATTRIBUTE ...")] = ()
+    """Your own code that the run calls after iterations, evaluations and checkpoints: see shoal.rllib.callbacks."""
+
     config: tyro.conf.OmitArgPrefixes[C]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run that nothing speaks against, as far as can be told before it starts."""
-
-    algorithm: type[Algorithm[Any]]
-    config: AlgorithmConfig
-    run_dir: Path
-    resume_from: Checkpoint | None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -90,7 +70,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     """Understand the command line and check all that can be checked before a process is started.
 
     Raises:
-      UsageError, ConfigError, UnknownEnvironment, CheckpointError: what is wrong, in one line.
+      UsageError, ConfigError, UnknownEnvironment, UnknownCallback, CheckpointError: what is wrong, in one line.
     """
     resume = value_of("--resume", arguments)
     if resume == "":
@@ -114,7 +94,8 @@ def plan(arguments: Sequence[str]) -> Plan:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
         run_dir = _resumed(options, checkpoint, config)
-    return Plan(algorithm, options.config, run_dir, checkpoint)
+    loaded = tuple(callbacks.load(called) for called in options.callback)
+    return Plan(algorithm, options.config, run_dir, checkpoint, loaded)
 
 
 def _newest(resume: Path) -> Path:
@@ -144,6 +125,29 @@ def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: 
     return run_dir
 
 
+def run(
+    algorithm: str, config: AlgorithmConfig, *, run_dir: Path | None = None, callbacks: Sequence[Callback] = ()
+) -> int:
+    """Train from Python as `shoal train` does: display, run directory, signals and all. In the main thread only.
+
+    Args:
+      algorithm: its name, as in `--algo`.
+      config: its settings.
+      run_dir: folder for the results; None makes a new one in runs/.
+      callbacks: called at the points of `shoal.rllib.callbacks`.
+
+    Returns:
+      As `train`.
+
+    Raises:
+      UsageError, ConfigError, UnknownEnvironment: what is wrong, in one line.
+      EnvFailure, CallbackFailure, WorkerLostError, Stopped, ...: what ended the run.
+    """
+    registry.check(config.env)
+    place = run_directory.choose(run_dir, algorithm, config)
+    return train(Plan(algorithms.load(algorithm), config, place, None, tuple(callbacks)))
+
+
 def train(planned: Plan) -> int:
     """Carry the plan out; whatever happens, nothing is left running.
 
@@ -171,183 +175,6 @@ def train(planned: Plan) -> int:
         finally:
             interruption.over()
             shoal.shutdown()
-
-
-class Display:
-    """stdout for as long as it can be written, then stderr for what matters."""
-
-    def __init__(self) -> None:
-        self._outlet = Outlet(sys.stdout, self._tell_loss)
-
-    @property
-    def stream(self) -> TextIO:
-        """Where the progress goes."""
-        return cast(TextIO, self._outlet)
-
-    def say(self, text: str) -> None:
-        """Write a line of its own."""
-        if not self._outlet.is_lost:
-            self._outlet.write(f"{text}\n")
-            self._outlet.flush()
-        if self._outlet.is_lost:
-            say(text)
-
-    @staticmethod
-    def _tell_loss(error: OSError) -> None:
-        say(f"{PROG}: stdout cannot be written ({error.strerror}): going on without display")
-
-
-#: What may end a run in the middle: told with the checkpoint that is left.
-_TROUBLE = (
-    EnvFailure,
-    WorkerLostError,
-    DivergedError,
-    RunDirectoryError,
-    exceptions.HeadDiedError,
-    exceptions.SessionError,
-)
-
-
-class Run:
-    """One training run: the loop, and what it leaves in the run directory."""
-
-    def __init__(
-        self,
-        planned: Plan,
-        algorithm: Algorithm[Any],
-        interruption: Interruption,
-        display: Display,
-        held: ExitStack,
-    ) -> None:
-        """
-        Args:
-          held: what is let go when the run is over; takes the lock on the run directory.
-        """
-        self._display = display
-        self._plan = planned
-        self._held = held
-        self._config = planned.config
-        self._algorithm = algorithm
-        self._interruption = interruption
-        self._saved_at: int | None = None
-
-    def go(self) -> int:
-        """Train, save, evaluate.
-
-        Raises:
-          KeyboardInterrupt: a second signal; its text says what is saved.
-          Stopped: something else ended the run after a checkpoint was saved.
-        """
-        planned, algorithm = self._plan, self._algorithm
-        is_resumed = planned.resume_from is not None
-        if planned.resume_from is not None:
-            algorithm.restore(planned.resume_from)
-            self._saved_at = algorithm.steps
-        run_directory.prepare(planned.run_dir, algorithm.name, self._config, is_resumed=is_resumed)
-        if not is_resumed:  # as soon as there is something to lock
-            self._held.enter_context(run_directory.lock(planned.run_dir))
-        self._display.say(f"run directory: {planned.run_dir}")
-        started_at = algorithm.steps
-        title = f"{algorithm.name} on {self._config.env}, seed {self._config.seed}"
-        try:
-            with self._log(title=title, resume_at=started_at if is_resumed else None) as log:
-                with Progress(self._config.total_steps, self._display.stream, start_steps=started_at) as progress:
-                    self._train(log, progress)
-                if self._interruption.requested:
-                    self._display.say(f"interrupted at {algorithm.steps:,} steps; {self._how_to_go_on()}")
-                    return self._interruption.exit_code
-                evaluation = self._evaluate(log)
-                self._display.say(f"evaluation at {algorithm.steps:,} steps: {evaluation}")
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {self._how_to_go_on()}") from None
-        except _TROUBLE as error:
-            if self._saved_place() is None:
-                raise
-            raise Stopped(self._how_to_go_on()) from error
-        return 0
-
-    @contextmanager
-    def _log(self, *, title: str, resume_at: int | None) -> Iterator[RunLog]:
-        run_dir = self._plan.run_dir
-        with run_directory.writing(run_dir):
-            log = RunLog(run_dir, title=title, resume_at=resume_at)
-        try:
-            yield log
-        except BaseException:
-            with suppress(RunDirectoryError), run_directory.writing(run_dir):  # the first trouble is the one to tell
-                log.close()
-            raise
-        with run_directory.writing(run_dir):
-            log.close()
-
-    def _train(self, log: RunLog, progress: Progress) -> None:
-        """Iterate until the steps are done or a signal asks to stop; then save."""
-        config, algorithm = self._config, self._algorithm
-        asked = "stopping after this iteration; once more to leave at once without saving"
-        with self._interruption.deferred(lambda: progress.note(asked)):
-            replaced = 0.0
-            began_s = before_s = time.monotonic()
-            while algorithm.steps < config.total_steps and not self._interruption.requested:
-                steps_before = algorithm.steps
-                row = algorithm.step()
-                now_s = time.monotonic()
-                row["steps_per_second"] = (algorithm.steps - steps_before) / (now_s - before_s)
-                row["time/elapsed_s"] = now_s - began_s
-                before_s = now_s
-                with run_directory.writing(self._plan.run_dir):
-                    log.write(row)
-                if row.get("workers_replaced", replaced) > replaced:
-                    replaced = row["workers_replaced"]
-                    progress.note(
-                        "a rollout worker died and was replaced; its rollout was made again: "
-                        f"{algorithm.workers.last_death}"
-                    )
-                progress.update(row)
-                is_over = algorithm.steps >= config.total_steps
-                if not is_over and _crossed(config.checkpoint_interval_steps, steps_before, algorithm.steps):
-                    self._save()
-                if not is_over and _crossed(config.eval_interval_steps, steps_before, algorithm.steps):
-                    progress.note(f"evaluation at {algorithm.steps:,} steps: {self._evaluate(log)}")
-                    before_s = time.monotonic()
-            self._save()
-
-    def _save(self) -> None:
-        if self._saved_at != self._algorithm.steps:
-            place = checkpoints.place_for(self._plan.run_dir, self._algorithm.steps)
-            if not self._plan.run_dir.is_dir():  # saving would make it anew, without the rest of the run
-                raise RunDirectoryError(f"the run directory {self._plan.run_dir} is gone")
-            with run_directory.writing(self._plan.run_dir):
-                checkpoints.save(self._algorithm.checkpoint(), place)
-            self._saved_at = self._algorithm.steps
-
-    def _evaluate(self, log: RunLog) -> str:
-        """Play with the frozen policy, write the result down, and tell it."""
-        evaluation = self._algorithm.evaluate(self._config.eval_episodes)
-        steps = self._algorithm.steps
-        row = {"steps": steps, EVALUATION: evaluation.mean, "evaluation/return_std": evaluation.std}
-        if math.isfinite(evaluation.ci95):
-            row["evaluation/return_ci95"] = evaluation.ci95
-        with run_directory.writing(self._plan.run_dir):
-            run_directory.write_evaluation(self._plan.run_dir, evaluation, steps)
-            log.write(row)
-        return run_directory.describe(evaluation)
-
-    def _saved_place(self) -> Path | None:
-        """The last checkpoint, unless there is none, or it was deleted."""
-        if self._saved_at is None:
-            return None
-        place = checkpoints.place_for(self._plan.run_dir, self._saved_at)
-        return place if place.is_dir() else None
-
-    def _how_to_go_on(self) -> str:
-        if self._saved_place() is None:
-            return "no checkpoint was saved"
-        return f"a checkpoint of {self._saved_at:,} steps is saved: shoal train --resume {self._plan.run_dir}"
-
-
-def _crossed(interval: int, before: int, after: int) -> bool:
-    """Whether a multiple of `interval` lies in (before, after]; never if it is 0."""
-    return interval > 0 and after // interval > before // interval
 
 
 if __name__ == "__main__":

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import MANIFEST, Checkpoint, CheckpointError, latest, load, place_for, save
+from shoal.rllib.checkpoints import (
+    MANIFEST,
+    Checkpoint,
+    CheckpointError,
+    best_place,
+    keep_newest,
+    latest,
+    load,
+    place_for,
+    save,
+)
 
 
 @pytest.fixture
@@ -225,3 +235,16 @@ def test_what_a_reader_expects_in_a_checkpoint_and_does_not_find_is_named(checkp
         checkpoint.group("optimizer", {**shapes, "steps": (3,)})
     with pytest.raises(CheckpointError, match=r"tensors 'optimizer': steps has shape \(2,\), not \(any, any\)"):
         checkpoint.group("optimizer", {**shapes, "steps": (None, None)})
+
+
+def test_only_the_newest_checkpoints_stay_and_the_best(tmp_path, checkpoint):
+    for steps in (5, 30, 200):
+        save(checkpoint, place_for(tmp_path, steps))
+    save(checkpoint, best_place(tmp_path))
+    keep_newest(tmp_path, 0)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 4
+    keep_newest(tmp_path, 2)
+    names = {"step_000000030", "step_000000200", "best"}
+    assert {place.name for place in (tmp_path / "checkpoints").iterdir()} == names
+    assert latest(tmp_path) == place_for(tmp_path, 200)
+    keep_newest(tmp_path / "elsewhere", 2)

@@ -13,6 +13,7 @@ from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, ConfigError, to_dict
 from shoal.rllib.distributions import Categorical
 from shoal.rllib.evaluation import Evaluation
+from shoal.rllib.evaluator import Evaluated
 from shoal.rllib.weights import PolicySpec
 
 
@@ -41,6 +42,7 @@ class Story:
     on_step: Callable[[int], None] = lambda steps: None
     on_evaluate: Callable[[], None] = lambda: None
     on_start: Callable[[], None] = lambda: None
+    bonus: Callable[[int], float] = lambda steps: 0.0
     algorithm: Any = None
 
 
@@ -56,6 +58,7 @@ class Sample:
         self.story.on_start()
         self.config = config
         self.steps = self.iteration = 0
+        self.begun: list[Evaluated] = []
 
     def step(self) -> dict[str, float]:
         self.steps += self.config.rollout_steps
@@ -72,7 +75,15 @@ class Sample:
     def evaluate(self, episodes: int) -> Evaluation:
         self.story.events.append(f"evaluate {episodes} at {self.steps}")
         self.story.on_evaluate()
-        return Evaluation(returns=tuple(float(n) for n in range(episodes)), lengths=(1,) * episodes)
+        bonus = self.story.bonus(self.steps)
+        return Evaluation(returns=tuple(n + bonus for n in range(episodes)), lengths=(1,) * episodes)
+
+    def begin_evaluation(self, episodes: int) -> None:
+        self.begun.append(Evaluated(self.steps, self.evaluate(episodes)))
+
+    def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
+        finished, self.begun = self.begun, []
+        return finished
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(

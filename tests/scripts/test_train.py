@@ -12,10 +12,11 @@ import pytest
 import shoal
 from shoal.envs.vector import EnvFailure
 from shoal.rllib import checkpoints
+from shoal.rllib.callbacks import Callback
 from shoal.rllib.learner import DivergedError
 from shoal.rllib.loggers import read_csv
 from shoal.rllib.worker_set import WorkerLostError
-from shoal.scripts.train import main
+from shoal.scripts.train import main, run
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def train(run_dir, *flags: str) -> int:
 
 
 def saved_steps(run_dir) -> list[int]:
-    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").iterdir())
+    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").glob("step_*"))
 
 
 def logged_steps(run_dir) -> list[int]:
@@ -70,6 +71,126 @@ def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story):
     assert evaluated == ["30", "50"]
 
 
+def test_only_the_newest_checkpoints_stay_as_many_as_were_asked_for(run_dir):
+    train(run_dir, "--checkpoint-interval-steps", "10", "--keep-checkpoints", "2")
+    assert saved_steps(run_dir) == [40, 50]
+    assert {place.name for place in (run_dir / "checkpoints").iterdir()} == {"step_000000040", "step_000000050", "best"}
+
+
+def test_the_checkpoint_of_the_best_evaluation_is_kept_with_what_it_earned(run_dir, story):
+    story.bonus = lambda steps: 100.0 if steps == 30 else 0.0
+    train(run_dir, "--eval-interval-steps", "10", "--eval-episodes", "2", "--keep-checkpoints", "1")
+    best = checkpoints.load(run_dir / "checkpoints" / "best")
+    assert best.counters["steps"] == 30
+    assert best.tensors["policy"]["weight"].tolist() == [30, 30]
+    assert best.extra["evaluation"] == {"mean": 100.5, "std": pytest.approx(0.7071, abs=1e-4), "episodes": 2}
+    story.bonus = lambda steps: 50.0
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
+    assert checkpoints.load(run_dir / "checkpoints" / "best").counters["steps"] == 30
+    story.bonus = lambda steps: 101.0
+    assert main(["--resume", str(run_dir), "--total-steps", "90"]) == 0
+    assert checkpoints.load(run_dir / "checkpoints" / "best").counters["steps"] == 80
+
+
+def test_a_best_checkpoint_that_is_damaged_is_named_on_resume(run_dir, capsys):
+    train(run_dir)
+    (run_dir / "checkpoints" / "best" / "policy.safetensors").write_bytes(b"")
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
+    assert "best/policy.safetensors is damaged" in capsys.readouterr().err
+
+
+class Diary(Callback):
+    """Writes down when it was called, and stops training where it is told to."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at = stop_at
+        self.entries = []
+
+    def on_iteration(self, algorithm, row):
+        self.entries.append(("iteration", algorithm.steps))
+        row["diary/pages"] = len(self.entries)
+        return algorithm.steps == self.stop_at
+
+    def on_evaluation(self, algorithm, steps, evaluation):
+        self.entries.append(("evaluation", steps, evaluation.mean))
+
+    def on_checkpoint(self, algorithm, place):
+        self.entries.append(("checkpoint", place.name))
+
+    def on_end(self, algorithm):
+        self.entries.append(("end", algorithm.steps))
+
+
+def test_callbacks_see_iterations_evaluations_checkpoints_and_the_end_and_add_to_the_logs(run_dir, story):
+    diary = Diary()
+    config = story.algorithm.Config(total_steps=20, eval_interval_steps=10, eval_episodes=2)
+    assert run("sample", config, run_dir=run_dir, callbacks=[diary]) == 0
+    assert diary.entries == [
+        ("iteration", 10), ("evaluation", 10, 0.5), ("iteration", 20), ("checkpoint", "step_000000020"),
+        ("evaluation", 20, 0.5), ("end", 20),
+    ]  # fmt: skip
+    assert [row["diary/pages"] for row in read_csv(run_dir / "progress.csv") if row["iteration"]] == ["1", "3"]
+
+
+def test_a_callback_ends_training_and_the_run_can_go_on(run_dir, story):
+    diary = Diary(stop_at=30)
+    assert run("sample", story.algorithm.Config(total_steps=50), run_dir=run_dir, callbacks=[diary, Callback()]) == 0
+    assert logged_steps(run_dir) == [10, 20, 30]
+    assert saved_steps(run_dir) == [30]
+    assert diary.entries[-1] == ("end", 30)
+    assert main(["--resume", str(run_dir)]) == 0
+    assert saved_steps(run_dir) == [30, 50]
+
+
+MODULE_OF_CALLBACKS = """
+from shoal.rllib.callbacks import Callback
+
+class Fails(Callback):
+    def on_iteration(self, algorithm, row):
+        if algorithm.steps == 30:
+            raise KeyError("my own mistake")
+
+def broken():
+    raise OSError("no licence")
+
+number = 3
+"""
+
+
+def test_a_callback_that_raises_ends_the_run_with_its_own_traceback_and_the_last_checkpoint(
+    run_dir, story, capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "my_callbacks.py").write_text(MODULE_OF_CALLBACKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert train(run_dir, "--callback", "my_callbacks:Fails", "--checkpoint-interval-steps", "20") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("shoal train: callback Fails: its on_iteration raised KeyError: 'my own mistake'\nTraceback")
+    assert err.endswith(f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n")
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("my_callbacks", "'my_callbacks' is no module:attribute, as in my_module:MyCallback"),
+        ("my_callbacks:Nothing", "'my_callbacks:Nothing' cannot be made: module 'my_callbacks' has no attribute"),
+        ("no_such_module:X", "cannot be made: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("my_callbacks:broken", "cannot be made: OSError: no licence"),
+        ("my_callbacks:number", "'my_callbacks:number' is a int, and no shoal.rllib.callbacks.Callback"),
+    ],
+)
+def test_a_callback_that_cannot_be_had_is_told_in_one_line_and_nothing_is_started(
+    run_dir, story, capsys, tmp_path, monkeypatch, name, text
+):
+    (tmp_path / "my_callbacks.py").write_text(MODULE_OF_CALLBACKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert train(run_dir, "--callback", name) == 2
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
+    assert story.events == []
+
+
 def test_a_resumed_run_goes_on_from_its_newest_checkpoint_with_its_settings(run_dir, story):
     train(run_dir, "--rollout-steps", "5", "--checkpoint-interval-steps", "20")
     story.events.clear()
@@ -106,7 +227,7 @@ def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir,
     [
         (["--algo", "nosuch"], "unknown algorithm 'nosuch': choose from sample"),
         (["--env", "NoSuch-v0"], "unknown environment 'NoSuch-v0'"),
-        (["--nosuch", "1"], "unknown flag --nosuch; there are these: --algo, --run-dir, --resume, --env, --"),
+        (["--nosuch", "1"], "unknown flag --nosuch; there are these: --algo, --run-dir, --resume, --callback, --env"),
         (["--num-workers", "-1"], "num_workers must be at least 1, not -1"),
         (["--num-workers", "0"], "num_workers must be at least 1, not 0"),
         (["--num-workers", "two"], "--num-workers INT: "),

@@ -1,0 +1,116 @@
+"""Evaluation beside training: an actor of its own plays with frozen weights while the rollout workers go on.
+
+The driver submits a policy by reference and asks later for what it earned; training does not wait, and as the actor
+has environments and seeds of its own, the training curve does not change. Evaluations come out in the order in which
+they went in. No more than ``MAX_IN_FLIGHT`` wait: an evaluation that lasts longer than the interval between two slows
+training down rather than being left out.
+
+The actor asks for no CPU of the session's accounts, so that it starts in a session whose CPUs the rollout workers hold;
+it runs at a lower priority than they do. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import api
+from .evaluation import Evaluation, play_episodes
+from .policy import Policy
+from .weights import Weights
+from .worker_set import Completed, WorkerSet
+
+#: Evaluations that may be under way or wait for the actor.
+MAX_IN_FLIGHT = 2
+#: Added to the niceness of the actor's process: training goes first where cores are few.
+NICENESS = 5
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation, and of which policy."""
+
+    steps: int  #: environment steps that the policy had learned from
+    evaluation: Evaluation
+
+
+class EvaluationActor:
+    """Plays whole episodes; a plain class, of which ``Evaluator`` makes an actor.
+
+    Args:
+      env_id: The environment's name.
+      seed: The run's seed; decides how each episode starts.
+    """
+
+    def __init__(self, *, env_id: str, seed: int) -> None:
+        self._env_id = env_id
+        self._seed = seed
+        os.nice(NICENESS)
+
+    def evaluate(self, steps: int, weights: Weights, episodes: Sequence[int]) -> Evaluated:
+        """Play the evaluation episodes with these numbers, with the likeliest actions.
+
+        Raises:
+          EnvFailure: an environment raised.
+        """
+        return Evaluated(steps, Evaluation.of(play_episodes(self._env_id, Policy(weights), episodes, self._seed)))
+
+
+class Evaluator:
+    """The driver's side of the actor, which starts with the first evaluation.
+
+    Args:
+      env_id, seed: As in ``EvaluationActor``.
+    """
+
+    def __init__(self, *, env_id: str, seed: int) -> None:
+        self._env_id = env_id
+        self._seed = seed
+        self._workers: WorkerSet | None = None
+        self._finished: list[Evaluated] = []
+
+    def submit(self, steps: int, weights: Any, episodes: int) -> None:
+        """Have a policy evaluated; waits while ``MAX_IN_FLIGHT`` others are.
+
+        Args:
+          steps: What the result is to be known by.
+          weights: Reference to ``Weights``.
+          episodes: How many, from the first on.
+
+        Raises:
+          EnvFailure, WorkerLostError: an evaluation before this one failed.
+        """
+        if self._workers is None:
+            self._workers = WorkerSet(self._make, 1, max_in_flight=MAX_IN_FLIGHT, kind="evaluation actor")
+        while self._workers.in_flight(0) >= MAX_IN_FLIGHT:
+            self._take(next(self._workers.completed()))
+        self._workers.submit(0, "evaluate", steps, weights, range(episodes))
+
+    def finished(self, *, wait: bool) -> list[Evaluated]:
+        """What was finished since the last call, by the order of submission.
+
+        Args:
+          wait: Until nothing is under way.
+
+        Raises:
+          EnvFailure, WorkerLostError: an evaluation failed.
+        """
+        if self._workers is not None:
+            for completed in self._workers.completed() if wait else self._workers.ready():
+                self._take(completed)
+        finished, self._finished = self._finished, []
+        return sorted(finished, key=lambda evaluated: evaluated.steps)
+
+    def close(self) -> None:
+        """Kill the actor; what is under way is given up. May be called twice."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def _take(self, completed: Completed) -> None:
+        self._finished.append(completed.value)
+
+    def _make(self, worker: int, replacement: int) -> Any:
+        return api.remote(EvaluationActor).options(num_cpus=0).remote(env_id=self._env_id, seed=self._seed)

@@ -1,0 +1,90 @@
+"""Evaluation beside training, with real actors."""
+
+import os
+import signal
+
+import pytest
+
+import shoal
+from shoal.algorithms.ppo import PPO, PPOConfig
+from shoal.envs.vector import EnvFailure
+from shoal.rllib.evaluation import play
+from shoal.rllib.evaluator import MAX_IN_FLIGHT, EvaluationActor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime():
+    shoal.init(num_cpus=4)
+    yield
+    shoal.shutdown()
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make_algorithm(**settings):
+        defaults = {"num_workers": 2, "num_envs": 4, "rollout_steps": 16, "num_epochs": 2, "minibatch_size": 32}
+        made.append(PPO(PPOConfig(**{**defaults, "hidden_sizes": (16,), "device": "cpu", **settings})))
+        return made[-1]
+
+    yield make_algorithm
+    for algorithm in made:
+        algorithm.close()
+
+
+def curve(algorithm, iterations):
+    rows = [algorithm.step() for _ in range(iterations)]
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def test_evaluations_beside_training_are_those_that_the_workers_would_play_and_leave_the_curve_alone(make):
+    alone, watched = make(), make()  # together their workers hold all CPUs there are
+    expected = curve(alone, 1)
+    then = alone.evaluate(3)
+    expected += curve(alone, 4)
+    seen = curve(watched, 1)
+    watched.begin_evaluation(3)
+    seen += curve(watched, 4)
+    assert str(seen) == str(expected)
+    [evaluated] = watched.evaluations(wait=True)
+    assert evaluated.steps == 64
+    assert evaluated.evaluation == then
+    assert watched.evaluations(wait=True) == []
+
+
+def test_no_more_than_two_wait_and_all_come_out_in_the_order_in_which_they_went_in(make):
+    algorithm = make()
+    for _ in range(5):
+        algorithm.step()
+        algorithm.begin_evaluation(2)
+        assert algorithm._evaluator._workers.in_flight(0) <= MAX_IN_FLIGHT
+    finished = algorithm.evaluations(wait=True)
+    assert [evaluated.steps for evaluated in finished] == [64, 128, 192, 256, 320]
+    assert finished[-1].evaluation == play("CartPole-v1", PPO.policy_from(algorithm.checkpoint()), 2, seed=0)
+
+
+def test_an_actor_that_is_killed_is_replaced_and_its_evaluation_made_again(make, monkeypatch):
+    class DiesOnce(EvaluationActor):
+        def evaluate(self, steps, weights, episodes):
+            if not os.path.exists(marker):
+                open(marker, "x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().evaluate(steps, weights, episodes)
+
+    marker = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"shoal-dies-once-{os.getpid()}")
+    monkeypatch.setattr(shoal.rllib.evaluator, "EvaluationActor", DiesOnce)
+    algorithm = make()
+    try:
+        algorithm.begin_evaluation(2)
+        [evaluated] = algorithm.evaluations(wait=True)
+    finally:
+        os.remove(marker)
+    assert len(evaluated.evaluation.returns) == 2
+
+
+def test_an_environment_that_fails_in_evaluation_is_raised_with_its_traceback(make):
+    algorithm = make(env="shoal.envs.probes:FailsInStep")
+    algorithm.begin_evaluation(1)
+    with pytest.raises(EnvFailure, match="environment 0: its step raised ZeroDivisionError"):
+        algorithm.evaluations(wait=True)
