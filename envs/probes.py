@@ -7,8 +7,10 @@ only that of their seed.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import threading
 from typing import Any
 
 import gymnasium
@@ -133,3 +135,23 @@ class FailsInStep(Corridor):
         if self._position == 2:
             raise ZeroDivisionError("the physics blew up")
         return super().step(action)
+
+
+class Fragile(Corridor):
+    """Does as its action says: 0 a step, 1 raises, 2 ends its process as a bug in native code would, 3 never returns,
+    4 gives a reward that is no number.
+    """
+
+    def __init__(self, length: int = 5) -> None:
+        super().__init__(length)
+        self.action_space = spaces.Discrete(5)
+
+    def step(self, action: np.int64) -> Outcome:
+        if action == 1:
+            raise ZeroDivisionError("the physics blew up")
+        if action == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if action == 3:
+            threading.Event().wait()
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, math.nan if action == 4 else reward, terminated, truncated, info

@@ -11,12 +11,12 @@ crash is passed on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import ActionLayout, Columns, ColumnWriter, UnsupportedSpace
+from .arrays import Arrays
+from .columns import ActionLayout, Columns, UnsupportedSpace
 from .copies import EnvCopy, within_bounds
 from .replay import ActionLog, State, kept_steps, split_state
 from .seeds import SeedOfEpisode
@@ -29,34 +29,8 @@ if TYPE_CHECKING:
 MAX_FAILURES = 3
 
 
-@dataclass
-class Arrays:
-    """What a vector environment shows; see ``VectorEnv`` for each. N rows."""
-
-    observations: Columns
-    final_observations: Columns
-    rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    valid: np.ndarray
-    action_masks: np.ndarray  #: [N, num_choices] bool; there also where the environment gives no masks
-
-    @classmethod
-    def allocate(cls, writer: ColumnWriter, num_choices: int, num_envs: int) -> Arrays:
-        """In this process's own memory."""
-        return cls(
-            writer.allocate(num_envs),
-            writer.allocate(num_envs),
-            np.zeros(num_envs, np.float32),
-            np.zeros(num_envs, bool),
-            np.zeros(num_envs, bool),
-            np.ones(num_envs, bool),
-            np.ones((num_envs, num_choices), bool),
-        )
-
-
 class SerialVectorEnv:
-    """Copies stepped one after the other. Attributes and methods: see ``VectorEnv``.
+    """Copies stepped one after the other. Attributes and methods: see ``VectorEnv``; ``arrays`` is where they lie.
 
     Args:
       make: Makes one copy.
@@ -64,7 +38,8 @@ class SerialVectorEnv:
       seeds: (index, episode number) -> seed of the reset that starts the episode.
       worker_index: The rollout worker that they live in, for messages.
       checks: Which numbers are refused.
-      arrays: Makes the arrays, of (columns, choices, copies); ``Arrays.allocate`` or memory that others see too.
+      arrays: Makes the arrays, of (observation space, action space, N): in this process's own memory, or where others
+        see them too.
       first_episodes: Number of each copy's first episode; 0 by default.
 
     Raises:
@@ -80,7 +55,7 @@ class SerialVectorEnv:
         *,
         worker_index: int | None = None,
         checks: Checks = USUAL_CHECKS,
-        arrays: Callable[[ColumnWriter, int, int], Arrays] = Arrays.allocate,
+        arrays: Callable[[gymnasium.Space[Any], gymnasium.Space[Any], int], Arrays] = Arrays.allocate,
         first_episodes: Sequence[int] | None = None,
     ) -> None:
         self._make, self._seeds, self._worker_index, self._checks = make, seeds, worker_index, checks
@@ -89,10 +64,11 @@ class SerialVectorEnv:
         self.observation_space = self._copies[0].observation_space
         self.action_space = self._copies[0].action_space
         self._writer, self.layout = self._copies[0].writer, ActionLayout.of(self.action_space)
-        self._arrays = arrays(self._writer, self.layout.num_choices, self.num_envs)
-        self.observations, self.final_observations = self._arrays.observations, self._arrays.final_observations
-        self.rewards, self.valid = self._arrays.rewards, self._arrays.valid
-        self.terminated, self.truncated = self._arrays.terminated, self._arrays.truncated
+        self.arrays = arrays(self.observation_space, self.action_space, self.num_envs)
+        self.observations, self.final_observations = self.arrays.observations, self.arrays.final_observations
+        self.arrays.valid[:] = True
+        self.rewards, self.valid = self.arrays.rewards, self.arrays.valid
+        self.terminated, self.truncated = self.arrays.terminated, self.arrays.truncated
         self.action_masks: np.ndarray | None = None
         self.finished: list[Episode] = []
         self.replaced = 0
@@ -100,7 +76,8 @@ class SerialVectorEnv:
         self._rows = self._writer.rows(self.observations)
         self._final_rows = self._writer.rows(self.final_observations)
         self._log = ActionLog(self.num_envs, self.layout.width, self.layout.dtype)
-        self._episodes = [-1] * self.num_envs if first_episodes is None else [first - 1 for first in first_episodes]
+        self._episodes = self.arrays.episodes
+        self._episodes[:] = -1 if first_episodes is None else np.asarray(first_episodes) - 1
         self._returns = [0.0] * self.num_envs
         self._failures = [0] * self.num_envs
         self._is_reset = False
@@ -139,7 +116,7 @@ class SerialVectorEnv:
         if not self._is_reset:
             raise RuntimeError("environments that were never reset have no state")
         state = {
-            "episode": np.array(self._episodes, np.int64),
+            "episode": self._episodes.copy(),
             "length": self._log.lengths.copy(),
             "episode_return": np.array(self._returns, np.float64),
             "actions": np.concatenate([self._log.of(i) for i in range(self.num_envs)]),
@@ -185,13 +162,15 @@ class SerialVectorEnv:
             self._returns[i] = 0.0
             self._log.restart(i)
             try:
-                self._copies[i].reset(self._rows[i], self._seeds(self._copies[i].env_index, self._episodes[i]))
+                self._copies[i].reset(self._rows[i], self._seeds(self._copies[i].env_index, int(self._episodes[i])))
                 return
             except EnvCrash as crash:
                 self._replace(i, crash)
 
     def _finish(self, i: int) -> None:
-        self.finished.append(Episode(self._copies[i].env_index, self._returns[i], int(self._log.lengths[i])))
+        length = int(self._log.lengths[i])
+        self.finished.append(Episode(self._copies[i].env_index, self._returns[i], length))
+        self.arrays.final_returns[i], self.arrays.final_lengths[i] = self._returns[i], length
         self._failures[i] = 0
         for last, place in zip(self._rows[i], self._final_rows[i], strict=True):
             place[...] = last
@@ -246,7 +225,7 @@ class SerialVectorEnv:
         if not self._is_reset and any(copy.mask is not None for copy in self._copies):
             if self.layout.num_choices == 0:
                 raise UnsupportedSpace(f"there is an action mask, but {self.action_space} has nothing to choose from")
-            self.action_masks = self._arrays.action_masks
+            self.action_masks = self.arrays.action_masks
         self._is_reset = True
         if self.action_masks is not None:
             for i, copy in enumerate(self._copies):
