@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .distributions import Categorical
@@ -39,8 +41,9 @@ class ActorCritic:
 
         generator = torch.Generator().manual_seed(seed)
         self.spec = spec
-        self._policy = _net(spec, spec.distribution.num_outputs, _POLICY_GAIN, generator)
-        self._value = _net(spec, 1, _VALUE_GAIN, generator)
+        with _one_thread():
+            self._policy = _net(spec, spec.distribution.num_outputs, _POLICY_GAIN, generator)
+            self._value = _net(spec, 1, _VALUE_GAIN, generator)
         self.nets = torch.nn.ModuleDict({"policy": self._policy, "value": self._value})
         if not isinstance(spec.distribution, Categorical):
             self.nets.register_parameter("log_stds", torch.nn.Parameter(torch.zeros(spec.distribution.size)))
@@ -69,6 +72,21 @@ class ActorCritic:
         log_probs = (-0.5 * scaled.square() - log_stds).sum(1) - constant
         entropy = (log_stds + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
         return log_probs, entropy.expand_as(log_probs), values
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch computes with one thread: the factorisation behind orthogonal weights has other last bits with more, and a
+    seed must give the same weights on any machine, whatever the process has done before.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _net(spec: PolicySpec, num_outputs: int, head_gain: float, generator: torch.Generator) -> torch.nn.Sequential:

@@ -56,3 +56,18 @@ def test_gaussian_entropy_is_the_sum_over_dimensions_of_half_log_two_pi_e_varian
     entropies = network.evaluate_actions(torch.zeros(2, 3), torch.zeros(2, 2))[1]
     expected = sum(0.5 * math.log(2 * math.pi * math.e * math.exp(log_std) ** 2) for log_std in (0.5, -1.0))
     assert entropies.tolist() == pytest.approx([expected, expected], abs=1e-6)
+
+
+def test_initial_weights_do_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    spec = PolicySpec(4, Categorical(2), (64, 64))
+    try:
+        torch.set_num_threads(1)
+        alone = ActorCritic(spec, seed=5).nets.state_dict()
+        torch.set_num_threads(2)
+        together = ActorCritic(spec, seed=5).nets.state_dict()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    for name, weights in alone.items():
+        assert torch.equal(weights, together[name]), name

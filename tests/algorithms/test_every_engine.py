@@ -1,0 +1,65 @@
+"""Training on every engine: the same seed gives the same curve and the same weights, bit for bit.
+
+Nothing in rllib or the algorithms knows which engine runs it; what could differ is the order in which results come, and
+what a trip through another serialiser does to numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.algorithms.ppo import PPO, PPOConfig
+
+SETTINGS = {
+    "CartPole-v1": {"num_envs": 4, "rollout_steps": 64, "num_epochs": 2, "minibatch_size": 64},
+    "Pendulum-v1": {"num_envs": 4, "rollout_steps": 64, "num_epochs": 2, "normalize_observations": True},
+}
+ITERATIONS = 4
+
+
+def trained(env, num_workers):
+    """(rows of metrics, weights, returns of an evaluation) of a short run in the session that there is."""
+    algorithm = PPO(PPOConfig(env=env, num_workers=num_workers, seed=3, device="cpu", **SETTINGS[env]))
+    try:
+        rows = [algorithm.step() for _ in range(ITERATIONS)]
+        weights = algorithm.checkpoint().tensors["policy"]
+        return rows, weights, algorithm.evaluate(3).returns
+    finally:
+        algorithm.close()
+
+
+@pytest.fixture(scope="module")
+def native():
+    """What the native engine gives, for each environment, with one worker."""
+    shoal.init(num_cpus=2)
+    try:
+        return {env: trained(env, 1) for env in SETTINGS}
+    finally:
+        shoal.shutdown()
+
+
+@pytest.fixture(scope="module", params=["native", "inline", pytest.param("ray", marks=pytest.mark.ray)])
+def engine(request, native):  # noqa: ARG001  one session at a time: that of `native` comes first
+    shoal.init(num_cpus=4, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024)
+    yield request.param
+    shoal.shutdown()
+
+
+@pytest.mark.parametrize("env", SETTINGS)
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.usefixtures("engine")
+def test_training_gives_the_same_bits(native, env, num_workers):
+    rows, weights, returns = trained(env, num_workers)
+    expected_rows, expected_weights, expected_returns = native[env]
+    assert returns == expected_returns
+    assert weights.keys() == expected_weights.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, expected_weights[name], err_msg=name)
+    for row, expected in zip(rows, expected_rows, strict=True):
+        timeless = {name for name in expected if not name.startswith("time/")}
+        differing = {name for name in timeless if row[name] != expected[name] and not math.isnan(expected[name])}
+        assert not differing, {name: (row[name], expected[name]) for name in differing}
