@@ -23,10 +23,11 @@ import numpy as np
 
 from ..core import api
 from ..envs import registry
+from ..envs.replay import State, join_states, split_state
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
 from .config import AlgorithmConfig, ConfigError, to_dict
-from .env_runner import EnvRunner
+from .env_runner import Collected, EnvRunner
 from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
 from .learner import Learner
@@ -71,9 +72,13 @@ class Algorithm(abc.ABC, Generic[C]):
         self.normalizers: dict[str, RunningMoments | RewardScaler] = {}
         #: numbers that follow from how training went, and not from its progress alone; saved with it
         self.schedules: dict[str, float] = {}
+        self.environments_replaced = 0  #: environments that crashed or hung and were replaced so far
+        #: what happened to environments, a line each, since whoever shows it last emptied the list
+        self.incidents: list[str] = []
         self._resumed_at = 0
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
+        self._env_states: list[State | None] = [None] * config.num_workers
         self.workers = WorkerSet(self._make_worker, config.num_workers)
         try:
             self.learner = self.build_learner()
@@ -113,7 +118,11 @@ class Algorithm(abc.ABC, Generic[C]):
           One batch, [num_steps, num_envs], by copy.
         """
         request = (self._weights_ref, num_steps, self.iteration)
-        batch = concatenate(self.workers.map("collect", [request] * len(self.workers)))
+        collected: list[Collected] = self.workers.map("collect", [request] * len(self.workers))
+        batch = concatenate([each.batch for each in collected])
+        self._env_states = [each.state for each in collected]
+        self.environments_replaced += sum(each.replaced for each in collected)
+        self.incidents += [line for each in collected for line in each.incidents]
         self.steps += batch.num_steps
         self.episodes += len(batch.episodes)
         self._returns.extend(finished.episode.episode_return for finished in batch.episodes)
@@ -133,6 +142,7 @@ class Algorithm(abc.ABC, Generic[C]):
             "return_mean": self._returns.mean,
             "episode_length_mean": self._lengths.mean,
             "workers_replaced": self.workers.replacements,
+            "environments_replaced": self.environments_replaced,
         }
 
     def evaluate(self, episodes: int) -> Evaluation:
@@ -166,16 +176,17 @@ class Algorithm(abc.ABC, Generic[C]):
         return self._evaluator.finished(wait=wait)
 
     def checkpoint(self) -> Checkpoint:
-        """All that going on needs, between two steps.
+        """All that going on needs, between two steps: the run that goes on is the one that was not interrupted, bit for
+        bit, with any number of workers.
 
-        Environments are not part of it: after ``restore`` they start new episodes, with seeds that the run has not
-        used. Random streams need no state, see ``streams.py``.
+        Random streams need no state, see ``streams.py``. Environments that cannot tell theirs (``NoStateError``) are no
+        part of it: after ``restore`` they start new episodes, with seeds that the run has not used.
         """
         weights = self._weights()
         return Checkpoint(
             algorithm=self.name,
             config=to_dict(self.config),
-            counters={"steps": self.steps, "iteration": self.iteration, "episodes": self.episodes},
+            counters={name: getattr(self, attribute) for name, attribute in _COUNTERS.items()},
             tensors={
                 "policy": dict(weights.arrays),
                 "optimizer": self.learner.optimizer_arrays(),
@@ -184,6 +195,7 @@ class Algorithm(abc.ABC, Generic[C]):
                     "lengths": np.array(self._lengths.values, np.float64),
                 },
                 **{_group(name): normalizer.arrays() for name, normalizer in self.normalizers.items()},
+                **self._environments(),
             },
             extra={"policy_spec": weights.spec.to_dict(), "schedules": dict(self.schedules)},
         )
@@ -210,21 +222,22 @@ class Algorithm(abc.ABC, Generic[C]):
         statistics = {
             name: checkpoint.group(_group(name), _shapes(normalizer)) for name, normalizer in self.normalizers.items()
         }
-        counters = {name: checkpoint.counter(name) for name in ("steps", "iteration", "episodes")}
+        counters = {name: checkpoint.counter(name) for name in _COUNTERS}
         optimizer = checkpoint.group("optimizer", self.learner.optimizer_shapes() if counters["iteration"] else {})
         episodes = checkpoint.group("episodes", {"returns": (None,), "lengths": (None,)})
         schedules = _schedules_from(checkpoint, self.schedules)
+        environments = _environments_from(checkpoint)
 
         for name, normalizer in self.normalizers.items():
             normalizer.load(statistics[name])
         self.schedules = schedules
         self.learner.load(weights.arrays, optimizer)
         self.steps = counters["steps"]
-        self.iteration = self._resumed_at = counters["iteration"]
+        self.iteration = counters["iteration"]
         self.episodes = counters["episodes"]
         self._returns = Window(EPISODE_WINDOW, episodes["returns"].tolist())
         self._lengths = Window(EPISODE_WINDOW, episodes["lengths"].tolist())
-        self.workers.map("resume", [(self.iteration,)] * len(self.workers))
+        self._resume_environments(environments, counters["environments_since"])
         self.broadcast()
 
     @staticmethod
@@ -241,6 +254,32 @@ class Algorithm(abc.ABC, Generic[C]):
         self._evaluator.close()
         self.workers.close()
 
+    def _environments(self) -> dict[str, State]:
+        """The state of all copies as a group of tensors; none before the first rollout, or if one cannot be told."""
+        states = [state for state in self._env_states if state is not None]
+        return {_ENVIRONMENTS: join_states(states)} if len(states) == len(self._env_states) else {}
+
+    def _resume_environments(self, state: State | None, began_at: int) -> None:
+        """Lead the workers' environments to where they stood, or to new episodes if that is not known.
+
+        Args:
+          state: Of all copies.
+          began_at: Iteration at which the run last began new episodes everywhere: the key of their seeds.
+        """
+        self._env_states = [None] * len(self.workers)
+        if state is not None and len(state["length"]) == self.config.num_envs:
+            self._resumed_at = began_at
+            self._env_states = list(split_state(state, [len(shard) for shard in self._shards]))
+        else:
+            self._resumed_at = self.iteration
+            for normalizer in self.normalizers.values():
+                if isinstance(normalizer, RewardScaler):
+                    normalizer.restart()
+            if self.iteration:
+                why = "the checkpoint does not tell where they stood" if state is None else "there were others"
+                self.incidents.append(f"all {self.config.num_envs} environments start new episodes: {why}")
+        self.workers.map("resume", [(self._resumed_at, state) for state in self._env_states])
+
     def _weights(self) -> Weights:
         weights = self.learner.weights(self.iteration)
         moments = self.normalizers.get("observations")
@@ -250,6 +289,8 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def _make_worker(self, worker: int, replacement: int) -> Any:
         env_indices: Sequence[int] = self._shards[worker].tolist()
+        state = self._env_states[worker]
+        is_exact = state is not None or self.iteration == self._resumed_at  # nothing was learned since the beginning
         return (
             api.remote(EnvRunner)
             .options(num_cpus=1)
@@ -259,17 +300,30 @@ class Algorithm(abc.ABC, Generic[C]):
                 env_indices=env_indices,
                 seed=self.config.seed,
                 resumed_at=self._resumed_at,
-                replacement=replacement,
+                replacement=0 if is_exact else replacement,
+                state=state,
             )
         )
+
+
+#: Counters of a checkpoint, and where they come from.
+_COUNTERS = {
+    "steps": "steps",
+    "iteration": "iteration",
+    "episodes": "episodes",
+    "environments_since": "_resumed_at",
+}
+#: Group of tensors of a checkpoint that holds the state of the environments.
+_ENVIRONMENTS = "environments"
 
 
 def _group(name: str) -> str:
     return f"normalization_{name}"
 
 
-def _shapes(normalizer: RunningMoments | RewardScaler) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in normalizer.arrays().items()}
+def _shapes(normalizer: RunningMoments | RewardScaler) -> dict[str, tuple[int | None, ...]]:
+    shapes: dict[str, tuple[int | None, ...]] = {name: array.shape for name, array in normalizer.arrays().items()}
+    return shapes | {"returns": (None,)} if isinstance(normalizer, RewardScaler) else shapes
 
 
 def _schedules_from(checkpoint: Checkpoint, expected: Iterable[str]) -> dict[str, float]:
@@ -277,6 +331,17 @@ def _schedules_from(checkpoint: Checkpoint, expected: Iterable[str]) -> dict[str
     if not isinstance(saved, dict) or not all(isinstance(saved.get(name), int | float) for name in expected):
         raise CheckpointError(f"the checkpoint's schedules are {saved!r}; there must be {', '.join(expected)}")
     return {name: float(saved[name]) for name in expected}
+
+
+def _environments_from(checkpoint: Checkpoint) -> State | None:
+    state = checkpoint.tensors.get(_ENVIRONMENTS)
+    if state is None:
+        return None
+    try:
+        split_state(state, [len(state["length"])])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint's tensors {_ENVIRONMENTS!r} are no state ({error})") from error
+    return state
 
 
 def _weights_from(checkpoint: Checkpoint) -> Weights:

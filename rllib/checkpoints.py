@@ -59,9 +59,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an algorithm needs to go on learning. Not where its environments stood: they start new episodes, so a run
-    that was stopped and resumed learns from other samples than one that was not.
-    """
+    """What an algorithm needs to go on learning as if it had not been interrupted."""
 
     algorithm: str
     """Its name, as in `--algo`."""

@@ -10,12 +10,14 @@ the death of an actor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from ..envs import registry
 from ..envs.columns import UnsupportedSpace
+from ..envs.replay import State
 from ..envs.serial import SerialVectorEnv
-from ..envs.vector import Episode, VectorEnv
+from ..envs.vector import Episode, NoStateError, VectorEnv
 from . import spaces, streams
 from .batch import Batch
 from .config import ConfigError
@@ -23,6 +25,16 @@ from .evaluation import play_episodes
 from .policy import Policy
 from .rollout import collect
 from .weights import PolicySpec, Weights
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A rollout, and all that is needed to go on behind it in any other worker."""
+
+    batch: Batch
+    state: State | None  #: where the environments stand now; None where that cannot be told
+    replaced: int  #: environments that crashed or hung in this rollout and were replaced
+    incidents: tuple[str, ...]  #: a line for each of these, and for each episode that could not be continued
 
 
 class EnvRunner:
@@ -33,9 +45,11 @@ class EnvRunner:
       worker_index: This worker's index, for messages.
       env_indices: Which of the run's copies live here.
       seed: The run's seed.
-      resumed_at: Iteration at which the run was resumed; 0 if it was not.
-      replacement: How often this worker was replaced; with ``resumed_at`` it keeps new copies from repeating old
-        episodes.
+      resumed_at: Iteration at which the run last started new episodes everywhere, as it was resumed without a state of
+        its environments; 0 if it never was.
+      replacement: How often this worker was replaced without one; with ``resumed_at`` it keeps new copies from repeating
+        old episodes.
+      state: Where the environments stood when the worker that this one replaces had sent its last rollout.
     """
 
     def __init__(
@@ -47,6 +61,7 @@ class EnvRunner:
         seed: int,
         resumed_at: int = 0,
         replacement: int = 0,
+        state: State | None = None,
     ) -> None:
         self._env_id = env_id
         self._worker_index = worker_index
@@ -54,8 +69,10 @@ class EnvRunner:
         self._seed = seed
         self._resumed_at = resumed_at
         self._replacement = replacement
+        self._state = state
         self._opened: VectorEnv | None = None
-        self._to_reset = True
+        self._to_begin = True
+        self._replaced_before = 0
 
     def policy_spec(self, hidden_sizes: tuple[int, ...]) -> PolicySpec:
         """The shape of the policy that fits the environment.
@@ -67,7 +84,7 @@ class EnvRunner:
         envs = self._envs()
         return spaces.policy_spec(self._env_id, envs.observation_space, envs.action_space, hidden_sizes)
 
-    def collect(self, weights: Weights, num_steps: int, iteration: int) -> Batch:
+    def collect(self, weights: Weights, num_steps: int, iteration: int) -> Collected:
         """Act for ``num_steps`` steps in each copy, going on where the last call stopped.
 
         Args:
@@ -79,11 +96,14 @@ class EnvRunner:
           EnvFailure: an environment raised.
         """
         envs = self._envs()
-        if self._to_reset:
-            envs.reset()
-            self._to_reset = False
+        if self._to_begin:
+            self._begin(envs)
         action_streams = [streams.action_stream(self._seed, index, iteration) for index in self._env_indices]
-        return collect(envs, Policy(weights), num_steps, action_streams)
+        batch = collect(envs, Policy(weights), num_steps, action_streams)
+        incidents, replaced = tuple(envs.incidents), envs.replaced - self._replaced_before
+        envs.incidents.clear()
+        self._replaced_before = envs.replaced
+        return Collected(batch, _state_of(envs), replaced, incidents)
 
     def evaluate(self, weights: Weights, episodes: Sequence[int]) -> list[Episode]:
         """Play the evaluation episodes with these numbers, deterministically, in environments of their own.
@@ -93,13 +113,29 @@ class EnvRunner:
         """
         return play_episodes(self._env_id, Policy(weights), episodes, self._seed, worker_index=self._worker_index)
 
-    def resume(self, iteration: int) -> None:
-        """Start new episodes at the next ``collect``, with the seeds of a run resumed at this iteration."""
-        self._resumed_at = iteration
-        self._to_reset = True
+    def resume(self, resumed_at: int, state: State | None) -> None:
+        """Go on at the next ``collect`` as a run that is resumed.
+
+        Args:
+          resumed_at: As in the constructor.
+          state: Where the environments stood; None starts new episodes.
+        """
+        self._resumed_at, self._state = resumed_at, state
+        self._replacement = 0
+        self._to_begin = True
+        self._replaced_before = 0
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+    def _begin(self, envs: VectorEnv) -> None:
+        """Go to where the environments stood, or start an episode in each."""
+        if self._state is None:
+            envs.reset()
+        else:
+            envs.restore(self._state)
+        self._state = None
+        self._to_begin = False
 
     def _envs(self) -> VectorEnv:
         if self._opened is None:
@@ -110,3 +146,10 @@ class EnvRunner:
             except UnsupportedSpace as error:
                 raise ConfigError(f"env: {self._env_id!r}: {error}") from error
         return self._opened
+
+
+def _state_of(envs: VectorEnv) -> State | None:
+    try:
+        return envs.state()
+    except NoStateError:  # told when it matters: when something must go on from there
+        return None

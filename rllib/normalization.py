@@ -108,10 +108,16 @@ class RewardScaler:
         return scaled.clip(-LIMIT, LIMIT).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The statistics, for a checkpoint."""
-        return self._moments.arrays()
+        """Statistics and the returns so far, for a checkpoint."""
+        return {**self._moments.arrays(), "returns": self._returns.copy()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over what ``arrays`` gave, bit for bit. Returns start from nothing, as a resumed run's episodes do."""
+        """Take over what ``arrays`` gave, bit for bit; of another number of environments the statistics alone."""
         self._moments.load(arrays)
+        self.restart()
+        if arrays["returns"].shape == self._returns.shape:
+            self._returns = arrays["returns"].copy()
+
+    def restart(self) -> None:
+        """All episodes begin anew: their returns start from nothing."""
         self._returns = np.zeros_like(self._returns)

@@ -88,6 +88,10 @@ _TROUBLE = (
 )
 
 
+#: Lines about environments that are shown after one iteration.
+_MOST_INCIDENTS = 3
+
+
 class Run:
     """One training run: the loop, and what it leaves in the run directory."""
 
@@ -184,6 +188,7 @@ class Run:
                 is_over = self._callbacks.on_iteration(algorithm, row) or algorithm.steps >= config.total_steps
                 with run_directory.writing(self._plan.run_dir):
                     log.write(row)
+                self._tell_incidents(progress)
                 if row.get("workers_replaced", replaced) > replaced:
                     replaced = row["workers_replaced"]
                     progress.note(
@@ -199,6 +204,15 @@ class Run:
                 self._take_evaluations(log, progress, wait=False)
             self._save()
             self._take_evaluations(log, progress, wait=True)
+
+    def _tell_incidents(self, progress: Progress) -> None:
+        """Say what happened to environments; of many lines at once the first few."""
+        lines = self._algorithm.incidents
+        for line in lines[:_MOST_INCIDENTS]:
+            progress.note(line)
+        if len(lines) > _MOST_INCIDENTS:
+            progress.note(f"... and {len(lines) - _MOST_INCIDENTS} more of the kind")
+        lines.clear()
 
     def _take_evaluations(self, log: RunLog, progress: Progress, *, wait: bool) -> None:
         """Write down what the evaluations beside training have found out."""

@@ -156,6 +156,78 @@ def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_e
     same(arrays_of(heirs[0]), arrays_of(heirs[1]))
 
 
+@pytest.mark.parametrize(
+    ("settings", "workers_then"),
+    [
+        ({"num_workers": 1}, 1),
+        ({"num_workers": 2}, 2),
+        ({"num_workers": 2}, 1),
+        ({"num_workers": 1, "learning_rate_schedule": "adaptive"}, 2),
+        ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
+        ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 1}, 2),
+        ({"env": "Hopper-v5", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
+    ],
+)
+def test_ten_iterations_and_ten_more_after_a_restart_are_twenty_bit_for_bit(make, tmp_path, settings, workers_then):
+    settings = {"num_envs": 3, "rollout_steps": 23, "total_steps": 20 * 3 * 23, **settings}
+    whole, first, heir = make(**settings), make(**settings), make(**{**settings, "num_workers": workers_then})
+    rows = [without_times(whole.step()) for _ in range(20)]
+    for _ in range(10):
+        first.step()
+    place = checkpoints.save(first.checkpoint(), tmp_path / "step")
+    heir.restore(checkpoints.load(place))
+    assert str([without_times(heir.step()) for _ in range(10)]) == str(rows[10:])
+    same(arrays_of(heir), arrays_of(whole))
+    assert heir.incidents == []
+
+
+def test_a_run_whose_workers_are_killed_is_the_one_whose_workers_are_not(make):
+    left_alone, struck = make(), make()
+    for iteration in range(6):
+        if iteration in (0, 3, 5):
+            shoal.kill(struck.workers._actors[iteration % 2])
+        mine, its = without_times(left_alone.step()), without_times(struck.step())
+        assert mine.pop("workers_replaced") == 0
+        assert its.pop("workers_replaced") == (iteration >= 0) + (iteration >= 3) + (iteration >= 5)
+        assert str(mine) == str(its)
+    same(arrays_of(left_alone), arrays_of(struck))
+
+
+def test_a_run_that_goes_on_with_other_environments_starts_new_episodes_and_says_so(make):
+    first, more = make(normalize_rewards=True), make(num_envs=7, normalize_rewards=True)
+    first.step()
+    more.restore(first.checkpoint())
+    assert more.incidents == ["all 7 environments start new episodes: there were others"]
+    assert more.step()["steps"] == first.steps + 7 * 16
+
+
+def test_a_checkpoint_that_does_not_tell_where_its_environments_stood_goes_on_with_new_episodes(make):
+    first, heirs = make(), [make(), make(num_workers=1)]
+    first.step()
+    for heir in heirs:
+        heir.restore(without(first.checkpoint(), "tensors", "environments"))
+        assert "new episodes: the checkpoint does not tell where they stood" in heir.incidents[0]
+        heir.step()
+    same(arrays_of(heirs[0]), arrays_of(heirs[1]))
+    shoal.kill(heirs[0].workers._actors[0])
+    for heir in heirs:
+        heir.step()
+    same(arrays_of(heirs[0]), arrays_of(heirs[1]))
+
+
+def test_environments_that_crash_are_counted_and_told(make, monkeypatch):
+    class OneCrash(EnvRunner):
+        def collect(self, weights, num_steps, iteration):
+            collected = super().collect(weights, num_steps, iteration)
+            return replace(collected, replaced=1, incidents=(f"environment {self._worker_index}: it was replaced",))
+
+    monkeypatch.setattr(shoal.rllib.algorithm, "EnvRunner", OneCrash)
+    algorithm = make()
+    assert algorithm.step()["environments_replaced"] == 2
+    assert algorithm.step()["environments_replaced"] == 4
+    assert algorithm.incidents == ["environment 0: it was replaced", "environment 1: it was replaced"] * 2
+
+
 def test_a_checkpoint_of_another_network_or_algorithm_is_refused(make):
     small, large = make(hidden_sizes=(8,)), make(hidden_sizes=(16,))
     with pytest.raises(CheckpointError, match=r"hidden_sizes=\(8,\).*this run's is .*hidden_sizes=\(16,\)"):
@@ -191,6 +263,8 @@ def without(checkpoint, part, name, key=None):
         (("tensors", "episodes", "lengths"), "'episodes' lack lengths"),
         (("tensors", "normalization_observations", "mean"), "'normalization_observations' lack mean"),
         (("tensors", "normalization_rewards", "count"), "'normalization_rewards' lack count"),
+        (("tensors", "normalization_rewards", "returns"), "'normalization_rewards' lack returns"),
+        (("tensors", "environments", "actions"), "'environments' are no state"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -239,11 +313,14 @@ def test_a_killed_worker_is_replaced_and_no_sample_is_lost(make):
     assert metrics["steps"] == 2 * 5 * 16
 
 
-def test_a_worker_killed_in_the_middle_of_a_rollout_is_replaced_and_the_rollout_made_again(make, monkeypatch):
+def test_a_worker_killed_in_the_middle_of_a_rollout_is_replaced_and_the_rollout_made_again(make, monkeypatch, tmp_path):
+    marker = tmp_path / "died"
+
     class DiesOnce(EnvRunner):
         def collect(self, weights, num_steps, iteration):
-            if (self._worker_index, self._replacement) == (1, 0):
+            if self._worker_index == 1 and not marker.exists():
                 super().collect(weights, num_steps // 2, iteration)
+                marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().collect(weights, num_steps, iteration)
 
@@ -265,7 +342,7 @@ def test_a_rollout_larger_than_a_message_comes_through_shared_memory_and_is_lear
     algorithm = make(rollout_steps=4_000, num_epochs=1, minibatch_size=20_000)
     weights = algorithm.learner.weights(0)
     algorithm.workers.submit(0, "collect", weights, 4_000, 0)
-    batch = next(algorithm.workers.completed()).value
+    batch = next(algorithm.workers.completed()).value.batch
     assert batch.observations.nbytes > 100_000
     assert not batch.observations.flags.writeable
     assert algorithm.step()["steps"] == 20_000

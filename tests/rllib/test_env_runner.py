@@ -27,7 +27,7 @@ def test_the_same_request_gives_the_same_batch_to_the_last_bit():
     first, second = runner_of(), runner_of()
     weights = weights_for(first)
     for iteration in range(3):
-        mine, its = (runner.collect(weights, 20, iteration) for runner in (first, second))
+        mine, its = (runner.collect(weights, 20, iteration).batch for runner in (first, second))
         np.testing.assert_array_equal(mine.observations, its.observations)
         np.testing.assert_array_equal(mine.log_probs, its.log_probs)
 
@@ -36,18 +36,34 @@ def test_a_replacement_and_a_resumed_runner_start_episodes_of_their_own():
     starts = []
     for made in ({}, {"replacement": 1}, {"resumed_at": 5}):
         runner = runner_of(**made)
-        starts.append(runner.collect(weights_for(runner), 1, 0).observations[0].tolist())
+        starts.append(runner.collect(weights_for(runner), 1, 0).batch.observations[0].tolist())
     runner = runner_of()
-    runner.resume(5)
-    assert runner.collect(weights_for(runner), 1, 0).observations[0].tolist() == starts[2]
+    runner.resume(5, None)
+    assert runner.collect(weights_for(runner), 1, 0).batch.observations[0].tolist() == starts[2]
     assert starts[0] != starts[1] != starts[2] != starts[0]
 
 
 def test_resuming_drops_the_episodes_under_way():
     runner = runner_of("shoal.envs.probes:Corridor", [0])
     runner.collect(weights_for(runner), 3, 0)
-    runner.resume(1)
-    assert runner.collect(weights_for(runner), 2, 1).observations[:, 0, 0].tolist() == [0, 1]
+    runner.resume(1, None)
+    assert runner.collect(weights_for(runner), 2, 1).batch.observations[:, 0, 0].tolist() == [0, 1]
+
+
+def test_a_runner_goes_on_from_the_state_of_another_to_the_last_bit():
+    first = runner_of()
+    weights = weights_for(first)
+    state = first.collect(weights, 60, 0).state
+    expected = first.collect(weights, 30, 1)
+    resumed = runner_of()
+    resumed.collect(weights, 7, 0)
+    resumed.resume(0, state)
+    for heir in (runner_of(state=state, replacement=0), resumed):
+        collected = heir.collect(weights, 30, 1)
+        np.testing.assert_array_equal(collected.batch.observations, expected.batch.observations)
+        np.testing.assert_array_equal(collected.batch.rewards, expected.batch.rewards)
+        assert collected.batch.episodes == expected.batch.episodes
+        assert collected.incidents == ()
 
 
 def test_evaluation_leaves_the_training_episodes_where_they_were():
@@ -55,7 +71,7 @@ def test_evaluation_leaves_the_training_episodes_where_they_were():
     weights = weights_for(runner)
     runner.collect(weights, 3, 0)
     assert [episode.length for episode in runner.evaluate(weights, [0, 1])] == [5, 5]
-    assert runner.collect(weights, 2, 1).observations[:, 0, 0].tolist() == [3, 4]
+    assert runner.collect(weights, 2, 1).batch.observations[:, 0, 0].tolist() == [3, 4]
 
 
 def test_making_a_runner_makes_no_environment_so_that_failures_belong_to_a_call():

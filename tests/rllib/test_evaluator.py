@@ -64,22 +64,20 @@ def test_no_more_than_two_wait_and_all_come_out_in_the_order_in_which_they_went_
     assert finished[-1].evaluation == play("CartPole-v1", PPO.policy_from(algorithm.checkpoint()), 2, seed=0)
 
 
-def test_an_actor_that_is_killed_is_replaced_and_its_evaluation_made_again(make, monkeypatch):
+def test_an_actor_that_is_killed_is_replaced_and_its_evaluation_made_again(make, monkeypatch, tmp_path):
+    marker = tmp_path / "died"
+
     class DiesOnce(EvaluationActor):
         def evaluate(self, steps, weights, episodes):
-            if not os.path.exists(marker):
-                open(marker, "x").close()
+            if not marker.exists():
+                marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().evaluate(steps, weights, episodes)
 
-    marker = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"shoal-dies-once-{os.getpid()}")
     monkeypatch.setattr(shoal.rllib.evaluator, "EvaluationActor", DiesOnce)
     algorithm = make()
-    try:
-        algorithm.begin_evaluation(2)
-        [evaluated] = algorithm.evaluations(wait=True)
-    finally:
-        os.remove(marker)
+    algorithm.begin_evaluation(2)
+    [evaluated] = algorithm.evaluations(wait=True)
     assert len(evaluated.evaluation.returns) == 2
 
 

@@ -42,6 +42,7 @@ class Story:
     on_step: Callable[[int], None] = lambda steps: None
     on_evaluate: Callable[[], None] = lambda: None
     on_start: Callable[[], None] = lambda: None
+    incidents: tuple[str, ...] = ()
     bonus: Callable[[int], float] = lambda steps: 0.0
     algorithm: Any = None
 
@@ -58,12 +59,14 @@ class Sample:
         self.story.on_start()
         self.config = config
         self.steps = self.iteration = 0
+        self.incidents: list[str] = []
         self.begun: list[Evaluated] = []
 
     def step(self) -> dict[str, float]:
         self.steps += self.config.rollout_steps
         self.iteration += 1
         self.story.on_step(self.steps)
+        self.incidents += self.story.incidents
         return {
             "steps": self.steps,
             "iteration": self.iteration,

@@ -623,3 +623,11 @@ def test_a_worker_that_was_replaced_is_told_once_with_its_cause(run_dir, story, 
     assert train(run_dir) == 0
     told = "a rollout worker died and was replaced; its rollout was made again: exit signal SIGKILL"
     assert capsys.readouterr().out.splitlines().count(told) == 1
+
+
+def test_what_happened_to_environments_is_told_but_not_without_end(run_dir, story, capsys):
+    story.incidents = tuple(f"environment {i}: it was replaced" for i in range(5))
+    assert train(run_dir, "--total-steps", "10") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "replaced" in line] == [f"environment {i}: it was replaced" for i in range(3)]
+    assert "... and 2 more of the kind" in lines
