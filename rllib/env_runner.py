@@ -47,8 +47,8 @@ class EnvRunner:
       seed: The run's seed.
       resumed_at: Iteration at which the run last started new episodes everywhere, as it was resumed without a state of
         its environments; 0 if it never was.
-      replacement: How often this worker was replaced without one; with ``resumed_at`` it keeps new copies from repeating
-        old episodes.
+      replacement: How often this worker was replaced without one; with ``resumed_at`` it keeps new copies from
+        repeating old episodes.
       state: Where the environments stood when the worker that this one replaces had sent its last rollout.
     """
 
