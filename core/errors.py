@@ -18,6 +18,8 @@
      |- GetTimeoutError                also TimeoutError
      |- HeadDiedError  NodeDiedError
      |- SessionError
+     |   |- EngineUnavailableError
+     |   |   `- ClusterConnectionError  also ConnectionError
      |   |- PlacementGroupNameTakenError   also ValueError
      |   |- StreamingGeneratorReplayInconsistentError
      |   |- RayChannelError
@@ -229,6 +231,16 @@ class SessionError(ShoalError):
     def __str__(self) -> str:
         text = super().__str__()
         return f"{text}\n{self.traceback_str}" if self.traceback_str else text
+
+
+class EngineUnavailableError(SessionError):
+    """``init(engine=...)`` asks for an engine that cannot be had: its library is missing or of another version than the
+    cluster's, or its workers lack what shoal needs. The message says what to install or to change.
+    """
+
+
+class ClusterConnectionError(EngineUnavailableError, ConnectionError):
+    """No cluster answers at the address that ``init`` was given. A retry helps when it has been started."""
 
 
 class StreamingGeneratorReplayInconsistentError(SessionError):

@@ -164,6 +164,10 @@ class Engine(Protocol):
         """The session's directory; empty if it has none."""
         ...
 
+    def whereabouts(self) -> Mapping[str, Any]:
+        """What Ray's `address_info` holds, under Ray's names: addresses of the cluster, directories, ..."""
+        ...
+
     def describe(self) -> NodeDescription:
         """The node, as it is now."""
         ...

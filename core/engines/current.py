@@ -45,6 +45,11 @@ def forget_in_fork() -> None:
         _engine = None
 
 
+def before_fork() -> Engine | None:
+    """The engine that the process had which this one was forked from; None if it had none, or this is no fork."""
+    return _parents[-1] if _parents else None
+
+
 def set_engine(engine: Engine | None) -> None:
     """Make `engine` the current one; None: there is none."""
     global _engine

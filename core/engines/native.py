@@ -190,6 +190,10 @@ class NativeEngine:
     def directory(self) -> str:
         return self._process.session.directory
 
+    def whereabouts(self) -> Mapping[str, Any]:
+        directory = self.directory()
+        return {"object_store_address": directory, "raylet_socket_name": directory, "session_dir": directory}
+
     def describe(self) -> NodeDescription:
         node_id, total, available = self._process.ask(m.DescribeNode)
         return NodeDescription(node_id, socket.gethostname(), total, available)

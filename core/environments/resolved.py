@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import RuntimeEnvSetupError
 from . import snapshots
-from .runtime_env import WantedEnvironment
+from .runtime_env import WantedEnvironment, refuse_foreign
 
 #: Largest encoded environment: it travels in one packet to the zygote.
 LIMIT_BYTES = 48 * 1024
@@ -132,7 +132,7 @@ class Environments:
           threads: that the work may start; 0: one.
 
         Raises:
-          ValueError: a folder is gone, or too large.
+          ValueError: a folder is gone, or too large; or only a Ray cluster can do what is wanted.
           RuntimeEnvSetupError: it cannot be copied.
         """
         if wanted is None and not threads:
@@ -146,6 +146,7 @@ class Environments:
 
     def _merge(self, parent: Environment, wanted: WantedEnvironment) -> Environment:
         """Variables are merged one by one; a folder or list that is given replaces the parent's."""
+        refuse_foreign(wanted)
         return Environment(
             env_vars=merged(parent.env_vars, dict(wanted.env_vars)),
             working_dir=parent.working_dir

@@ -5,9 +5,10 @@
      "excludes": ["*.bin"],                  what the copy leaves out, as in ``.gitignore``
      "py_modules": ["folder", "file.py"]}    packages and modules that can be imported
 
-Ray's other keys (pip, conda, uv, containers, ...) are refused: shoal installs nothing; let the driver run in an
-environment that has what the workers need. Here is only what is asked for, and whether it may be;
-what becomes of it is in resolved.py.
+Ray's other keys (pip, conda, uv, containers, ...) and places elsewhere (URIs) are for the engine of a Ray cluster. On
+shoal's own machine they are refused where work is submitted, by `refuse_foreign`: shoal installs nothing; let the
+driver run in an environment that has what the workers need. Here is only what is asked for, and whether it may be; what
+becomes of it is in resolved.py.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from types import ModuleType
 from typing import Any
 
 _KEYS = ("env_vars", "excludes", "py_modules", "working_dir")
-#: Ray's keys that shoal does not have.
-_REFUSED = frozenset(
+#: Ray's keys that a Ray cluster alone can follow.
+_FOREIGN = frozenset(
     {
         "_nsight", "_rocprof_sys", "conda", "config", "container", "docker", "image_uri", "java_jars", "mpi", "nsight",
         "pip", "py_executable", "rocprof_sys", "uv", "worker_process_setup_hook",
@@ -31,12 +32,21 @@ _REFUSED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class WantedEnvironment:
-    """A ``runtime_env`` that has been checked. None: not said, so that it is inherited. Paths are absolute."""
+    """A ``runtime_env`` that has been checked. None: not said, so that it is inherited. Paths are absolute, or URIs.
+
+    foreign: the keys that only Ray has, in JSON; empty: none.
+    """
 
     env_vars: tuple[tuple[str, str], ...] = ()
     working_dir: str | None = None
     excludes: tuple[str, ...] = ()
     py_modules: tuple[str, ...] | None = None
+    foreign: str = ""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every folder, file and URI that it names."""
+        return (*([] if self.working_dir is None else [self.working_dir]), *(self.py_modules or ()))
 
 
 class RuntimeEnv(dict[str, Any]):
@@ -97,19 +107,14 @@ def wanted(given: Mapping[str, Any] | None) -> WantedEnvironment | None:
 
     Raises:
       TypeError: it, or one of its values, is of the wrong type.
-      ValueError: a key that shoal does not have, or a place that is not on this machine.
+      ValueError: a key that neither shoal nor Ray has, or a folder that is not there.
     """
     if given is None:
         return None
     if not isinstance(given, Mapping):
         raise TypeError(f"runtime_env must be a dict or a RuntimeEnv, not {type(given).__name__} {given!r}")
     for name in given:
-        if name in _REFUSED:
-            raise ValueError(
-                f"runtime_env[{name!r}] is not supported: shoal installs and starts nothing for a worker; run the "
-                f"driver where the workers' packages are. It takes {', '.join(_KEYS)}"
-            )
-        if name not in _KEYS:
+        if name not in _KEYS and name not in _FOREIGN:
             raise ValueError(f"unknown key {name!r} in runtime_env; it takes {', '.join(_KEYS)}")
     excludes = _strings("excludes", given.get("excludes"))
     working_dir, py_modules = given.get("working_dir"), given.get("py_modules")
@@ -118,8 +123,46 @@ def wanted(given: Mapping[str, Any] | None) -> WantedEnvironment | None:
         working_dir=None if working_dir is None else _path("working_dir", working_dir),
         excludes=excludes,
         py_modules=None if py_modules is None else tuple(_module(entry) for entry in _list("py_modules", py_modules)),
+        foreign=_foreign({name: given[name] for name in sorted(_FOREIGN & {*given})}),
     )
     return None if found == WantedEnvironment(excludes=excludes) else found
+
+
+def refuse_foreign(wanted: WantedEnvironment) -> None:
+    """Refuse what only a Ray cluster can follow: the engines of this machine ask for it.
+
+    Raises:
+      ValueError: a key that only Ray has, or a place elsewhere.
+    """
+    if wanted.foreign:
+        name = min(json.loads(wanted.foreign))
+        raise ValueError(
+            f"runtime_env[{name!r}] is not supported: shoal installs and starts nothing for a worker; run the driver "
+            f"where the workers' packages are, or use engine='ray'. This engine takes {', '.join(_KEYS)}"
+        )
+    for place in wanted.places:
+        if is_uri(place):
+            key = "working_dir" if place == wanted.working_dir else "py_modules"
+            raise ValueError(
+                f"runtime_env[{key!r}]: {place!r} is no folder on this machine: places elsewhere (URLs) are not "
+                "supported but on engine='ray'"
+            )
+
+
+def is_uri(place: str) -> bool:
+    """Whether it is a place elsewhere, such as ``s3://bucket/x.zip``."""
+    return "://" in place
+
+
+def _foreign(given: Mapping[str, Any]) -> str:
+    if not given:
+        return ""
+    try:
+        return json.dumps(given, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"runtime_env: {', '.join(given)} must be made of texts, numbers, lists and dicts ({error})"
+        ) from None
 
 
 def _variables(given: Any) -> tuple[tuple[str, str], ...]:
@@ -156,7 +199,7 @@ def _module(entry: Any) -> str:
         assert entry.__file__ is not None
         return os.path.abspath(os.path.dirname(entry.__file__) if hasattr(entry, "__path__") else entry.__file__)
     path = _path("py_modules", entry)
-    if os.path.isfile(path) and not path.endswith(".py"):
+    if not is_uri(path) and os.path.isfile(path) and not path.endswith(".py"):
         raise ValueError(f"runtime_env['py_modules']: {entry!r} is neither a folder nor a .py file")
     return path
 
@@ -164,10 +207,11 @@ def _module(entry: Any) -> str:
 def _path(key: str, given: Any) -> str:
     if not isinstance(given, (str, os.PathLike)):
         raise TypeError(f"runtime_env[{key!r}] must be the path of a folder, not {type(given).__name__} {given!r}")
+    if is_uri(str(given)):
+        return str(given)
     path = os.path.abspath(os.path.expanduser(os.fsdecode(given)))
     if not os.path.exists(path):
-        what = "places elsewhere (URLs) are not supported" if "://" in str(given) else "it does not exist"
-        raise ValueError(f"runtime_env[{key!r}]: {str(given)!r} is no folder on this machine: {what}")
+        raise ValueError(f"runtime_env[{key!r}]: {str(given)!r} is no folder on this machine: it does not exist")
     if key == "working_dir" and not os.path.isdir(path):
         raise ValueError(f"runtime_env['working_dir']: {str(given)!r} is a file; it must be a folder")
     return path

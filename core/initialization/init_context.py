@@ -17,7 +17,7 @@ class RayContext(Mapping[str, Any]):
 
     Attributes:
       address_info: node_ip_address, session_dir, node_id and what else Ray has; None where there is no such thing.
-      dashboard_url: empty, there is no dashboard.
+      dashboard_url: empty where there is no dashboard.
       python_version, ray_version, ray_commit: the Ray version is that whose interface is met.
     """
 
@@ -28,7 +28,7 @@ class RayContext(Mapping[str, Any]):
           disconnect: ends the session.
         """
         self.address_info = dict(address_info)
-        self.dashboard_url = ""
+        self.dashboard_url = str(self.address_info.get("webui_url") or "")
         self.python_version = platform.python_version()
         self.ray_version = ray_names.RAY_VERSION
         self.ray_commit = "shoal"

@@ -1,7 +1,7 @@
 """What `init` is given, checked: Ray's arguments, of which many mean nothing on one machine. Pure but for logging.
 
     understood      they change the session
-    without effect  `HIDDEN`, dashboards, ports, metadata: a line in the debug log
+    without effect  `HIDDEN`, dashboards, ports, metadata: a line in the debug log; a Ray cluster is told them
     refused         addresses of clusters, promises that could not be kept, misspellings: an error that says what to do
 
 Ray's texts are kept where programs look at them.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -55,7 +55,7 @@ def check_hidden(arguments: Mapping[str, object]) -> None:
     """Look at the arguments that `init` has no name for.
 
     Raises:
-      RuntimeError: one that Ray does not know either.
+      RuntimeError: one that Ray does not know either, or has given up.
     """
     for gone, text in (
         ("storage", "Cluster-wide storage configuration has been removed, from Ray too"),
@@ -66,7 +66,6 @@ def check_hidden(arguments: Mapping[str, object]) -> None:
     unknown = [name for name in arguments if name not in (*HIDDEN, "storage", "allow_multiple")]
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
-    without_effect(arguments)
 
 
 def without_effect(arguments: Mapping[str, object]) -> None:
@@ -95,21 +94,43 @@ def check_address(address: str | None) -> None:
         )
     what = "Ray Client" if "://" in address else "a cluster of several machines"
     raise RuntimeError(
-        f"address={address!r} is that of {what}, which this version of shoal does not connect to. Leave the address "
-        "out (and RAY_ADDRESS unset) to run on this machine"
+        f"address={address!r} is that of {what}, which shoal's own engines do not connect to. Leave the address out "
+        "(and RAY_ADDRESS unset) to run on this machine, or pass engine='ray' to have a Ray cluster do the work"
     )
 
 
-def check_promises(*, local_mode: bool, enable_resource_isolation: bool) -> None:
+def check_promises(*, local_mode: bool) -> None:
     """Refuse what could only be ignored.
 
     Raises:
-      RuntimeError: one of them is wanted.
+      RuntimeError: it is wanted.
     """
     if local_mode:
         raise RuntimeError("`local_mode` is no longer supported. To debug in one process, use engine='inline'")
-    if enable_resource_isolation:
+
+
+def check_on_this_machine(arguments: Mapping[str, object]) -> None:
+    """Look at the arguments that only a Ray cluster can follow; most change nothing here.
+
+    Raises:
+      RuntimeError: one is a promise that could only be broken.
+    """
+    if arguments.get("enable_resource_isolation"):
         raise RuntimeError("enable_resource_isolation: shoal sets up no cgroups; leave it out")
+    without_effect({name: value for name, value in arguments.items() if value is not False})
+
+
+def check_preload_on_ray(preload: Sequence[str]) -> None:
+    """Ray starts its workers itself.
+
+    Raises:
+      ValueError: it should have them import something.
+    """
+    if preload:
+        raise ValueError(
+            "preload: Ray starts its workers itself; leave it out, or name a function that imports what they need: "
+            "runtime_env={'worker_process_setup_hook': 'module.function'}"
+        )
 
 
 def check_namespace(namespace: object) -> str:

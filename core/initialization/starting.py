@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from ..config import CoreConfig, from_environment
 from ..engines import current
 from ..engines.inline.engine import InlineEngine
 from ..engines.native import NativeEngine
-from ..environments.runtime_env import WantedEnvironment, wanted
+from ..environments.runtime_env import WantedEnvironment, refuse_foreign, wanted
 from ..errors import SessionError
 from ..ray_compat.job_config import JobConfig, LoggingConfig
 from ..runtime.process import Process
@@ -59,12 +60,14 @@ def init(
     preload: Sequence[str] = (),
     **hidden: Any,
 ) -> RayContext:
-    """Start a session on this machine: a head process, and workers as they are needed.
+    """Start a session on this machine: a head process, and workers as they are needed. Or join a Ray cluster.
 
     Ray's arguments, of which those that are not explained here are accepted and change nothing on one machine.
 
     Args:
-      address: None or "local". Where RAY_ADDRESS names a cluster, "local" stays here.
+      address: None or "local". Where RAY_ADDRESS names a cluster, "local" stays here. For engine="ray": "auto" for the
+        cluster that this machine is of, "host:6379" for another, "local" for a Ray that is started here and ends with
+        the session; None looks for the first two (RAY_ADDRESS) before it does the third.
       num_cpus: CPUs to schedule on; those of the machine by default. Bookkeeping: nothing is pinned or measured.
       num_gpus: likewise; by default those that CUDA_VISIBLE_DEVICES lists, or that the machine has.
       resources: further resources by name.
@@ -79,7 +82,8 @@ def init(
       namespace: where the names of this driver's actors live; by default one of its own.
       runtime_env: what workers are started with; tasks and actors may ask for more.
       engine: "native"; "inline": no processes; work runs in this one, at the call that submits it, for debugging; or
-        "ray": a Ray cluster does the work, that of `address`.
+        "ray": a Ray cluster does the work, that of `address`. Ray's arguments then mean what they mean there, and shoal
+        is sent to its machines.
       preload: modules that workers shall have imported when they start.
 
     Returns:
@@ -89,24 +93,24 @@ def init(
       RuntimeError: there is a session already, or an argument that shoal cannot honour.
       ConnectionError: `address` is "auto", and there is no cluster to connect to.
       TypeError, ValueError: an argument is of the wrong type or out of range.
-      SessionError: the processes did not start.
+      SessionError: the processes did not start, or a Ray cluster cannot be joined (`EngineUnavailableError`).
     """
     if configure_logging:
         init_options.set_log_level(logging_level)
     init_options.check_hidden(hidden)
-    init_options.check_promises(local_mode=local_mode, enable_resource_isolation=enable_resource_isolation)
-    init_options.without_effect(
-        {
-            "include_dashboard": include_dashboard or None,
-            "dashboard_host": dashboard_host,
-            "dashboard_port": dashboard_port,
-            "logging_format": logging_format,
-            "cgroup_path": cgroup_path,
-            "system_reserved_cpu": system_reserved_cpu,
-            "system_reserved_memory": system_reserved_memory,
-            "proxy_server_url": proxy_server_url,
-        }
-    )
+    init_options.check_promises(local_mode=local_mode)
+    of_ray = {
+        "include_dashboard": include_dashboard,
+        "dashboard_host": dashboard_host,
+        "dashboard_port": dashboard_port,
+        "logging_format": logging_format,
+        "enable_resource_isolation": enable_resource_isolation or None,
+        "cgroup_path": cgroup_path,
+        "system_reserved_cpu": system_reserved_cpu,
+        "system_reserved_memory": system_reserved_memory,
+        "proxy_server_url": proxy_server_url,
+        **hidden,
+    }
     if engine not in ("native", "inline", "ray"):
         raise ValueError(f"unknown engine {engine!r}; there are 'native', 'inline' and 'ray'")
     with current.starting:
@@ -117,24 +121,41 @@ def init(
                 "Maybe you called ray.init twice by accident? This error can be suppressed by passing in "
                 "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
             )
-        if engine == "ray":
-            from ..engines.ray_cluster.connection import connect  # ray is an extra, and 2 s to import
-
-            connected = connect(
-                address,
-                namespace=namespace,
-                include_dashboard=include_dashboard,
-                log_to_driver=log_to_driver is not False,
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                resources=resources,
-                labels=labels,
-                object_store_memory=object_store_memory,
-            )
-            current.set_engine(connected)
-            return _context()
-        init_options.check_address(os.environ.get("RAY_ADDRESS", address) if address in (None, "auto") else address)
         job = init_options.check_job_config(job_config)
+        environment = wanted(
+            init_options.merged_runtime_env(
+                job.runtime_env if runtime_env is None else runtime_env,
+                os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"),
+                override=os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1",
+            )
+        )
+        namespace = job.ray_namespace if namespace is None else namespace
+        logging = job.py_logging_config if logging_config is None else logging_config
+        if engine == "ray":
+            init_options.check_preload_on_ray(preload)
+            _connect(
+                address,
+                environment=environment,
+                namespace=None if namespace is None else init_options.check_namespace(namespace),
+                metadata=job.metadata,
+                logging=logging,
+                of_ray={
+                    **of_ray,
+                    "num_cpus": num_cpus,
+                    "num_gpus": num_gpus,
+                    "resources": resources,
+                    "labels": labels,
+                    "object_store_memory": object_store_memory,
+                    "configure_logging": configure_logging,
+                    "logging_level": logging_level,
+                    "log_to_driver": log_to_driver,
+                },
+            )
+            return _context()
+        init_options.check_on_this_machine(of_ray)
+        init_options.check_address(os.environ.get("RAY_ADDRESS", address) if address in (None, "auto") else address)
+        if environment is not None:
+            refuse_foreign(environment)
         config = _config(object_store_memory)
         host_process.raise_file_limit()
         host_process.exit_on_sigterm()
@@ -150,19 +171,35 @@ def init(
                 environ=os.environ,
             ),
             config=config,
-            namespace=init_options.check_namespace(job.ray_namespace if namespace is None else namespace),
-            environment=wanted(
-                init_options.merged_runtime_env(
-                    job.runtime_env if runtime_env is None else runtime_env,
-                    os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"),
-                    override=os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1",
-                )
-            ),
+            namespace=init_options.check_namespace(namespace),
+            environment=environment,
             preload=list(preload),
-            logging=job.py_logging_config if logging_config is None else logging_config,
+            logging=logging,
             log_to_driver=log_to_driver is not False,
         )
         return _context()
+
+
+def _connect(
+    address: str | None,
+    *,
+    environment: WantedEnvironment | None,
+    namespace: str | None,
+    metadata: Mapping[str, str],
+    logging: LoggingConfig | None,
+    of_ray: Mapping[str, Any],
+) -> None:
+    """Let a Ray cluster do the work."""
+    from ..engines.ray_cluster import connection  # imports ray, which is an extra and takes its time
+
+    if logging is not None:
+        logging.apply()
+    current.set_engine(
+        connection.connect(
+            connection.Wishes(address, environment, namespace, metadata, logging, of_ray),
+            version=importlib.import_module(__name__.split(".", maxsplit=1)[0]).__version__,
+        )
+    )
 
 
 def _start(
@@ -253,11 +290,10 @@ def is_initialized() -> bool:
 
 def _context() -> RayContext:
     engine = current.engine()
-    directory = engine.directory()
-    sockets = {"object_store_address": directory, "raylet_socket_name": directory, "session_dir": directory}
     here = {"node_ip_address": ADDRESS, "address": CLUSTER_ADDRESS, "gcs_address": CLUSTER_ADDRESS}
     absent = {"redis_address": None, "webui_url": "", "metrics_export_port": None, "dashboard_agent_listen_port": None}
-    return RayContext({**here, **sockets, **absent, "node_id": engine.place().node_id.hex()}, shutdown)
+    node_id = engine.place().node_id.hex()
+    return RayContext({**here, **absent, "node_id": node_id, **engine.whereabouts()}, shutdown)
 
 
 def _config(object_store_memory: int | None) -> CoreConfig:

@@ -369,6 +369,9 @@ class InlineEngine:
     def directory(self) -> str:
         return ""
 
+    def whereabouts(self) -> Mapping[str, Any]:
+        return {"object_store_address": "", "raylet_socket_name": "", "session_dir": ""}
+
     def describe(self) -> NodeDescription:
         with self._changing():
             schedule = self._schedule

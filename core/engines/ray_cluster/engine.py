@@ -33,12 +33,14 @@ _READY = 4096
 class RayEngine:
     """A connection to a Ray cluster, as a driver or one of its workers sees it. `base.Engine`."""
 
-    def __init__(self, *, disconnects: bool = False) -> None:
+    def __init__(self, *, disconnects: bool = False, whereabouts: Mapping[str, Any] | None = None) -> None:
         """
         Args:
           disconnects: Ray was connected for this engine, so it ends that connection.
+          whereabouts: as `base.Engine.whereabouts`; only drivers are told.
         """
         self._disconnects = disconnects
+        self._whereabouts = dict(whereabouts or {})
         self._functions: dict[tuple[int, int], tuple[Any, Any, Callable[..., Any]]] = {}
         self._classes: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
 
@@ -186,7 +188,10 @@ class RayEngine:
         )
 
     def directory(self) -> str:
-        return ""
+        return str(self._whereabouts.get("session_dir") or "")
+
+    def whereabouts(self) -> Mapping[str, Any]:
+        return self._whereabouts
 
     def describe(self) -> NodeDescription:
         raise NotImplementedError

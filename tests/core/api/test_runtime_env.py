@@ -99,9 +99,15 @@ def test_packages_and_files_of_py_modules_can_be_imported(tmp_path):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.not_on_ray("a Ray cluster installs what is asked for")
 def test_what_is_not_supported_is_refused_at_the_call():
     with pytest.raises(ValueError, match=r"'pip'.*not supported"):
-        variable.options(runtime_env={"pip": ["x"]})
+        variable.options(runtime_env={"pip": ["x"]}).remote("A")
+    with pytest.raises(ValueError, match=r"'working_dir'.*URLs"):
+        Reader.options(runtime_env={"working_dir": "s3://bucket/x.zip"}).remote()
+
+
+def test_folders_that_are_not_there_are_refused_where_they_are_named():
     with pytest.raises(ValueError, match="does not exist"):
         Reader.options(runtime_env={"working_dir": "/no/such/folder"})
 

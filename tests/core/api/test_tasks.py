@@ -304,7 +304,7 @@ def test_workers_do_not_share_numpys_random_stream():
         (lambda: add.options(nonsense=1), ValueError, "nonsense"),
         (lambda: add.options(resources={"CPU": 1}), ValueError, "CPU"),
         (lambda: add.options(max_retries=-2), ValueError, "max_retries"),
-        (lambda: add.options(runtime_env={"pip": ["x"]}), ValueError, "not supported"),
+        (lambda: add.options(runtime_env={"pipp": ["x"]}), ValueError, "unknown key 'pipp'"),
         (lambda: shoal.remote(3), TypeError, "functions and classes"),
         (lambda: shoal.remote(), AssertionError, "keyword options"),
         (lambda: add.remote(threading.Lock()), TypeError, "serialize"),

@@ -53,14 +53,12 @@ def test_one_that_is_too_large_is_refused():
 @pytest.mark.parametrize(
     ("given", "error", "text"),
     [
-        ({"pip": ["x"]}, ValueError, "installs and starts nothing"),
-        ({"conda": "x"}, ValueError, "not supported"),
+        ({"worker_process_setup_hook": print}, TypeError, "texts, numbers, lists and dicts"),
         ({"enviro": {}}, ValueError, "unknown key 'enviro'.*env_vars, excludes"),
         ({"env_vars": {"A": 1}}, TypeError, "map strings to strings, not 'A' to 1"),
         ({"env_vars": ["A"]}, TypeError, "dict of strings"),
         ({"env_vars": {"A=B": "1"}}, ValueError, "A=B"),
         ({"working_dir": "/no/such/folder"}, ValueError, "does not exist"),
-        ({"working_dir": "s3://bucket/x.zip"}, ValueError, "URLs"),
         ({"working_dir": __file__}, ValueError, "must be a folder"),
         ({"working_dir": 3}, TypeError, "path of a folder"),
         ({"py_modules": "x"}, TypeError, "must be a list"),
@@ -86,8 +84,24 @@ def test_runtime_env_is_a_dict_that_has_been_checked():
     env = RuntimeEnv(env_vars={"A": "1"}, working_dir="/")
     assert (env.env_vars(), env.working_dir(), env.has_working_dir(), env.py_modules()) == ({"A": "1"}, "/", True, [])
     assert RuntimeEnv.deserialize(env.serialize()) == env == env.to_dict()
-    with pytest.raises(ValueError, match="not supported"):
-        RuntimeEnv(pip=["x"])
+    with pytest.raises(ValueError, match="unknown key 'pipp'"):
+        RuntimeEnv(pipp=["x"])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"pip": ["x"], "env_vars": {"A": "1"}}, "'pip'.*installs and starts nothing.*engine='ray'"),
+        ({"conda": "x"}, "not supported"),
+        ({"working_dir": "s3://bucket/x.zip"}, r"\['working_dir'\]: 's3://bucket/x.zip'.*URLs"),
+        ({"py_modules": ["https://host/x.zip"]}, r"\['py_modules'\].*URLs"),
+    ],
+)
+def test_what_only_a_ray_cluster_can_do_is_refused_where_an_environment_is_made(given, text):
+    asked = wanted(given)
+    assert asked is not None
+    with pytest.raises(ValueError, match=text):
+        Environments(b"", "", limit_bytes=0).resolve(asked)
 
 
 def test_what_was_applied_is_taken_back(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from shoal.core.ray_compat.job_config import JobConfig
 def test_hidden_arguments_of_ray_are_accepted_with_a_line_in_the_debug_log(name, caplog):
     with caplog.at_level(logging.DEBUG, "shoal"):
         init_options.check_hidden({name: 1})
+        init_options.check_on_this_machine({name: 1})
     assert [record.getMessage() for record in caplog.records] == [
         f"shoal.init: without effect on one machine: {name}"
     ]
@@ -22,7 +23,7 @@ def test_hidden_arguments_of_ray_are_accepted_with_a_line_in_the_debug_log(name,
 def test_what_is_not_given_is_not_noted(caplog):
     with caplog.at_level(logging.DEBUG, "shoal"):
         init_options.check_hidden({})
-        init_options.without_effect({"dashboard_port": None})
+        init_options.check_on_this_machine({"dashboard_port": None, "include_dashboard": False})
     assert caplog.records == []
 
 
@@ -67,9 +68,11 @@ def test_namespaces_are_texts_and_by_default_nobody_elses():
 
 def test_promises_that_cannot_be_kept_are_refused():
     with pytest.raises(RuntimeError, match="`local_mode` is no longer supported"):
-        init_options.check_promises(local_mode=True, enable_resource_isolation=False)
+        init_options.check_promises(local_mode=True)
     with pytest.raises(RuntimeError, match="cgroups"):
-        init_options.check_promises(local_mode=False, enable_resource_isolation=True)
+        init_options.check_on_this_machine({"enable_resource_isolation": True})
+    with pytest.raises(ValueError, match="Ray starts its workers itself"):
+        init_options.check_preload_on_ray(["json"])
 
 
 def test_a_job_config_must_be_one():
