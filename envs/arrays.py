@@ -50,7 +50,9 @@ class Arrays:
     ) -> Arrays:
         """In this process's own memory."""
         table = list(_table(observation_space, action_space, num_envs))
-        return cls._in(bytearray(_size(table)), table)
+        arrays = cls._in(bytearray(_size(table)), table)
+        arrays.valid[:] = True
+        return arrays
 
     @classmethod
     def map(

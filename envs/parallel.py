@@ -221,7 +221,6 @@ class ParallelVectorEnv:
             self.observation_space, self.action_space = spaces[0]
             self.layout = ActionLayout.of(self.action_space)
             arrays = Arrays.map(block, self.observation_space, self.action_space, self.num_envs)
-            arrays.valid[:] = True
             for process in self._processes:
                 process.channel.send_frame(CALL, self.num_envs)
             for process in self._processes:

@@ -11,6 +11,8 @@ with another number of workers.
     actions [sum of length, W]  all actions of copy 0's episode, then of copy 1's, ...
     observations/NAME [N, ...]  where it stands; what a replay must lead to
     action_masks [N, C] bool    only where the environment gives masks
+
+Batched environments (``batched.py``) keep the first three, and their physical state instead of the rest.
 """
 
 from __future__ import annotations
@@ -99,14 +101,16 @@ def split_state(state: State, counts: Sequence[int]) -> list[State]:
     if len(lengths) != sum(counts):
         raise ValueError(f"a state of {len(lengths)} environments; there are {sum(counts)}")
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    if len(state["actions"]) != starts[-1]:
-        raise ValueError(f"a state with {len(state['actions'])} actions of episodes that had {starts[-1]} steps")
+    actions = state.get("actions")
+    if actions is not None and len(actions) != starts[-1]:
+        raise ValueError(f"a state with {len(actions)} actions of episodes that had {starts[-1]} steps")
     parts: list[State] = []
     first = 0
     for count in counts:
         last = first + count
         part = {name: array[first:last] for name, array in state.items() if name != "actions"}
-        part["actions"] = state["actions"][starts[first] : starts[last]]
+        if actions is not None:
+            part["actions"] = actions[starts[first] : starts[last]]
         parts.append(part)
         first = last
     return parts

@@ -66,7 +66,6 @@ class SerialVectorEnv:
         self._writer, self.layout = self._copies[0].writer, ActionLayout.of(self.action_space)
         self.arrays = arrays(self.observation_space, self.action_space, self.num_envs)
         self.observations, self.final_observations = self.arrays.observations, self.arrays.final_observations
-        self.arrays.valid[:] = True
         self.rewards, self.valid = self.arrays.rewards, self.arrays.valid
         self.terminated, self.truncated = self.arrays.terminated, self.arrays.truncated
         self.action_masks: np.ndarray | None = None
