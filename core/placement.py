@@ -7,30 +7,27 @@
 
 The bundles of a group are reserved all or none. On one machine the strategies come to this: PACK, SPREAD and
 STRICT_PACK put all bundles there; STRICT_SPREAD wants each on a machine of its own, which more than one bundle can
-never have. What this machine can never give is an error at once; what others hold at the moment is waited for.
+never have. What one machine can never give is an error at once; what others hold at the moment is waited for. A Ray
+cluster waits for both: it may grow.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .engines.base import GroupDescription, Place
+from .engines.base import GroupDescription
 from .engines.current import engine
-from .errors import TaskPlacementGroupRemoved, UnschedulableError
+from .errors import TaskPlacementGroupRemoved
 from .ray_compat.ray_ids import PlacementGroupID
 from .refs import ObjectRef
-from .resources import SCALE, ResourceSet
+from .resources import SCALE
 from .scheduling.bundles import parse_bundle
-from .scheduling.labels import NodeRule, parse_selector
-from .serialization import values
+from .scheduling.labels import parse_selector
 
 STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
 
 _NODE_STRATEGY = "ray.io/node-id"
-#: What the table says of a group's progress, by its state.
-_PROGRESS = {"PENDING": "NO_RESOURCES", "CREATED": "FINISHED", "REMOVED": "REMOVED"}
 
 
 class PlacementGroup:
@@ -53,7 +50,7 @@ class PlacementGroup:
         """A ref to the group itself, there when all bundles are reserved; a failure when the group is removed."""
         if self.is_empty:
             return engine().put(self)
-        return engine().group_ready(bytes(self.id), values.serialize(self))
+        return engine().group_ready(bytes(self.id), self)
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Wait until all bundles are reserved; False if they are not after that time.
@@ -106,11 +103,11 @@ def placement_group(
       lifetime: None: until the session ends (in a detached actor: until that has ended); "detached": until it is
         removed.
       bundle_label_selector: for each bundle, labels that its node must have.
-      topology_strategy: the strategy, written ``{"ray.io/node-id": "PACK"}``; further topologies do not exist here.
+      topology_strategy: the strategy, written ``{"ray.io/node-id": "PACK"}``; there are no further topologies.
 
     Raises:
       ValueError: a wrong bundle, strategy, lifetime or selector; PlacementGroupNameTakenError, if the name is taken.
-      UnschedulableError: this machine can never have such a group.
+      UnschedulableError: there is one machine, and it can never have such a group.
     """
     session = engine()
     strategy = _check_strategy(strategy, topology_strategy)
@@ -119,10 +116,14 @@ def placement_group(
     if _soft_target_node_id is not None:
         _check_target(_soft_target_node_id, strategy)
     parts = _check_bundles(bundles)
-    place = session.place()
-    _check_fits(parts, strategy, place)
-    _check_labels(bundle_label_selector, len(parts), place)
-    group_id = session.create_group(parts, strategy=strategy, name=name or "", detached=lifetime == "detached")
+    group_id = session.create_group(
+        parts,
+        strategy=strategy,
+        name=name or "",
+        detached=lifetime == "detached",
+        selectors=_check_selectors(bundle_label_selector, len(parts)),
+        near=bytes.fromhex(_soft_target_node_id or ""),
+    )
     return PlacementGroup(
         PlacementGroupID(group_id), [{key: float(n) for key, n in bundle.items()} for bundle in bundles]
     )
@@ -152,12 +153,10 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
 
 def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
     """The state of a group, or of all groups by id in hexadecimal. Removed ones stay visible for a while."""
-    session = engine()
-    node = session.place().node_id.hex()
     if placement_group is not None:
-        found = session.describe_groups(group_id=bytes(placement_group.id))
-        return _row(found[0], node) if found else {}
-    return {group.group_id.hex(): _row(group, node) for group in session.describe_groups()}
+        found = engine().describe_groups(group_id=bytes(placement_group.id))
+        return _row(found[0]) if found else {}
+    return {group.group_id.hex(): _row(group) for group in engine().describe_groups()}
 
 
 def get_current_placement_group() -> PlacementGroup | None:
@@ -174,7 +173,7 @@ def _check_strategy(strategy: str | None, topology: Mapping[str, str] | None) ->
             raise ValueError(f"topology_strategy must be a dict, not {type(topology).__name__}")
         others = sorted(set(topology) - {_NODE_STRATEGY})
         if others:
-            raise ValueError(f"topology_strategy knows only {_NODE_STRATEGY!r} on one machine, not {', '.join(others)}")
+            raise ValueError(f"topology_strategy knows only {_NODE_STRATEGY!r}, not {', '.join(others)}")
         strategy = topology.get(_NODE_STRATEGY)
     if strategy is None:
         return "PACK"
@@ -211,65 +210,27 @@ def _check_bundles(bundles: Any) -> list[dict[str, int]]:
     return parts
 
 
-def _check_fits(parts: Sequence[Mapping[str, int]], strategy: str, place: Place) -> None:
-    """Raise when not even an empty machine could hold the bundles."""
-    total = ResourceSet(place.node_resources)
-    if strategy == "STRICT_SPREAD" and len(parts) > 1:
-        raise UnschedulableError(
-            f"STRICT_SPREAD wants each of the {len(parts)} bundles on a node of its own, and there is one node; "
-            "SPREAD takes as many nodes as there are"
-        )
-    demand = ResourceSet()
-    for bundle in parts:
-        demand += ResourceSet(bundle)
-    if not demand.fits(total):
-        raise UnschedulableError(f"the placement group can never be created: it {demand.shortage(total)} in all")
-    # Fractions of a GPU cannot be put together from several: each bundle's share lies on one.
-    if _gpus_needed([bundle.get("GPU", 0) for bundle in parts]) > math.ceil(total.amount("GPU")):
-        raise UnschedulableError(
-            f"the placement group can never be created: its bundles' shares of GPUs do not fit on the "
-            f"{total.amount('GPU'):g} that this machine has in all"
-        )
-
-
-def _gpus_needed(shares: Sequence[int]) -> int:
-    """GPUs that hold these shares, taken in order as the node does: each fraction where it fits best."""
-    whole = sum(share // SCALE for share in shares)
-    free: list[int] = []
-    for share in (share % SCALE for share in shares):
-        if share:
-            fitting = [room for room in free if room >= share]
-            room = min(fitting) if fitting else SCALE
-            if fitting:
-                free.remove(room)
-            free.append(room - share)
-    return whole + len(free)
-
-
-def _check_labels(selectors: Any, count: int, place: Place) -> None:
-    """Raise when the node is not what the bundles' selectors want."""
+def _check_selectors(selectors: Any, count: int) -> list[dict[str, str]]:
+    """The bundles' selectors; empty if they want nothing."""
     if selectors is None:
-        return
+        return []
     if not isinstance(selectors, list) or len(selectors) not in (0, count):
         raise ValueError(f"bundle_label_selector must be a list with a dict for each of the {count} bundles")
     for index, selector in enumerate(selectors):
         try:
-            rule = NodeRule((parse_selector(selector, f"bundle_label_selector[{index}]"),))
+            parse_selector(selector, f"bundle_label_selector[{index}]")
         except TypeError as error:
             raise ValueError(str(error)) from None
-        mismatch = rule.mismatch(place.node_labels)
-        if mismatch:
-            raise UnschedulableError(f"bundle {index} of the placement group can never be placed: {mismatch}")
+    return selectors
 
 
-def _row(group: GroupDescription, node: str) -> dict[str, Any]:
+def _row(group: GroupDescription) -> dict[str, Any]:
     """As `placement_group_table` shows it."""
-    count = len(group.bundles)
     return {
         "placement_group_id": group.group_id.hex(),
         "name": group.name,
         "bundles": {index: _units(bundle) for index, bundle in enumerate(group.bundles)},
-        "bundles_to_node_id": dict.fromkeys(range(count), node if group.creation_s >= 0 else ""),
+        "bundles_to_node_id": {index: node.hex() for index, node in enumerate(group.nodes)},
         "strategy": group.strategy,
         "state": group.state,
         "stats": {
@@ -277,7 +238,7 @@ def _row(group: GroupDescription, node: str) -> dict[str, Any]:
             "scheduling_latency_ms": max(0.0, group.creation_s) * 1e3,
             "scheduling_attempt": group.attempts,
             "highest_retry_delay_ms": 0.0,
-            "scheduling_state": _PROGRESS[group.state],
+            "scheduling_state": group.progress,
         },
     }
 

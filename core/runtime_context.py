@@ -7,11 +7,9 @@ from typing import Any
 
 from .engines.base import ActorDescription, Place
 from .engines.current import engine
-from .environments.resolved import Environment
 from .environments.runtime_env import RuntimeEnv
 from .ray_compat.ray_ids import ActorID, JobID, NodeID, TaskID
 from .remote import ActorHandle
-from .scheduling.machine import CLUSTER_ADDRESS
 
 #: Kinds of accelerators that Ray knows beside GPUs; programs look for theirs.
 _OTHER_ACCELERATORS = ("FURIOSA", "HPU", "MBLT", "NPU", "RBLN", "TPU", "TTNPU", "neuron_cores")
@@ -134,7 +132,7 @@ class RuntimeContext:
     @property
     def runtime_env(self) -> RuntimeEnv:
         """What the caller's process was started with. `working_dir` and `py_modules` are the copies."""
-        return RuntimeEnv(**Environment.decode(self._place.environment).describe())
+        return RuntimeEnv.of_process(engine().environment())
 
     def get_runtime_env_string(self) -> str:
         """The same as JSON."""
@@ -148,8 +146,8 @@ class RuntimeContext:
 
     @property
     def gcs_address(self) -> str:
-        """What stands for the address of a cluster here; no other process can connect to it."""
-        return CLUSTER_ADDRESS
+        """Of the cluster; of a session on this machine what stands for one: no other process can connect to it."""
+        return engine().address()
 
     @property
     def namespace(self) -> str:

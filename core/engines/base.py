@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from .. import ids
@@ -15,7 +15,6 @@ from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 from ..runtime.equipment import Equipment
-from ..serialization.values import Serialized
 
 #: What a task or call gives at once.
 Returns: TypeAlias = "list[ObjectRef] | ObjectRefGenerator"
@@ -53,34 +52,47 @@ class Place:
     task_name: str
     actor_id: bytes
     namespace: str
-    environment: bytes  #: as `environments.Environment` encodes itself
     equipment: Equipment  #: what the work holds
     gpus_listed: bool  #: ids of GPUs are those of the session's CUDA_VISIBLE_DEVICES, else numbers
     node_labels: Mapping[str, str]
-    node_resources: Mapping[str, int]  #: in all, in 1/10_000, without those of placement groups
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDescription:
-    """A machine and what of it is free, in 1/10_000."""
+    """A machine of the session. `total`: what it has, in 1/10_000."""
 
     node_id: bytes
+    address: str
     hostname: str
+    total: Mapping[str, int]
+    labels: Mapping[str, str]
+    is_alive: bool = True
+    is_head: bool = True  #: the session was started there
+    further: Mapping[str, Any] = field(default_factory=dict)  #: ports, sockets, cause of death: as `nodes` names them
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What all living nodes have together, and what of it nobody has taken, in 1/10_000."""
+
     total: Mapping[str, int]
     available: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDescription:
-    """A placement group. `bundles` in 1/10_000; `creation_s`: how long it has waited for its
-    resources; -1: it has not got them.
+    """A placement group. `bundles` in 1/10_000; `nodes`: where each of them is, empty if nowhere yet; `progress`: Ray's
+    word for what its making has come to; `creation_s`: how long it has waited for its resources; -1: it has not got
+    them.
     """
 
     group_id: bytes
     name: str
     strategy: str
     bundles: Sequence[Mapping[str, int]]
+    nodes: Sequence[bytes]
     state: str
+    progress: str
     attempts: int
     creation_s: float
 
@@ -160,6 +172,10 @@ class Engine(Protocol):
         """Where the caller runs."""
         ...
 
+    def environment(self) -> Mapping[str, Any]:
+        """The ``runtime_env`` that the caller's process was started with; `working_dir`, `py_modules`: copies."""
+        ...
+
     def directory(self) -> str:
         """The session's directory; empty if it has none."""
         ...
@@ -168,17 +184,38 @@ class Engine(Protocol):
         """What Ray's `address_info` holds, under Ray's names: addresses of the cluster, directories, ..."""
         ...
 
-    def describe(self) -> NodeDescription:
-        """The node, as it is now."""
+    def address(self) -> str:
+        """Of the session, as ``host:port``."""
+        ...
+
+    def nodes(self) -> list[NodeDescription]:
+        """The machines; also those that have been lost, where there can be such."""
+        ...
+
+    def stock(self) -> Stock:
+        """The resources of all living nodes, as they are now."""
         ...
 
     def create_group(
-        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+        self,
+        bundles: Sequence[Mapping[str, int]],
+        *,
+        strategy: str,
+        name: str,
+        detached: bool,
+        selectors: Sequence[Mapping[str, str]],
+        near: bytes,
     ) -> ids.PlacementGroupID:
-        """Set resources aside, now or when they are free; an empty node could. Nobody waits for it.
+        """Set resources aside, now or when they are free. Nobody waits for it.
+
+        Args:
+          bundles: in 1/10_000.
+          selectors: for each bundle, labels that its node must have; empty: any node.
+          near: the node to take if it can be had; empty: any.
 
         Raises:
           PlacementGroupNameTakenError: another group of the namespace has the name.
+          UnschedulableError: there is one machine, and it can never hold such a group.
         """
         ...
 
@@ -186,7 +223,7 @@ class Engine(Protocol):
         """End the group and what runs inside. One that is gone is ignored."""
         ...
 
-    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
+    def group_ready(self, group_id: bytes, value: Any) -> ObjectRef:
         """A ref to `value` that is there when the group has its resources."""
         ...
 

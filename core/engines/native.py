@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import ids
 from ..cluster import Cluster
+from ..environments.resolved import Environment
 from ..errors import ActorAlreadyExistsError, ActorHandleNotFoundError, PlacementGroupNameTakenError
 from ..node import lifeline
 from ..options import ActorOptions, Destination, TaskOptions
@@ -21,10 +22,12 @@ from ..runtime import context
 from ..runtime.arguments import pack
 from ..runtime.equipment import BARE
 from ..runtime.process import Process
+from ..scheduling.machine import ADDRESS, CLUSTER_ADDRESS
 from ..serialization import values
-from ..serialization.values import FAILURE, Serialized
+from ..serialization.values import FAILURE
 from ..transport.endpoint import HEAD
-from .base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
+from . import one_node
+from .base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
 
 
 class NativeEngine:
@@ -180,12 +183,13 @@ class NativeEngine:
             task_name=task.name if task else "",
             actor_id=task.actor_id if task else b"",
             namespace=self._namespace,
-            environment=process.environments.inherited,
             equipment=task.equipment if task else BARE,
             gpus_listed=process.session.gpus_listed,
             node_labels=process.node_labels,
-            node_resources=process.node_resources,
         )
+
+    def environment(self) -> Mapping[str, Any]:
+        return Environment.decode(self._process.environments.inherited).describe()
 
     def directory(self) -> str:
         return self._process.session.directory
@@ -194,9 +198,19 @@ class NativeEngine:
         directory = self.directory()
         return {"object_store_address": directory, "raylet_socket_name": directory, "session_dir": directory}
 
-    def describe(self) -> NodeDescription:
-        node_id, total, available = self._process.ask(m.DescribeNode)
-        return NodeDescription(node_id, socket.gethostname(), total, available)
+    def address(self) -> str:
+        return CLUSTER_ADDRESS
+
+    def nodes(self) -> list[NodeDescription]:
+        node_id, total, _ = self._process.ask(m.DescribeNode)
+        directory = self._process.session.directory
+        sockets = {"ObjectStoreSocketName": directory, "RayletSocketName": directory}
+        labels = self._process.node_labels
+        return [NodeDescription(node_id, ADDRESS, socket.gethostname(), total, labels, further=sockets)]
+
+    def stock(self) -> Stock:
+        _, total, available = self._process.ask(m.DescribeNode)
+        return Stock(total, available)
 
     def survey(
         self,
@@ -224,9 +238,23 @@ class NativeEngine:
         return process.outlook.reason([(ref.binary(), ref.owner)]).text
 
     def create_group(
-        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+        self,
+        bundles: Sequence[Mapping[str, int]],
+        *,
+        strategy: str,
+        name: str,
+        detached: bool,
+        selectors: Sequence[Mapping[str, str]],
+        near: bytes,
     ) -> ids.PlacementGroupID:
         process, group_id = self._process, self._process.new_group_id()
+        one_node.check_group(
+            bundles,
+            strategy=strategy,
+            selectors=selectors,
+            total=process.node_resources,
+            labels=process.node_labels,
+        )
         parts = [dict(bundle) for bundle in bundles]
         message = m.CreateGroup(0, group_id, name, self._namespace, strategy, parts, detached)
         if name and not process.ask(lambda number: dataclasses.replace(message, request=number)):
@@ -240,12 +268,12 @@ class NativeEngine:
     def remove_group(self, group_id: bytes) -> None:
         self._process.groups.remove(group_id)
 
-    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
-        return self._process.groups.ready(group_id, value)
+    def group_ready(self, group_id: bytes, value: Any) -> ObjectRef:
+        return self._process.groups.ready(group_id, values.serialize(value))
 
     def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
         rows = self._process.ask(lambda number: m.DescribeGroups(number, group_id, name, self._namespace))
-        return [GroupDescription(*row) for row in rows]
+        return [one_node.group_of(*row, node_id=self._process.node_id) for row in rows]
 
     def _refusal(self, destination: Destination) -> str:
         """Why the node does not suit work; empty if it does."""

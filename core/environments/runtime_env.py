@@ -72,6 +72,13 @@ class RuntimeEnv(dict[str, Any]):
         super().__init__({name: value for name, value in {**given, **others}.items() if value is not None})
         wanted(self)
 
+    @classmethod
+    def of_process(cls, told: Mapping[str, Any]) -> RuntimeEnv:
+        """What a process was started with, by its engine's words. A cluster's may have keys and places of their own."""
+        made = cls()
+        made.update(told)
+        return made
+
     def env_vars(self) -> dict[str, str]:
         """The variables; empty if there are none."""
         return dict(self.get("env_vars", {}))

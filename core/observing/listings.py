@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .. import ids
-from ..engines.base import Engine, Survey
+from ..engines.base import Engine, NodeDescription, Survey
 from ..engines.current import running
 from ..errors import SessionError, StateApiError
 from ..refs import ObjectRef
 from ..resources import SCALE
 from ..scheduling.bundles import group_of, outside
-from ..scheduling.machine import ADDRESS
 from .attempts import attempts
 from .rows import (
     ActorState,
@@ -374,18 +373,20 @@ def _workers(engine: Engine, timeout: float) -> _Found[WorkerState]:
 
 
 def _nodes(engine: Engine, timeout: float) -> _Found[NodeState]:  # noqa: ARG001  a question to the head alone
-    node = engine.describe()
-    state = NodeState(
+    return [_node(node) for node in engine.nodes()], [], True
+
+
+def _node(node: NodeDescription) -> NodeState:
+    return NodeState(
         node_id=node.node_id.hex(),
-        node_ip=ADDRESS,
-        is_head_node=True,
-        state="ALIVE",
-        state_message=None,
+        node_ip=node.address,
+        is_head_node=node.is_head,
+        state="ALIVE" if node.is_alive else "DEAD",
+        state_message=node.further.get("DeathReasonMessage") or None,
         node_name=node.hostname,
         resources_total=_units(node.total),
-        labels=dict(engine.place().node_labels),
+        labels=dict(node.labels),
     )
-    return [state], [], True
 
 
 def _groups(engine: Engine, timeout: float) -> _Found[PlacementGroupState]:

@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ... import ids, refs
-from ...environments.resolved import Environments
+from ...environments.resolved import Environment, Environments
 from ...environments.runtime_env import WantedEnvironment
 from ...errors import (
     ActorAlreadyExistsError,
@@ -55,11 +55,13 @@ from ...runtime.concurrency import lanes_wanted
 from ...runtime.equipment import BARE
 from ...runtime.history import History
 from ...scheduling.labels import NODE_ID
+from ...scheduling.machine import ADDRESS, CLUSTER_ADDRESS
 from ...serialization import values
 from ...serialization.functions import FunctionExporter
-from ...serialization.values import FAILURE, Serialized
+from ...serialization.values import FAILURE
 from ...transport.interrupts import Interrupts
-from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
+from .. import one_node
+from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
 from .runs import Outcome, Runs
 from .session import InlineSession
 from .survey import InlineInspector
@@ -312,17 +314,23 @@ class InlineEngine:
             task_name=task.name if task else "",
             actor_id=task.actor_id if task else b"",
             namespace=self._namespace,
-            environment=self._inherited(),
             equipment=task.equipment if task else BARE,
             gpus_listed=self._gpus_listed,
             node_labels=self._labels,
-            node_resources=self._total,
         )
 
     def create_group(
-        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+        self,
+        bundles: Sequence[Mapping[str, int]],
+        *,
+        strategy: str,
+        name: str,
+        detached: bool,
+        selectors: Sequence[Mapping[str, str]],
+        near: bytes,
     ) -> ids.PlacementGroupID:
-        namespace = self._namespace
+        namespace, labels = self._namespace, self._labels
+        one_node.check_group(bundles, strategy=strategy, selectors=selectors, total=self._total, labels=labels)
         with self._changing():
             group_id = self._tables.create_group(
                 bundles, strategy=strategy, name=name, namespace=namespace, detached=detached
@@ -340,14 +348,15 @@ class InlineEngine:
             self._condition.notify_all()
         self._run_ready()
 
-    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
-        value = value.owned()
+    def group_ready(self, group_id: bytes, value: Any) -> ObjectRef:
+        serialized = values.serialize(value).owned()
         with self._changing():
-            return self._tables.group_ready(group_id, value)
+            return self._tables.group_ready(group_id, serialized)
 
     def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
         with self._changing():
-            return self._tables.groups.describe(group_id, name, self._namespace)
+            rows = self._tables.groups.describe(group_id, name, self._namespace)
+        return [one_node.group_of(*row, node_id=self._node_id) for row in rows]
 
     def _refusal(self, destination: Destination) -> str:
         """Why the node does not suit work; empty if it does."""
@@ -366,17 +375,24 @@ class InlineEngine:
             self._environments[inherited] = Environments(inherited, "", limit_bytes=0)
         return self._environments[inherited].resolve(wanted)
 
+    def environment(self) -> Mapping[str, Any]:
+        return Environment.decode(self._inherited()).describe()
+
     def directory(self) -> str:
         return ""
 
     def whereabouts(self) -> Mapping[str, Any]:
         return {"object_store_address": "", "raylet_socket_name": "", "session_dir": ""}
 
-    def describe(self) -> NodeDescription:
+    def address(self) -> str:
+        return CLUSTER_ADDRESS
+
+    def nodes(self) -> list[NodeDescription]:
+        return [NodeDescription(self._node_id, ADDRESS, socket.gethostname(), self.stock().total, self._labels)]
+
+    def stock(self) -> Stock:
         with self._changing():
-            schedule = self._schedule
-            total, available = schedule.total.parts(), schedule.available.parts()
-        return NodeDescription(self._node_id, socket.gethostname(), total, available)
+            return Stock(self._schedule.total.parts(), self._schedule.available.parts())
 
     def survey(
         self,

@@ -20,7 +20,6 @@ from ...resources import ResourceSet
 from ...scheduling import bundles
 from ...serialization.failures import serialize_error
 from ...serialization.values import Serialized
-from ..base import GroupDescription
 from .objects import InlineObjects
 from .work import Schedule
 
@@ -105,14 +104,14 @@ class InlineGroups:
         why = f"waits for resources that living actors hold: it {demand.shortage(self._schedule.available, 'now free')}"
         return f"waits for placement group {group_id.hex()}, which {why}"
 
-    def describe(self, group_id: bytes, name: str, namespace: str) -> list[GroupDescription]:
-        """As `Engine.describe_groups`."""
+    def describe(self, group_id: bytes, name: str, namespace: str) -> list[tuple[Any, ...]]:
+        """The group of this id or name, or all; each as control describes it (`protocol.messages.DescribeGroups`)."""
         found: Sequence[GroupRecord | None] = list(self._groups)
         if group_id:
             found = [self._groups.get(group_id)]
         elif name:
             found = [self._groups.find(name, namespace)]
-        return [_description(record) for record in found if record is not None]
+        return [_row(record) for record in found if record is not None]
 
     def _reserve(self, record: GroupRecord) -> bool:
         return self._schedule.stock.reserve_group(record.group_id.hex(), record.spec.bundles)
@@ -143,9 +142,7 @@ def new_spec(
     return CreateGroup(0, group_id, name, namespace, strategy, [dict(bundle) for bundle in bundles_wanted], detached)
 
 
-def _description(record: GroupRecord) -> GroupDescription:
+def _row(record: GroupRecord) -> tuple[Any, ...]:
     spec = record.spec
     took_s = record.reserved_s - record.created_s if record.reserved_s else -1.0
-    return GroupDescription(
-        record.group_id, spec.name, spec.strategy, spec.bundles, record.state, record.attempts, took_s
-    )
+    return record.group_id, spec.name, spec.strategy, spec.bundles, record.state, record.attempts, took_s
