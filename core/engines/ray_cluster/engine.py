@@ -17,14 +17,12 @@ from ...errors import ActorAlreadyExistsError
 from ...options import ActorOptions, TaskOptions
 from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
-from ...resources import SCALE
-from ...runtime.equipment import Equipment
-from ...serialization.values import Serialized
 from .. import current
-from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Survey
-from . import options as ray_options, work
+from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
+from . import groups, nodes, options as ray_options, work
 from .failures import translated, translating
 from .handles import ActorLife, RayRef, inner_of, life_of, received, returned
+from .place import Places, session_directory
 
 #: Functions and classes that are kept ready.
 _READY = 4096
@@ -41,6 +39,7 @@ class RayEngine:
         """
         self._disconnects = disconnects
         self._whereabouts = dict(whereabouts or {})
+        self._places = Places()
         self._functions: dict[tuple[int, int], tuple[Any, Any, Callable[..., Any]]] = {}
         self._classes: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
 
@@ -162,53 +161,46 @@ class RayEngine:
     # ---- where the caller is, what there is
 
     def place(self) -> Place:
-        here = ray.get_runtime_context()
-        is_worker = here.worker.mode == ray.WORKER_MODE
-        task_id = here.get_task_id() if is_worker else None
-        actor_id = here.get_actor_id() if is_worker else None
-        held = here.get_assigned_resources() if is_worker else {}
-        group = here.get_placement_group_id()
-        return Place(
-            job_id=bytes.fromhex(here.get_job_id()),
-            node_id=bytes.fromhex(here.get_node_id()),
-            worker_id=bytes.fromhex(here.get_worker_id()),
-            task_id=bytes.fromhex(task_id or ""),
-            task_name=here.get_task_name() or "" if is_worker else "",
-            actor_id=bytes.fromhex(actor_id or ""),
-            namespace=here.namespace,
-            environment=b"",
-            equipment=Equipment(
-                {name: round(amount * SCALE) for name, amount in held.items()},
-                tuple(here.get_accelerator_ids().get("GPU", ())) if is_worker else (),
-                bool(group) and here.should_capture_child_tasks_in_placement_group,
-            ),
-            gpus_listed=False,
-            node_labels=here.get_node_labels(),
-            node_resources={name: round(amount * SCALE) for name, amount in ray.cluster_resources().items()},
-        )
+        return self._places.here()
+
+    def environment(self) -> Mapping[str, Any]:
+        return dict(ray.get_runtime_context().runtime_env)
 
     def directory(self) -> str:
-        return str(self._whereabouts.get("session_dir") or "")
+        return session_directory()
 
     def whereabouts(self) -> Mapping[str, Any]:
         return self._whereabouts
 
-    def describe(self) -> NodeDescription:
-        raise NotImplementedError
+    def address(self) -> str:
+        return str(ray.get_runtime_context().gcs_address)
+
+    def nodes(self) -> list[NodeDescription]:
+        return nodes.described()
+
+    def stock(self) -> Stock:
+        return nodes.stock()
 
     def create_group(
-        self, bundles: Sequence[Mapping[str, int]], *, strategy: str, name: str, detached: bool
+        self,
+        bundles: Sequence[Mapping[str, int]],
+        *,
+        strategy: str,
+        name: str,
+        detached: bool,
+        selectors: Sequence[Mapping[str, str]],
+        near: bytes,
     ) -> ids.PlacementGroupID:
-        raise NotImplementedError
+        return groups.create(bundles, strategy=strategy, name=name, detached=detached, selectors=selectors, near=near)
 
     def remove_group(self, group_id: bytes) -> None:
-        raise NotImplementedError
+        groups.remove(group_id)
 
-    def group_ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
-        raise NotImplementedError
+    def group_ready(self, group_id: bytes, value: Any) -> ObjectRef:
+        return groups.ready(group_id, value)
 
     def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
-        raise NotImplementedError
+        return groups.described(group_id=group_id, name=name)
 
     def survey(
         self,
