@@ -10,8 +10,8 @@ purpose: an episode cut by a time limit is bootstrapped with the value of its tr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -21,8 +21,10 @@ from ..rllib.advantages import gae
 from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch
 from ..rllib.config import AlgorithmConfig, ConfigError, require
+from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
-from ..rllib.normalization import ObservationNormalizer, RewardScaler, RunningMoments
+from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
+from ..rllib.policy_spec import NetworkSettings
 from ..rllib.schedules import adapted_to_divergence, scheduled
 
 if TYPE_CHECKING:
@@ -97,12 +99,40 @@ class PPOConfig(AlgorithmConfig):
     target_kl: float | None = None
     """Stop the passes of an iteration once an epoch's mean KL divergence from the old policy exceeds this."""
 
+    network: Literal["auto", "mlp", "nature_cnn", "impala_cnn"] = "auto"
+    """What sees images: nature_cnn is small and fast, impala_cnn larger and often better, mlp takes them for numbers.
+    auto is nature_cnn for images of bytes with 36 pixels or more on each side, and mlp for all else."""
+
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers, of the policy's and of the critic's net."""
+    """Widths of the hidden layers, of the policy's and of the critic's net. What a convolutional net makes of images
+    joins all other observations in front of them; where there are only images, its own dense layer is the last."""
+
+    activation: Literal["tanh", "relu", "elu"] = "tanh"
+    """What follows each hidden layer. Convolutional nets always have relu."""
+
+    shared_value_net: bool | None = None
+    """Let the critic share all but its last layer with the policy. None: where there are images; two separate nets are
+    better on simple control, and twice the work."""
+
+    recurrent: Literal["none", "lstm", "gru"] = "none"
+    """A memory behind the hidden layers, for environments that do not show all. Then minibatches are made of whole
+    sequences, at least one each."""
+
+    recurrent_size: int = 128
+    """Width of the memory."""
+
+    sequence_length: int = 32
+    """Steps through which gradients flow back in time, at most rollout_steps."""
+
+    log_std: Literal["state_independent", "predicted"] = "state_independent"
+    """Whether the deviation of continuous actions is a parameter of its own, or comes from the policy's net."""
+
+    squash: bool = False
+    """Squash continuous actions into their bounds by tanh. Off, they are clipped to them, outside the policy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("rollout_steps", "num_epochs", "minibatch_size"):
+        for field in ("rollout_steps", "num_epochs", "minibatch_size", "recurrent_size", "sequence_length"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
         for field in ("learning_rate", "desired_kl", "adam_epsilon", "clip_range"):
             require(self, field, getattr(self, field) > 0.0, "greater than 0")
@@ -117,6 +147,11 @@ class PPOConfig(AlgorithmConfig):
         widths_are_right = len(self.hidden_sizes) > 0 and min(self.hidden_sizes) >= 1
         require(self, "hidden_sizes", widths_are_right, "one or more widths of at least 1")
 
+    @property
+    def network_settings(self) -> NetworkSettings:
+        """What concerns the nets."""
+        return NetworkSettings(**{field.name: getattr(self, field.name) for field in fields(NetworkSettings)})
+
 
 def ppo_loss(
     policy: ActorCritic, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]
@@ -125,15 +160,15 @@ def ppo_loss(
 
     Args:
       policy: What learns.
-      minibatch: observations [N, D], actions [N, ...], log_probs [N] of the policy that acted, advantages [N],
-        returns [N], values [N] of the critic before the epochs.
+      minibatch: Rows of ``minibatches.py``: observations, actions [N, W], log_probs [N] of the policy that acted,
+        advantages [N], returns [N], values [N] of the critic before the epochs.
       settings: clip_range, value_coef, entropy_coef; dual_clip and value_clip_range where these are on.
 
     Returns:
       The loss; and policy_loss, value_loss, entropy, approx_kl (unbiased and never negative, Schulman's k3),
       approx_kl_k1, clip_fraction, detached.
     """
-    log_probs, entropies, values = policy.evaluate_actions(minibatch["observations"], minibatch["actions"])
+    log_probs, entropies, values = policy.evaluate_actions(minibatch)
     log_ratio = log_probs - minibatch["log_probs"]
     ratio = log_ratio.exp()
     clip_range = settings["clip_range"]
@@ -174,8 +209,9 @@ class PPO(Algorithm[PPOConfig]):
             device = learning.resolve_device(config.device)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        spec = self.policy_spec(config.hidden_sizes)
-        self._moments = RunningMoments((spec.observation_size,)) if config.normalize_observations else None
+        spec = self.policy_spec(config.network_settings)
+        normalizable = spec.observations.normalizable_shapes
+        self._moments = ObservationMoments(normalizable) if config.normalize_observations else None
         self._reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
         if self._moments is not None:
             self.normalizers["observations"] = self._moments
@@ -213,7 +249,7 @@ class PPO(Algorithm[PPOConfig]):
             self.schedules["learning_rate"] = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
         metrics = self._learn(batch, advantages, returns, settings)
         if self._moments is not None:
-            self._moments.update(_rows(batch.observations))
+            self._moments.update(batch.observations)
         self.iteration += 1
         self.broadcast()
         learned = time.monotonic()
@@ -223,7 +259,7 @@ class PPO(Algorithm[PPOConfig]):
             **{f"learner/{name}": value for name, value in metrics.items()},
             "learner/clip_range": settings["clip_range"],
             "learner/entropy_coef": settings["entropy_coef"],
-            "learner/explained_variance": explained_variance(batch.values, returns),
+            "learner/explained_variance": explained_variance(batch.rows(batch.values), batch.rows(returns)),
             "time/collect_s": collected - started,
             "time/learn_s": learned - collected,
         }
@@ -239,6 +275,7 @@ class PPO(Algorithm[PPOConfig]):
             batch.next_values,
             batch.terminated,
             batch.truncated,
+            batch.valid,
             gamma=self.config.gamma,
             lam=self.config.gae_lambda,
         )
@@ -249,27 +286,23 @@ class PPO(Algorithm[PPOConfig]):
     ) -> dict[str, float]:
         """The epochs over one batch; advantages and returns are [T, B]. Gives the mean of each metric."""
         config = self.config
-        observations = _rows(batch.observations)
+        observations = batch.observations
         if self._moments is not None:  # the workers acted on what these same statistics gave
-            observations = ObservationNormalizer.of(self._moments)(observations)
-        samples = self.learner.to_device(
-            {
-                "observations": observations,
-                "actions": _rows(batch.actions),
-                "log_probs": _rows(batch.log_probs),
-                "values": _rows(batch.values),
-                "advantages": _rows(advantages),
-                "returns": _rows(returns),
-            }
-        )
+            observations = normalized_observations(observations, self._moments.normalizers())
+        columns = samples(batch, observations, advantages=advantages, returns=returns)
+        rows = self.learner.to_device(columns)
         if config.normalize_advantages == "batch":
-            samples["advantages"] = normalized(samples["advantages"])
+            rows["advantages"] = normalized(rows["advantages"])
+        sequences = None if batch.states is None else Sequences.of(batch, config.sequence_length)
         shuffle = streams.minibatch_stream(config.seed, self.iteration)
         steps: list[dict[str, torch.Tensor]] = []
         epochs = 0
         while epochs < config.num_epochs:
             self.learner.set_learning_rate(self.schedules["learning_rate"])
-            epoch = [self._update(minibatch, settings) for minibatch in self._minibatches(samples, shuffle)]
+            epoch = [
+                self._update(minibatch, settings)
+                for minibatch in minibatches(rows, config.minibatch_size, shuffle, sequences)
+            ]
             steps += epoch
             epochs += 1
             divergence = _mean(epoch, "approx_kl") if self._watches_divergence else 0.0
@@ -280,18 +313,6 @@ class PPO(Algorithm[PPOConfig]):
                 break
         means = {name: _mean(steps, name) for name in steps[0]}
         return {**means, **self.schedules, "gradient_steps": len(steps), "epochs": epochs}
-
-    def _minibatches(
-        self, samples: Mapping[str, torch.Tensor], shuffle: np.random.Generator
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """One epoch: every sample exactly once, in a new order (detail 6)."""
-        import torch
-
-        count, size = len(samples["returns"]), self.config.minibatch_size
-        order = torch.from_numpy(shuffle.permutation(count)).to(self.learner.device)
-        shuffled = {name: column[order] for name, column in samples.items()}
-        for start in range(0, count, size):
-            yield {name: column[start : start + size] for name, column in shuffled.items()}
 
     def _update(self, minibatch: dict[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
         """One gradient step."""
@@ -326,7 +347,3 @@ def _mean(steps: Sequence[Mapping[str, torch.Tensor]], name: str) -> float:
     import torch
 
     return torch.stack([step[name] for step in steps]).mean().item()
-
-
-def _rows(column: np.ndarray) -> np.ndarray:
-    return column.reshape(-1, *column.shape[2:])

@@ -15,6 +15,7 @@ def gae(
     next_values: np.ndarray,
     terminated: np.ndarray,
     truncated: np.ndarray,
+    valid: np.ndarray | None = None,
     *,
     gamma: float,
     lam: float,
@@ -28,6 +29,8 @@ def gae(
                    the reset that followed. Ignored where terminated.
       terminated:  [T, B] bool; the successor is worth 0.
       truncated:   [T, B] bool; the successor has its value, but is not in the next row.
+      valid:       [T, B] bool; False: no transition to learn from. Its advantage is 0, so the row before it, whose
+                   successor is the observation that the invalid row acted on, is cut like a truncated one. None: all.
       gamma:       discount, in [0, 1].
       lam:         decay of the trace, in [0, 1].
 
@@ -36,6 +39,9 @@ def gae(
     """
     deltas = rewards + np.where(terminated, 0.0, gamma * next_values) - values
     decay = np.where(terminated | truncated, 0.0, gamma * lam).astype(deltas.dtype)
+    if valid is not None:
+        deltas = np.where(valid, deltas, np.zeros_like(deltas))
+        decay = np.where(valid, decay, np.zeros_like(decay))
     advantages = np.empty_like(deltas)
     ahead = np.zeros_like(deltas[0])
     for t in reversed(range(len(deltas))):

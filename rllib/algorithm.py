@@ -32,9 +32,10 @@ from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
 from .learner import Learner
 from .metrics import Window
-from .normalization import ObservationNormalizer, RewardScaler, RunningMoments
+from .normalization import ObservationMoments, ObservationNormalizer, RewardScaler
 from .policy import Policy
-from .weights import PolicySpec, Weights
+from .policy_spec import NetworkSettings, PolicySpec
+from .weights import Weights
 from .worker_set import WorkerSet
 
 C = TypeVar("C", bound=AlgorithmConfig)
@@ -69,7 +70,7 @@ class Algorithm(abc.ABC, Generic[C]):
         self._returns = Window(EPISODE_WINDOW)
         self._lengths = Window(EPISODE_WINDOW)
         #: statistics of observations and rewards that the algorithm keeps, by name; saved with it
-        self.normalizers: dict[str, RunningMoments | RewardScaler] = {}
+        self.normalizers: dict[str, ObservationMoments | RewardScaler] = {}
         #: numbers that follow from how training went, and not from its progress alone; saved with it
         self.schedules: dict[str, float] = {}
         self.environments_replaced = 0  #: environments that crashed or hung and were replaced so far
@@ -104,11 +105,11 @@ class Algorithm(abc.ABC, Generic[C]):
           DivergedError: the loss has diverged.
         """
 
-    def policy_spec(self, hidden_sizes: tuple[int, ...]) -> PolicySpec:
+    def policy_spec(self, network: NetworkSettings) -> PolicySpec:
         """The shape of the policy that fits the environment, by asking every worker: an environment that cannot be
         made anywhere fails here, before training.
         """
-        specs: list[PolicySpec] = self.workers.map("policy_spec", [(hidden_sizes,)] * len(self.workers))
+        specs: list[PolicySpec] = self.workers.map("policy_spec", [(network,)] * len(self.workers))
         return specs[0]
 
     def collect(self, num_steps: int) -> Batch:
@@ -283,8 +284,8 @@ class Algorithm(abc.ABC, Generic[C]):
     def _weights(self) -> Weights:
         weights = self.learner.weights(self.iteration)
         moments = self.normalizers.get("observations")
-        if isinstance(moments, RunningMoments):
-            return replace(weights, normalizer=ObservationNormalizer.of(moments))
+        if isinstance(moments, ObservationMoments):
+            return replace(weights, normalizers=moments.normalizers())
         return weights
 
     def _make_worker(self, worker: int, replacement: int) -> Any:
@@ -321,7 +322,7 @@ def _group(name: str) -> str:
     return f"normalization_{name}"
 
 
-def _shapes(normalizer: RunningMoments | RewardScaler) -> dict[str, tuple[int | None, ...]]:
+def _shapes(normalizer: ObservationMoments | RewardScaler) -> dict[str, tuple[int | None, ...]]:
     shapes: dict[str, tuple[int | None, ...]] = {name: array.shape for name, array in normalizer.arrays().items()}
     return shapes | {"returns": (None,)} if isinstance(normalizer, RewardScaler) else shapes
 
@@ -352,9 +353,9 @@ def _weights_from(checkpoint: Checkpoint) -> Weights:
             f"the checkpoint of {checkpoint.algorithm!r} holds no policy: its policy_spec is missing or lacks {error}"
         ) from error
     arrays = checkpoint.group("policy", spec.array_shapes())
-    normalizer = None
+    normalizers: dict[str, ObservationNormalizer] = {}
     if _group("observations") in checkpoint.tensors:
-        moments = RunningMoments((spec.observation_size,))
+        moments = ObservationMoments(spec.observations.normalizable_shapes)
         moments.load(checkpoint.group(_group("observations"), _shapes(moments)))
-        normalizer = ObservationNormalizer.of(moments)
-    return Weights(checkpoint.counter("iteration"), spec, arrays, normalizer)
+        normalizers = moments.normalizers()
+    return Weights(checkpoint.counter("iteration"), spec, arrays, normalizers)

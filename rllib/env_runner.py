@@ -1,7 +1,8 @@
 """A rollout worker: environments, the policy that acts in them, and nothing that learns.
 
 A plain class; ``Algorithm`` makes actors of it and ``WorkerSet`` talks to them. Weights arrive with each request (as an
-object-store reference that the runtime has resolved), batches leave as return values. Imports no torch.
+object-store reference that the runtime has resolved), batches leave as return values. Imports no torch, but for
+policies that see images (``image_encoders.py``); the runtime gives a worker one thread for it.
 
 The constructor only stores, so that a failing environment is the error of a call, with its own traceback, and not
 the death of an actor.
@@ -18,13 +19,17 @@ from ..envs.columns import UnsupportedSpace
 from ..envs.replay import State
 from ..envs.serial import SerialVectorEnv
 from ..envs.vector import Episode, NoStateError, VectorEnv
-from . import spaces, streams
+from . import streams
 from .batch import Batch
 from .config import ConfigError
 from .evaluation import play_episodes
 from .policy import Policy
-from .rollout import collect
-from .weights import PolicySpec, Weights
+from .policy_spec import NetworkSettings, PolicySpec, policy_spec
+from .rollout import Memory, collect
+from .weights import Weights
+
+#: Name in the state of the environments of what acting remembers of them, [N, S] float32; of recurrent policies only.
+_RECURRENT = "recurrent"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Collected:
     """A rollout, and all that is needed to go on behind it in any other worker."""
 
     batch: Batch
-    state: State | None  #: where the environments stand now; None where that cannot be told
+    state: State | None  #: where the environments stand now, and recurrent states; None where that cannot be told
     replaced: int  #: environments that crashed or hung in this rollout and were replaced
     incidents: tuple[str, ...]  #: a line for each of these, and for each episode that could not be continued
 
@@ -71,18 +76,18 @@ class EnvRunner:
         self._replacement = replacement
         self._state = state
         self._opened: VectorEnv | None = None
-        self._to_begin = True
+        self._memory: Memory | None = None  # None: to begin with the next rollout
         self._replaced_before = 0
 
-    def policy_spec(self, hidden_sizes: tuple[int, ...]) -> PolicySpec:
+    def policy_spec(self, network: NetworkSettings) -> PolicySpec:
         """The shape of the policy that fits the environment.
 
         Raises:
-          ConfigError: the environment's spaces are not supported.
+          ConfigError: the environment's spaces are not supported, or do not fit the network.
           EnvFailure: the environment's constructor raised.
         """
         envs = self._envs()
-        return spaces.policy_spec(self._env_id, envs.observation_space, envs.action_space, hidden_sizes)
+        return policy_spec(self._env_id, envs.observation_space, envs.action_space, network)
 
     def collect(self, weights: Weights, num_steps: int, iteration: int) -> Collected:
         """Act for ``num_steps`` steps in each copy, going on where the last call stopped.
@@ -96,14 +101,18 @@ class EnvRunner:
           EnvFailure: an environment raised.
         """
         envs = self._envs()
-        if self._to_begin:
-            self._begin(envs)
+        policy = Policy(weights)
+        if self._memory is None:
+            self._memory = self._begin(envs, policy)
         action_streams = [streams.action_stream(self._seed, index, iteration) for index in self._env_indices]
-        batch = collect(envs, Policy(weights), num_steps, action_streams)
+        batch = collect(envs, policy, num_steps, action_streams, self._memory)
         incidents, replaced = tuple(envs.incidents), envs.replaced - self._replaced_before
         envs.incidents.clear()
         self._replaced_before = envs.replaced
-        return Collected(batch, _state_of(envs), replaced, incidents)
+        state = _state_of(envs)
+        if state is not None and policy.spec.is_recurrent:
+            state[_RECURRENT] = self._memory.states
+        return Collected(batch, state, replaced, incidents)
 
     def evaluate(self, weights: Weights, episodes: Sequence[int]) -> list[Episode]:
         """Play the evaluation episodes with these numbers, deterministically, in environments of their own.
@@ -122,20 +131,25 @@ class EnvRunner:
         """
         self._resumed_at, self._state = resumed_at, state
         self._replacement = 0
-        self._to_begin = True
+        self._memory = None
         self._replaced_before = 0
         if self._opened is not None:
             self._opened.close()
             self._opened = None
 
-    def _begin(self, envs: VectorEnv) -> None:
-        """Go to where the environments stood, or start an episode in each."""
+    def _begin(self, envs: VectorEnv, policy: Policy) -> Memory:
+        """Go to where the environments stood, or start an episode in each; gives what acting remembered there."""
+        memory = Memory.of_new_episodes(policy, envs.num_envs)
         if self._state is None:
             envs.reset()
-        else:
-            envs.restore(self._state)
-        self._state = None
-        self._to_begin = False
+            return memory
+        state, self._state = dict(self._state), None
+        if policy.spec.is_recurrent:
+            memory.states = state.pop(_RECURRENT)
+        envs.restore(state)
+        # An episode that could not be continued has begun anew, like those that had just begun.
+        memory.starts = envs.state()["length"] == 0
+        return memory
 
     def _envs(self) -> VectorEnv:
         if self._opened is None:

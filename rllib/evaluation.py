@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..envs import registry
-from ..envs.columns import ONLY, ActionLayout
+from ..envs.columns import ActionLayout, Columns
 from ..envs.copies import EnvCopy
 from ..envs.vector import Episode
 from . import streams
@@ -36,8 +36,24 @@ _T_QUANTILES = (
 class Actor(Protocol):
     """Whatever picks actions: ``Policy``, or a user's own."""
 
-    def act(self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None) -> Any:
-        """Actions [N, W], see ``envs.columns.ActionLayout``, for observations [N, ...]."""
+    def act(
+        self,
+        observations: Columns,
+        states: np.ndarray | None = None,
+        masks: np.ndarray | None = None,
+        *,
+        deterministic: bool,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions [N, W], see ``envs.columns.ActionLayout``, and states [N, ...] to come back with.
+
+        Args:
+          observations: Columns [N, *shape].
+          states: What the last call gave of these rows; None in the first step of an episode.
+          masks: [N, num_choices] bool, True where allowed; None where the environment gives none.
+          deterministic: The likeliest actions.
+          rng: For actions that are not.
+        """
 
 
 @dataclass(frozen=True)
@@ -118,15 +134,29 @@ def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence
         copy.check_outcome(0, row, 0.0)
     returns, lengths = [0.0] * len(copies), [0] * len(copies)
     playing = list(range(len(copies)))
+    states: np.ndarray | None = None
     while playing:
-        actions = layout.read(policy.act(columns[ONLY][playing], deterministic=True), len(playing))
+        observations = {name: column[playing] for name, column in columns.items()}
+        masks = _masks([copies[i] for i in playing], [lengths[i] for i in playing], layout)
+        actions, states = policy.act(observations, states, masks, deterministic=True)
         still_playing: list[int] = []
-        for i, action in zip(playing, layout.unflatten_all(actions), strict=True):
+        for i, action in zip(playing, layout.unflatten_all(layout.read(actions, len(playing))), strict=True):
             reward, terminated, truncated = copies[i].step(action, rows[i])
             returns[i] += reward
             lengths[i] += 1
             copies[i].check_outcome(lengths[i], rows[i], reward)
             if not (terminated or truncated):
                 still_playing.append(i)
+        states = states[np.isin(playing, still_playing)]
         playing = still_playing
     return [Episode(copies[i].env_index, returns[i], lengths[i]) for i in range(len(copies))]
+
+
+def _masks(copies: Sequence[EnvCopy], lengths: Sequence[int], layout: ActionLayout) -> np.ndarray | None:
+    """[N, num_choices] bool for the copies' last observations; None where the environment gives none."""
+    if all(copy.mask is None for copy in copies):
+        return None
+    masks = np.ones((len(copies), layout.num_choices), bool)
+    for row, copy, length in zip(masks, copies, lengths, strict=True):
+        copy.write_mask(layout, row, length)
+    return masks

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .modules import ActorCritic
-from .weights import PolicySpec, Weights
+from .policy_spec import PolicySpec
+from .weights import Weights
 
 if TYPE_CHECKING:
     import torch

@@ -1,8 +1,11 @@
-"""The learner's side of a policy: the network of ``policy.py`` in torch, layer for layer.
+"""The learner's side of a policy: the nets of ``policy.py`` in torch, layer for layer.
 
-Two separate nets, policy and critic: on simple control a shared trunk is clearly worse (Andrychowicz et al. 2021).
-Orthogonal initial weights, gain sqrt(2) in hidden layers, 0.01 at the policy's head, so that the first policy is nearly
-uniform, and 1 at the critic's; biases 0 (PPO's details 2 and 13 in Huang et al. 2022).
+Orthogonal initial weights, gain sqrt(2) in hidden layers and convolutions, 0.01 at the policy's head, so that the first
+policy is nearly uniform, 1 at the critic's and in recurrent layers; biases 0 (PPO's details 2 and 13, and the first of
+those for LSTMs, in Huang et al. 2022).
+
+Recurrent nets learn from sequences in packed order, see ``minibatches.py``: no row of a sequence lies behind the end of
+its episode, so there is nothing to reset and nothing to mask in here.
 
 Used by the learner only; torch is imported when the first network is built.
 """
@@ -11,17 +14,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .distributions import Categorical
-from .weights import PolicySpec
+import numpy as np
+
+from . import image_encoders, torch_distributions
+from .policy_spec import PolicySpec, Tower
+from .spaces import InputColumn
 
 if TYPE_CHECKING:
     import torch
 
-_HIDDEN_GAIN, _POLICY_GAIN, _VALUE_GAIN = math.sqrt(2.0), 0.01, 1.0
+#: What the names of observations in a minibatch begin with: "observations/camera".
+OBSERVATIONS = "observations/"
+
+_HIDDEN_GAIN, _POLICY_GAIN, _VALUE_GAIN, _RECURRENT_GAIN = math.sqrt(2.0), 0.01, 1.0, 1.0
 
 
 class ActorCritic:
@@ -32,8 +41,8 @@ class ActorCritic:
       seed: Decides the initial weights; torch's global generator is neither read nor moved.
 
     Attributes:
-      nets: Modules ``policy`` and ``value``, and the parameter ``log_stds`` [A] where actions are continuous. The names
-        in its state_dict are those of ``Weights.arrays``.
+      nets: Modules ``policy`` and ``value``, and the parameter ``log_stds`` [A] where actions are continuous and no net
+        predicts it. The names in its state_dict are those of ``Weights.arrays``.
     """
 
     def __init__(self, spec: PolicySpec, seed: int) -> None:
@@ -41,37 +50,85 @@ class ActorCritic:
 
         generator = torch.Generator().manual_seed(seed)
         self.spec = spec
+        self._distribution = spec.actions.distribution
         with _one_thread():
-            self._policy = _net(spec, spec.distribution.num_outputs, _POLICY_GAIN, generator)
-            self._value = _net(spec, 1, _VALUE_GAIN, generator)
-        self.nets = torch.nn.ModuleDict({"policy": self._policy, "value": self._value})
-        if not isinstance(spec.distribution, Categorical):
-            self.nets.register_parameter("log_stds", torch.nn.Parameter(torch.zeros(spec.distribution.size)))
+            policy = _net(spec, "policy", self._distribution.num_outputs, _POLICY_GAIN, generator)
+            value = _net(spec, "value", 1, _VALUE_GAIN, generator)
+        self.nets = torch.nn.ModuleDict({"policy": policy, "value": value})
+        self._has_log_stds = "log_stds" in spec.array_shapes()
+        if self._has_log_stds:
+            self.nets.register_parameter("log_stds", torch.nn.Parameter(torch.zeros(len(spec.actions.low))))
 
     def evaluate_actions(
-        self, observations: torch.Tensor, actions: torch.Tensor
+        self, minibatch: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the networks think of actions that were taken.
+        """What the nets think of actions that were taken.
 
         Args:
-          observations: [N, D] float32.
-          actions: [N] int64 or [N, A] float32, as sampled.
+          minibatch: observations/NAME [N, *shape] of each column, actions [N, W] as sampled, masks [N, num_choices] if
+            there are any; of a recurrent policy states [P, S] and batch_sizes [L] besides, see ``minibatches.py``.
 
         Returns:
           log_probs [N], entropies [N], values [N].
         """
-        outputs = self._policy(observations)
-        values = self._value(observations).squeeze(1)
-        if isinstance(self.spec.distribution, Categorical):
-            log_probabilities = outputs.log_softmax(1)
-            chosen = log_probabilities.gather(1, actions.unsqueeze(1)).squeeze(1)
-            return chosen, -(log_probabilities.exp() * log_probabilities).sum(1), values
-        log_stds = self.nets.get_parameter("log_stds")
-        scaled = (actions - outputs) * (-log_stds).exp()
-        constant = 0.5 * math.log(2.0 * math.pi) * self.spec.distribution.size
-        log_probs = (-0.5 * scaled.square() - log_stds).sum(1) - constant
-        entropy = (log_stds + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
-        return log_probs, entropy.expand_as(log_probs), values
+        parameters, values, _ = self.forward(minibatch)
+        masks = minibatch.get("masks")
+        log_probs, entropies = torch_distributions.evaluate(self._distribution, parameters, minibatch["actions"], masks)
+        return log_probs, entropies, values
+
+    def forward(self, minibatch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Both nets.
+
+        Args:
+          minibatch: As for ``evaluate_actions``; actions and masks are not looked at.
+
+        Returns:
+          parameters [N, P] of the action distribution, values [N], and the recurrent states [P, S] after the last row
+          of each piece, None without recurrence.
+        """
+        import torch
+
+        size = self.spec.tower_state_size
+        states = minibatch.get("states")
+        features, state = self._features("policy", minibatch, None if states is None else states[:, :size])
+        outputs = self.nets["policy"]["head"](features)  # type: ignore[index]
+        if self._has_log_stds:
+            log_stds = self.nets.get_parameter("log_stds").expand(len(outputs), -1)
+            outputs = torch.cat([outputs, log_stds], dim=1)
+        if not self.spec.shares_tower:
+            features, value_state = self._features("value", minibatch, None if states is None else states[:, size:])
+            state = None if state is None or value_state is None else torch.cat([state, value_state], dim=1)
+        values = self.nets["value"]["head"](features).squeeze(1)  # type: ignore[index]
+        return outputs, values, state
+
+    def _features(
+        self, tower: Tower, minibatch: Mapping[str, torch.Tensor], states: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What a head sees, [N, feature_width], and the tower's recurrent states after the last rows."""
+        import torch
+
+        net: dict[str, Any] = dict(self.nets[tower].items())  # type: ignore[operator]
+        spec = self.spec
+        parts = [
+            _image_features(spec, column, encoder, minibatch[f"{OBSERVATIONS}{column.name}"])
+            for column, encoder in zip(spec.observations.images, net.get("images", ()), strict=True)
+        ]
+        parts += [_flat(column, minibatch[f"{OBSERVATIONS}{column.name}"]) for column in spec.observations.flat_columns]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        activation = getattr(torch.nn.functional, spec.network.activation)
+        for layer in net.get("hidden", ()):
+            features = activation(layer(features))
+        if states is None:
+            return features, None
+        packed = torch.nn.utils.rnn.PackedSequence(features, minibatch["batch_sizes"])
+        size = spec.network.recurrent_size
+        hidden = states.unsqueeze(0)
+        if spec.network.recurrent == "gru":
+            outputs, after = net["recurrent"](packed, hidden.contiguous())
+            return outputs.data, after.squeeze(0)
+        before = hidden[..., :size].contiguous(), hidden[..., size:].contiguous()
+        outputs, after = net["recurrent"](packed, before)
+        return outputs.data, torch.cat(after, dim=2).squeeze(0)
 
 
 @contextmanager
@@ -89,16 +146,80 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _net(spec: PolicySpec, num_outputs: int, head_gain: float, generator: torch.Generator) -> torch.nn.Sequential:
+def _image_features(spec: PolicySpec, column: InputColumn, encoder: Any, images: torch.Tensor) -> torch.Tensor:
+    images = image_encoders.as_images(images, channels_first=column.channels_first, divisor=column.divisor)
+    weights, biases = [conv.weight for conv in encoder["convs"]], [conv.bias for conv in encoder["convs"]]
+    maps: torch.Tensor = encoder["dense"](image_encoders.feature_maps(spec.image_net, weights, biases, images))
+    return maps.relu()
+
+
+def _flat(column: InputColumn, values: torch.Tensor) -> torch.Tensor:
+    """One column's part of the flat input, [N, width] float32: the twin of ``ObservationSpec.flat``."""
     import torch
 
-    widths = (spec.observation_size, *spec.hidden_sizes, num_outputs)
-    layers: list[torch.nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
-        # Left empty: torch's own initialisation would draw from the global generator.
-        linear = torch.nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
-        is_head = len(layers) == 2 * len(spec.hidden_sizes)
-        torch.nn.init.orthogonal_(linear.weight, head_gain if is_head else _HIDDEN_GAIN, generator)
-        torch.nn.init.zeros_(linear.bias)
-        layers += [linear] if is_head else [linear, torch.nn.Tanh()]
-    return torch.nn.Sequential(*layers)
+    rows = values.reshape(len(values), -1)
+    if column.kind == "choices":
+        offsets = torch.tensor(np.cumsum((0, *column.sizes[:-1])) - np.array(column.starts), device=rows.device)
+        return torch.zeros(len(rows), column.width, device=rows.device).scatter_(1, rows.long() + offsets, 1.0)
+    numbers = rows.float()
+    return numbers if column.divisor == 1.0 else numbers / column.divisor
+
+
+def _net(
+    spec: PolicySpec, name: Tower, num_outputs: int, head_gain: float, generator: torch.Generator
+) -> torch.nn.ModuleDict:
+    """A tower, if there is one of this name, and its head."""
+    import torch
+
+    parts: dict[str, torch.nn.Module] = {}
+    if name in spec.towers:
+        images = [_image_encoder(spec, column, generator) for column in spec.observations.images]
+        if images:
+            parts["images"] = torch.nn.ModuleList(images)
+        widths = (spec.trunk_width, *spec.hidden_sizes)
+        hidden = [_dense(*pair, _HIDDEN_GAIN, generator) for pair in itertools.pairwise(widths)]
+        if hidden:
+            parts["hidden"] = torch.nn.ModuleList(hidden)
+        if spec.is_recurrent:
+            parts["recurrent"] = _recurrent(spec, widths[-1], generator)
+    parts["head"] = _dense(spec.feature_width, num_outputs, head_gain, generator)
+    return torch.nn.ModuleDict(parts)
+
+
+def _image_encoder(spec: PolicySpec, column: InputColumn, generator: torch.Generator) -> torch.nn.ModuleDict:
+    import torch
+
+    channels, height, width = column.image_shape
+    convs: list[torch.nn.Module] = []
+    for filters, inputs, kernel, _ in image_encoders.conv_shapes(spec.image_net, channels):
+        conv = torch.nn.Conv2d(inputs, filters, kernel, device="meta").to_empty(device="cpu")
+        convs.append(_initialized(conv, _HIDDEN_GAIN, generator))
+    size = image_encoders.feature_size(spec.image_net, height, width)
+    dense = _dense(size, image_encoders.DENSE_SIZES[spec.image_net], _HIDDEN_GAIN, generator)
+    return torch.nn.ModuleDict({"convs": torch.nn.ModuleList(convs), "dense": dense})
+
+
+def _recurrent(spec: PolicySpec, inputs: int, generator: torch.Generator) -> torch.nn.Module:
+    import torch
+
+    cell = torch.nn.LSTM if spec.network.recurrent == "lstm" else torch.nn.GRU
+    layer = cell(inputs, spec.network.recurrent_size, device="meta").to_empty(device="cpu")
+    return _initialized(layer, _RECURRENT_GAIN, generator)
+
+
+def _dense(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> torch.nn.Module:
+    import torch
+
+    return _initialized(torch.nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu"), gain, generator)
+
+
+def _initialized(layer: torch.nn.Module, gain: float, generator: torch.Generator) -> torch.nn.Module:
+    # The layer comes empty: torch's own initialisation would draw from the global generator.
+    import torch
+
+    for parameter in layer.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.orthogonal_(parameter, gain, generator)
+        else:
+            torch.nn.init.zeros_(parameter)
+    return layer

@@ -76,6 +76,46 @@ class ObservationNormalizer:
         return normalized
 
 
+class ObservationMoments:
+    """Moments of several columns of observations, each by itself.
+
+    Args:
+      shapes: Name -> shape of one row.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._moments = {name: RunningMoments(shape) for name, shape in shapes.items()}
+
+    def update(self, observations: Mapping[str, np.ndarray]) -> None:
+        """Count observations [T, B, *shape]; columns that are not kept here are passed over."""
+        for name, moments in self._moments.items():
+            moments.update(observations[name].reshape(-1, *moments.mean.shape))
+
+    def normalizers(self) -> dict[str, ObservationNormalizer]:
+        """By column, as the statistics stand now."""
+        return {name: ObservationNormalizer.of(moments) for name, moments in self._moments.items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state, for a checkpoint, by ``column/quantity``."""
+        return {
+            f"{name}/{quantity}": array
+            for name, moments in self._moments.items()
+            for quantity, array in moments.arrays().items()
+        }
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what ``arrays`` gave, bit for bit."""
+        for name, moments in self._moments.items():
+            moments.load({quantity: arrays[f"{name}/{quantity}"] for quantity in moments.arrays()})
+
+
+def normalized(
+    observations: Mapping[str, np.ndarray], normalizers: Mapping[str, ObservationNormalizer]
+) -> dict[str, np.ndarray]:
+    """Columns, those that have a normaliser shifted and scaled."""
+    return {name: normalizers[name](column) if name in normalizers else column for name, column in observations.items()}
+
+
 class RewardScaler:
     """Divides rewards by the deviation of the discounted return so far.
 

@@ -1,93 +1,144 @@
-"""Acting: a small multi-layer perceptron in numpy, with the weights that torch learned.
+"""A policy that acts: observations in, actions out, with fixed weights.
 
-For nets of this size numpy takes a fifth of torch's time at small batches, and rollout workers need no torch at all;
-a test holds the two to the same numbers. ``modules.py`` is the learner's side of the same network, layer for layer.
+Rollout workers call ``step`` and ``values``; whoever only wants actions (evaluation, users) calls ``act``. Whatever
+the policy is like, the calls are the same: observations as columns, a recurrent state [N, S] that the caller keeps
+(S = 0 without recurrence, zeros at the start of an episode), and masks where actions may be forbidden.
 
-A row's result does not depend on the rows beside it, to the last bit: matrix products always have the same shape,
-``BLOCK_ROWS`` rows, padded with zeros. BLAS otherwise picks its kernel, and with it the order of the additions, by
-the size of the batch and the place in it. This is what lets two workers with four environments each act exactly as
-one with eight; it costs about 2 us a call.
+A row's numbers are its own to the last bit, whatever batch it is in: see ``acting_nets.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from .acting_nets import ActingHead, ActingTower, in_blocks, out_of_blocks
+from .normalization import normalized
 from .weights import Weights
 
-#: Rows of every matrix product. With 8, OpenBLAS gives a row the same bits in any place, on each of its x86 kernels
-#: (Prescott to Cooper Lake, tried one by one); with 16 the AVX-512 kernels do not.
-BLOCK_ROWS = 8
+Observations = Mapping[str, np.ndarray]
 
 
-_Layers = list[tuple[np.ndarray, np.ndarray]]
+@dataclass(frozen=True)
+class Acted:
+    """What a policy made of one step's observations."""
+
+    parameters: np.ndarray  #: [N, P] float32, of the action distribution
+    values: np.ndarray | None  #: [N] float32; None where the critic takes no part in acting, see ``Policy.step``
+    states: np.ndarray  #: [N, S] float32: recurrent states after the step
 
 
 class Policy:
     """A policy that acts, and its critic, with fixed weights."""
 
     def __init__(self, weights: Weights) -> None:
-        self.spec = weights.spec
+        spec = weights.spec
+        self.spec = spec
         self.version = weights.version
-        depth = len(self.spec.hidden_sizes) + 1
-        self._policy_layers = _layers(weights.arrays, "policy", depth)
-        self._value_layers = _layers(weights.arrays, "value", depth)
-        self._log_stds = weights.arrays.get("log_stds")
-        self._normalizer = weights.normalizer
+        arrays = weights.arrays
+        self._distribution = spec.actions.distribution
+        self._policy_tower = ActingTower(spec, arrays, "policy")
+        self._value_tower = self._policy_tower if spec.shares_tower else ActingTower(spec, arrays, "value")
+        self._policy_head, self._value_head = ActingHead(arrays, "policy"), ActingHead(arrays, "value")
+        self._log_stds = arrays.get("log_stds")
+        self._normalizers = weights.normalizers
+        self._image_names = [column.name for column in spec.observations.images]
+        # With a tower of its own and no memory the critic need not see observations as they come.
+        self._values_in_step = spec.is_recurrent or spec.shares_tower
 
-    def parameters(self, observations: np.ndarray) -> np.ndarray:
-        """Parameters of the action distribution, [N, P] float32, for observations [N, D]."""
-        outputs = self._forward(self._policy_layers, observations)
-        if self._log_stds is None:
-            return outputs
-        return np.concatenate([outputs, np.broadcast_to(self._log_stds, outputs.shape)], axis=1)
+    def initial_states(self, count: int) -> np.ndarray:
+        """Recurrent states at the start of an episode, [count, S] zeros."""
+        return np.zeros((count, self.spec.state_size), np.float32)
 
-    def values(self, observations: np.ndarray) -> np.ndarray:
-        """The critic's estimates, [N] float32, for observations [N, D]."""
-        return self._forward(self._value_layers, observations)[:, 0]
-
-    def act(
-        self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None
-    ) -> np.ndarray:
-        """Actions as vector environments take them, [N, W].
+    def step(self, observations: Observations, states: np.ndarray) -> Acted:
+        """What to draw actions from, and what comes with it.
 
         Args:
-          observations: [N, D].
+          observations: Columns [N, *shape], as the environment gives them.
+          states: [N, S] recurrent states before the step; zeros where an episode starts.
+
+        Returns:
+          Parameters and next states; values only if they cost no pass of their own, otherwise ask ``values`` for many
+          rows at once.
+        """
+        count = len(states)
+        flat, images = self._inputs(observations)
+        split = in_blocks(states) if self.spec.is_recurrent else None
+        size = self.spec.tower_state_size
+        features, next_state = self._policy_tower(flat, images, None if split is None else split[..., :size])
+        outputs = out_of_blocks(self._policy_head(features), count)
+        if self._log_stds is not None:
+            log_stds = np.broadcast_to(self._log_stds, (count, len(self._log_stds)))
+            outputs = np.concatenate([outputs, log_stds], axis=1)
+        if not self._values_in_step:
+            return Acted(outputs, None, states)
+        if not self.spec.shares_tower:
+            assert split is not None
+            assert next_state is not None
+            features, value_state = self._value_tower(flat, images, split[..., size:])
+            assert value_state is not None
+            next_state = np.concatenate([next_state, value_state], axis=2)
+        values = out_of_blocks(self._value_head(features), count)[:, 0]
+        return Acted(outputs, values, states if next_state is None else out_of_blocks(next_state, count))
+
+    def values(self, observations: Observations | np.ndarray, states: np.ndarray | None = None) -> np.ndarray:
+        """The critic's estimates, [N] float32, of observations as for ``act``, seen in recurrent states [N, S]."""
+        columns, states = self._with_states(observations, states)
+        flat, images = self._inputs(columns)
+        split = None
+        if self.spec.is_recurrent:
+            split = in_blocks(states if self.spec.shares_tower else states[:, self.spec.tower_state_size :])
+        features, _ = self._value_tower(flat, images, split)
+        return out_of_blocks(self._value_head(features), len(states))[:, 0]
+
+    def act(
+        self,
+        observations: Observations | np.ndarray,
+        states: np.ndarray | None = None,
+        masks: np.ndarray | None = None,
+        *,
+        deterministic: bool,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions as the vector environment takes them.
+
+        Args:
+          observations: Columns [N, *shape]; a bare array where there is only one.
+          states: [N, S] recurrent states; None at the start of an episode.
+          masks: [N, num_choices] bool, True where allowed; None allows all.
           deterministic: The likeliest action instead of a sampled one.
           rng: What to sample with; needed only if not deterministic.
+
+        Returns:
+          actions [N, W]; and the recurrent states to come back with.
 
         Raises:
           ValueError: asked to sample without rng.
         """
-        parameters = self.parameters(observations)
-        distribution = self.spec.distribution
+        columns, states = self._with_states(observations, states)
+        acted = self.step(columns, states)
         if deterministic:
-            return distribution.for_environment(distribution.mode(parameters))
-        if rng is None:
+            actions = self._distribution.mode(acted.parameters, masks)
+        elif rng is None:
             raise ValueError("a sampled action needs rng; give one, or ask for deterministic=True")
-        return distribution.for_environment(distribution.sample(parameters, distribution.draw(rng, len(observations))))
+        else:
+            actions = self._distribution.sample(acted.parameters, self._distribution.draw(rng, len(states)), masks)
+        return self.spec.actions.for_environment(actions), acted.states
 
-    def _forward(self, layers: _Layers, observations: np.ndarray) -> np.ndarray:
-        """[N, D] -> [N, outputs] float32."""
-        if self._normalizer is not None:
-            observations = self._normalizer(observations)
-        count, width = observations.shape
-        hidden = np.zeros((-(-count // BLOCK_ROWS), BLOCK_ROWS, width), np.float32)
-        hidden.reshape(-1, width)[:count] = observations
-        for weight, bias in layers[:-1]:
-            hidden = hidden @ weight
-            hidden += bias
-            np.tanh(hidden, out=hidden)
-        weight, bias = layers[-1]
-        outputs = hidden @ weight
-        outputs += bias
-        return outputs.reshape(-1, outputs.shape[-1])[:count]
+    def _with_states(
+        self, observations: Observations | np.ndarray, states: np.ndarray | None
+    ) -> tuple[Observations, np.ndarray]:
+        columns = self.spec.observations.as_columns(observations)
+        if states is None:
+            states = self.initial_states(len(columns[self.spec.observations.columns[0].name]))
+        return columns, states
 
-
-def _layers(arrays: Mapping[str, np.ndarray], net: str, depth: int) -> _Layers:
-    # torch keeps weights as [outputs, inputs] and numbers the activations between the layers too.
-    return [
-        (np.ascontiguousarray(arrays[f"{net}.{2 * i}.weight"].T), arrays[f"{net}.{2 * i}.bias"]) for i in range(depth)
-    ]
+    def _inputs(self, observations: Observations) -> tuple[np.ndarray | None, Observations]:
+        """The flat input in blocks, if there is any; and where the images are."""
+        if self._normalizers:
+            observations = normalized(observations, self._normalizers)
+        if not self.spec.observations.flat_columns:
+            return None, observations
+        return in_blocks(self.spec.observations.flat(observations)), observations

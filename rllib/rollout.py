@@ -1,70 +1,132 @@
 """Sampling: step environments with a policy for T steps. A function; whoever calls it decides how and where.
 
-Called by ``EnvRunner`` in the rollout workers. Imports no torch.
+Called by ``EnvRunner`` in the rollout workers. Imports no torch, but for policies that see images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..envs.columns import ONLY
+from ..envs.columns import Columns
 from ..envs.vector import VectorEnv
 from .batch import Batch, FinishedEpisode
+from .distributions import Categorical
 from .policy import Policy
 
 
-def collect(envs: VectorEnv, policy: Policy, num_steps: int, streams: Sequence[np.random.Generator]) -> Batch:
+@dataclass
+class Memory:
+    """What acting carries from one rollout into the next, beside the environments."""
+
+    states: np.ndarray  #: [B, S] float32 recurrent states after the last step
+    starts: np.ndarray  #: [B] bool: the next observation is the first of an episode
+
+    @classmethod
+    def of_new_episodes(cls, policy: Policy, num_envs: int) -> Memory:
+        """Nothing to remember."""
+        return cls(policy.initial_states(num_envs), np.ones(num_envs, bool))
+
+
+def collect(
+    envs: VectorEnv, policy: Policy, num_steps: int, streams: Sequence[np.random.Generator], memory: Memory
+) -> Batch:
     """Act for ``num_steps`` steps in every copy, going on where the last call stopped.
 
-    Values are computed after the last step, all at once: the critic takes no part in acting.
+    Values are computed after the last step, all at once, where the critic takes no part in acting.
 
     Args:
       envs: B copies; left where they are, ready for the next call.
       policy: What acts.
       num_steps: T.
       streams: One random stream for each copy, for its actions.
+      memory: Of the last call, or ``Memory.of_new_episodes`` after a reset; brought up to date.
     """
-    distribution, width = policy.spec.distribution, policy.spec.observation_size
+    spec, distribution, shape = policy.spec, policy.spec.actions.distribution, (num_steps, envs.num_envs)
     noise = np.stack([distribution.draw(stream, num_steps) for stream in streams], axis=1)
-    observations = np.empty((num_steps + 1, envs.num_envs, width), np.float32)
-    parameters = np.empty((num_steps, envs.num_envs, distribution.num_parameters), np.float32)
-    rewards = np.empty((num_steps, envs.num_envs), np.float32)
-    terminated = np.empty((num_steps, envs.num_envs), bool)
-    truncated = np.empty((num_steps, envs.num_envs), bool)
-    actions: list[np.ndarray] = []
+    observations = spec.observations.empty(num_steps + 1, envs.num_envs)
+    seen = [{name: column[t] for name, column in observations.items()} for t in range(num_steps + 1)]
+    parameters = np.empty((*shape, distribution.num_parameters), np.float32)
+    is_choice = isinstance(distribution, Categorical)
+    actions = np.empty((*shape, distribution.action_size), np.int64 if is_choice else np.float32)
+    masks = None if envs.action_masks is None else np.empty((*shape, distribution.num_choices), bool)
+    rewards = np.empty(shape, np.float32)
+    values: np.ndarray = np.empty((num_steps + 1, envs.num_envs), np.float32)
+    terminated, truncated, valid = (np.empty(shape, bool) for _ in range(3))
+    starts = np.empty((num_steps + 1, envs.num_envs), bool)
+    starts[0] = memory.starts
+    states, kept_states = memory.states, []
+    values_in_step = False
     episodes: list[FinishedEpisode] = []
-    cut_observations: list[np.ndarray] = []
+    cuts: list[Mapping[str, np.ndarray]] = []
+    cut_states: list[np.ndarray] = []
     for t in range(num_steps):
-        observations[t] = envs.observations[ONLY]
-        parameters[t] = policy.parameters(observations[t])
-        actions.append(distribution.sample(parameters[t], noise[t]))
-        envs.step(distribution.for_environment(actions[t]))
-        rewards[t], terminated[t], truncated[t] = envs.rewards, envs.terminated, envs.truncated
+        _copy(envs.observations, seen[t])
+        if spec.is_recurrent:
+            states = np.where(starts[t, :, None], np.float32(0.0), states)
+            if t % spec.network.sequence_length == 0:
+                kept_states.append(states)
+        acted = policy.step(seen[t], states)
+        parameters[t], states = acted.parameters, acted.states
+        if acted.values is not None:
+            values[t], values_in_step = acted.values, True
+        mask = None
+        if masks is not None:
+            assert envs.action_masks is not None
+            masks[t] = mask = envs.action_masks.copy()
+        actions[t] = distribution.sample(parameters[t], noise[t], mask)
+        envs.step(spec.actions.for_environment(actions[t]))
+        rewards[t], terminated[t], truncated[t], valid[t] = envs.rewards, envs.terminated, envs.truncated, envs.valid
+        np.logical_or(terminated[t], truncated[t], out=starts[t + 1])
+        starts[t + 1] |= ~valid[t]
         if envs.finished:
             episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
-            cut_observations += list(envs.final_observations[ONLY][envs.truncated])
-    observations[num_steps] = envs.observations[ONLY]
-    stored_actions = np.stack(actions)
+            cuts.append({name: envs.final_observations[name][envs.truncated] for name in observations})
+            cut_states.append(states[envs.truncated])
+    _copy(envs.observations, seen[num_steps])
+    memory.states, memory.starts = states, starts[num_steps].copy()
 
-    values = policy.values(observations.reshape(-1, width)).reshape(num_steps + 1, envs.num_envs)
+    if values_in_step:
+        values[num_steps] = policy.values(seen[num_steps], states)
+    else:
+        rows = {name: column.reshape(-1, *column.shape[2:]) for name, column in observations.items()}
+        values = policy.values(rows, policy.initial_states(values.size)).reshape(values.shape)
     # The row below holds the successor, except where an episode ended: there it holds the reset that followed.
     next_values = values[1:].copy()
     next_values[terminated] = 0.0
-    if cut_observations:
-        next_values[truncated] = policy.values(np.stack(cut_observations).astype(np.float32))
-    flat_parameters = parameters.reshape(-1, parameters.shape[-1])
-    flat_actions = stored_actions.reshape(-1, *stored_actions.shape[2:])
+    cut_observations = spec.observations.empty(int(truncated.sum()))
+    if truncated.any():
+        for name, column in cut_observations.items():
+            column[...] = np.concatenate([cut[name] for cut in cuts])
+        next_values[truncated] = policy.values(cut_observations, np.concatenate(cut_states))
+    flat_masks = None if masks is None else _rows(masks)
+    log_probs = distribution.log_prob(_rows(parameters), _rows(actions), flat_masks)
     return Batch(
-        observations=observations[:num_steps],
-        actions=stored_actions,
-        log_probs=distribution.log_prob(flat_parameters, flat_actions).reshape(num_steps, envs.num_envs),
+        observations={name: column[:num_steps] for name, column in observations.items()},
+        actions=actions,
+        masks=masks,
+        log_probs=log_probs.reshape(shape),
         rewards=rewards,
         values=values[:num_steps],
         next_values=next_values,
         terminated=terminated,
         truncated=truncated,
+        valid=valid,
+        starts=starts[:num_steps],
+        states=np.stack(kept_states) if kept_states else None,
+        last_observations=seen[num_steps],
+        cut_observations=cut_observations,
         episodes=tuple(episodes),
         version=policy.version,
     )
+
+
+def _copy(observations: Columns, into: Mapping[str, np.ndarray]) -> None:
+    for name, place in into.items():
+        place[...] = observations[name]
+
+
+def _rows(column: np.ndarray) -> np.ndarray:
+    return column.reshape(-1, column.shape[-1])

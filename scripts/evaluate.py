@@ -18,7 +18,7 @@ import tyro
 from shoal import algorithms
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
-from shoal.rllib import checkpoints, evaluation, spaces
+from shoal.rllib import checkpoints, evaluation, policy_spec
 from shoal.rllib.config import from_dict
 from shoal.rllib.policy import Policy
 from shoal.scripts import run_directory
@@ -83,7 +83,7 @@ def _check_fits(policy: Policy, env_id: str) -> None:
     registry.check(env_id)
     copy = EnvCopy(partial(registry.make, env_id), 0)
     try:
-        spaces.check_fits(policy.spec, env_id, copy.observation_space, copy.action_space)
+        policy_spec.check_fits(policy.spec, env_id, copy.observation_space, copy.action_space)
     finally:
         copy.close()
 

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig, explained_variance, normalized, ppo_loss
 from shoal.rllib.config import ConfigError
-from shoal.rllib.distributions import Categorical
 from shoal.rllib.modules import ActorCritic
-from shoal.rllib.weights import PolicySpec
+from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,13 @@ def literal_loss(probabilities, values, minibatch, settings):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_loss_is_the_literal_formula(seed, switches):
     rng = np.random.default_rng(seed)
-    policy = ActorCritic(PolicySpec(3, Categorical(4), (8,)), seed)
+    network = NetworkSettings(hidden_sizes=(8,))
+    policy = ActorCritic(policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(4), network), seed)
     with torch.no_grad():
-        policy.nets["policy"][2].weight.mul_(100.0)
+        policy.nets["policy"]["head"].weight.mul_(100.0)
     minibatch = {
-        "observations": torch.from_numpy(rng.standard_normal((20, 3)).astype(np.float32)),
-        "actions": torch.from_numpy(rng.integers(4, size=20)),
+        "observations/observation": torch.from_numpy(rng.standard_normal((20, 3)).astype(np.float32)),
+        "actions": torch.from_numpy(rng.integers(4, size=(20, 1))),
         "log_probs": torch.from_numpy(np.log(rng.uniform(0.1, 0.6, 20)).astype(np.float32)),
         "advantages": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
         "returns": torch.from_numpy(rng.standard_normal(20).astype(np.float32)),
@@ -61,12 +62,12 @@ def test_the_loss_is_the_literal_formula(seed, switches):
     settings = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01, **switches}
     loss, metrics = ppo_loss(policy, minibatch, settings)
     with torch.no_grad():
-        probabilities = policy.nets["policy"](minibatch["observations"]).double().softmax(1).numpy()
-        values = policy.nets["value"](minibatch["observations"]).double().numpy()[:, 0]
+        logits, values, _ = policy.forward(minibatch)
+        probabilities, values = logits.double().softmax(1).numpy(), values.double().numpy()
     assert loss.item() == pytest.approx(literal_loss(probabilities, values, minibatch, settings), abs=1e-5)
     without = {name: value for name, value in settings.items() if name not in switches}
     assert bool(switches) == (literal_loss(probabilities, values, minibatch, without) != pytest.approx(loss.item()))
-    ratios = probabilities[np.arange(20), minibatch["actions"]] / np.exp(minibatch["log_probs"].numpy())
+    ratios = probabilities[np.arange(20), minibatch["actions"][:, 0]] / np.exp(minibatch["log_probs"].numpy())
     assert metrics["clip_fraction"].item() == pytest.approx(np.mean(np.abs(ratios - 1) > 0.2))
     assert metrics["approx_kl"].item() == pytest.approx(np.mean(ratios - 1 - np.log(ratios)), abs=1e-5)
     assert metrics["approx_kl_k1"].item() == pytest.approx(-np.mean(np.log(ratios)), abs=1e-5)
@@ -108,6 +109,8 @@ def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant(
         ("max_grad_norm", 0.0),
         ("hidden_sizes", ()),
         ("hidden_sizes", (64, 0)),
+        ("recurrent_size", 0),
+        ("sequence_length", 0),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(field, value):

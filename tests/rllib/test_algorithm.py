@@ -11,6 +11,7 @@ import pytest
 
 import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig
+from shoal.envs.columns import ONLY
 from shoal.envs.vector import EnvFailure
 from shoal.rllib import checkpoints
 from shoal.rllib.checkpoints import CheckpointError
@@ -83,7 +84,7 @@ def test_a_run_that_normalises_depends_on_no_number_of_workers_and_is_restored_w
         one.step()
         two.step()
     same(arrays_of(one), arrays_of(two))
-    assert arrays_of(one)["normalization_observations"]["count"] == one.steps
+    assert arrays_of(one)["normalization_observations"]["observation/count"] == one.steps
     assert one.evaluate(2) == play("Pendulum-v1", PPO.policy_from(one.checkpoint()), 2, seed=0)
     heir.restore(one.checkpoint())
     same(arrays_of(one), arrays_of(heir))
@@ -102,7 +103,7 @@ def test_the_seed_changes_everything(make):
         algorithm.step()
     same(arrays_of(first), arrays_of(same_seed))
     assert not np.array_equal(
-        arrays_of(first)["policy"]["value.0.weight"], arrays_of(other)["policy"]["value.0.weight"]
+        arrays_of(first)["policy"]["value.hidden.0.weight"], arrays_of(other)["policy"]["value.hidden.0.weight"]
     )
 
 
@@ -256,12 +257,12 @@ def without(checkpoint, part, name, key=None):
         (("counters", "episodes"), "counter 'episodes'"),
         (("extra", "policy_spec"), "policy_spec"),
         (("tensors", "policy"), "tensors 'policy'"),
-        (("tensors", "policy", "value.2.bias"), "'policy' lack value.2.bias"),
+        (("tensors", "policy", "value.head.bias"), "'policy' lack value.head.bias"),
         (("tensors", "optimizer"), "tensors 'optimizer'"),
-        (("tensors", "optimizer", "policy.0.weight/exp_avg"), "'optimizer' lack policy.0.weight/exp_avg"),
+        (("tensors", "optimizer", "policy.hidden.0.weight/exp_avg"), "'optimizer' lack policy.hidden.0.weight/exp_avg"),
         (("tensors", "episodes"), "tensors 'episodes'"),
         (("tensors", "episodes", "lengths"), "'episodes' lack lengths"),
-        (("tensors", "normalization_observations", "mean"), "'normalization_observations' lack mean"),
+        (("tensors", "normalization_observations", "observation/mean"), "lack observation/mean"),
         (("tensors", "normalization_rewards", "count"), "'normalization_rewards' lack count"),
         (("tensors", "normalization_rewards", "returns"), "'normalization_rewards' lack returns"),
         (("tensors", "environments", "actions"), "'environments' are no state"),
@@ -297,7 +298,7 @@ def test_an_optimiser_that_forgot_everything_is_refused_except_before_the_first_
 
 
 @pytest.mark.parametrize(
-    "gone", [("policy", "policy.0.weight"), ("policy",), ("normalization_observations", "squares")]
+    "gone", [("policy", "policy.hidden.0.weight"), ("policy",), ("normalization_observations", "observation/squares")]
 )
 def test_a_policy_that_lacks_something_is_refused_by_its_name_where_it_would_act(trained, gone):
     with pytest.raises(CheckpointError, match=gone[-1]):
@@ -343,8 +344,8 @@ def test_a_rollout_larger_than_a_message_comes_through_shared_memory_and_is_lear
     weights = algorithm.learner.weights(0)
     algorithm.workers.submit(0, "collect", weights, 4_000, 0)
     batch = next(algorithm.workers.completed()).value.batch
-    assert batch.observations.nbytes > 100_000
-    assert not batch.observations.flags.writeable
+    assert batch.observations[ONLY].nbytes > 100_000
+    assert not batch.observations[ONLY].flags.writeable
     assert algorithm.step()["steps"] == 20_000
 
 
@@ -354,9 +355,9 @@ def test_an_unknown_environment_is_refused_before_any_worker_is_started(make):
     assert "\n" not in str(caught.value)
 
 
-def test_an_environment_of_an_unsupported_kind_is_refused_in_one_line(make):
-    with pytest.raises(ConfigError, match="'FrozenLake-v1' has observations Discrete") as caught:
-        make(env="FrozenLake-v1")
+def test_an_environment_that_does_not_fit_the_network_is_refused_in_one_line(make):
+    with pytest.raises(ConfigError, match="network: nature_cnn needs images") as caught:
+        make(network="nature_cnn")
     assert "\n" not in str(caught.value)
 
 

@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 
+from shoal.envs.columns import ONLY
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.config import ConfigError
 from shoal.rllib.env_runner import EnvRunner
 from shoal.rllib.modules import ActorCritic
+from shoal.rllib.policy_spec import NetworkSettings
 from shoal.rllib.weights import Weights
 
 
@@ -18,7 +20,7 @@ def runner_of(env_id="CartPole-v1", env_indices=(0, 1), **kwargs):
 
 
 def weights_for(runner, version=0, seed=1):
-    spec = runner.policy_spec((16,))
+    spec = runner.policy_spec(NetworkSettings(hidden_sizes=(16,)))
     state = ActorCritic(spec, seed).nets.state_dict()
     return Weights(version, spec, {name: tensor.numpy() for name, tensor in state.items()})
 
@@ -28,7 +30,7 @@ def test_the_same_request_gives_the_same_batch_to_the_last_bit():
     weights = weights_for(first)
     for iteration in range(3):
         mine, its = (runner.collect(weights, 20, iteration).batch for runner in (first, second))
-        np.testing.assert_array_equal(mine.observations, its.observations)
+        np.testing.assert_array_equal(mine.observations[ONLY], its.observations[ONLY])
         np.testing.assert_array_equal(mine.log_probs, its.log_probs)
 
 
@@ -36,10 +38,10 @@ def test_a_replacement_and_a_resumed_runner_start_episodes_of_their_own():
     starts = []
     for made in ({}, {"replacement": 1}, {"resumed_at": 5}):
         runner = runner_of(**made)
-        starts.append(runner.collect(weights_for(runner), 1, 0).batch.observations[0].tolist())
+        starts.append(runner.collect(weights_for(runner), 1, 0).batch.observations[ONLY][0].tolist())
     runner = runner_of()
     runner.resume(5, None)
-    assert runner.collect(weights_for(runner), 1, 0).batch.observations[0].tolist() == starts[2]
+    assert runner.collect(weights_for(runner), 1, 0).batch.observations[ONLY][0].tolist() == starts[2]
     assert starts[0] != starts[1] != starts[2] != starts[0]
 
 
@@ -47,7 +49,7 @@ def test_resuming_drops_the_episodes_under_way():
     runner = runner_of("shoal.envs.probes:Corridor", [0])
     runner.collect(weights_for(runner), 3, 0)
     runner.resume(1, None)
-    assert runner.collect(weights_for(runner), 2, 1).batch.observations[:, 0, 0].tolist() == [0, 1]
+    assert runner.collect(weights_for(runner), 2, 1).batch.observations[ONLY][:, 0, 0].tolist() == [0, 1]
 
 
 def test_a_runner_goes_on_from_the_state_of_another_to_the_last_bit():
@@ -60,7 +62,7 @@ def test_a_runner_goes_on_from_the_state_of_another_to_the_last_bit():
     resumed.resume(0, state)
     for heir in (runner_of(state=state, replacement=0), resumed):
         collected = heir.collect(weights, 30, 1)
-        np.testing.assert_array_equal(collected.batch.observations, expected.batch.observations)
+        np.testing.assert_array_equal(collected.batch.observations[ONLY], expected.batch.observations[ONLY])
         np.testing.assert_array_equal(collected.batch.rewards, expected.batch.rewards)
         assert collected.batch.episodes == expected.batch.episodes
         assert collected.incidents == ()
@@ -71,31 +73,30 @@ def test_evaluation_leaves_the_training_episodes_where_they_were():
     weights = weights_for(runner)
     runner.collect(weights, 3, 0)
     assert [episode.length for episode in runner.evaluate(weights, [0, 1])] == [5, 5]
-    assert runner.collect(weights, 2, 1).batch.observations[:, 0, 0].tolist() == [3, 4]
+    assert runner.collect(weights, 2, 1).batch.observations[ONLY][:, 0, 0].tolist() == [3, 4]
 
 
 def test_making_a_runner_makes_no_environment_so_that_failures_belong_to_a_call():
     runner = runner_of("shoal.envs.probes:FailsToStart")
     with pytest.raises(EnvFailure, match="worker 0, environment 0: its constructor raised OSError"):
-        runner.policy_spec((16,))
+        runner.policy_spec(NetworkSettings())
 
 
-def test_unsupported_spaces_are_refused_before_anything_is_stepped():
-    with pytest.raises(ConfigError, match="'FrozenLake-v1' has observations Discrete"):
-        runner_of("FrozenLake-v1").policy_spec((16,))
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_stepped():
+    with pytest.raises(ConfigError, match="network: nature_cnn needs images"):
+        runner_of().policy_spec(NetworkSettings(network="nature_cnn"))
 
 
 def test_rollouts_need_no_torch():
     program = """
 import sys
 from shoal.rllib.env_runner import EnvRunner
+from shoal.rllib.policy_spec import NetworkSettings
 from shoal.rllib.weights import Weights
 import numpy as np
 runner = EnvRunner(env_id="CartPole-v1", worker_index=0, env_indices=[0, 1], seed=0)
-spec = runner.policy_spec((8,))
-shapes = {"policy.0.weight": (8, 4), "policy.0.bias": (8,), "policy.2.weight": (2, 8), "policy.2.bias": (2,),
-          "value.0.weight": (8, 4), "value.0.bias": (8,), "value.2.weight": (1, 8), "value.2.bias": (1,)}
-weights = Weights(0, spec, {name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+spec = runner.policy_spec(NetworkSettings(hidden_sizes=(8,), recurrent="lstm", recurrent_size=4))
+weights = Weights(0, spec, {name: np.ones(shape, np.float32) for name, shape in spec.array_shapes().items()})
 runner.collect(weights, 5, 0)
 runner.evaluate(weights, [0])
 assert "torch" not in sys.modules, "torch was imported"

@@ -15,9 +15,10 @@ class Always:
     def __init__(self, action):
         self._action = action
 
-    def act(self, observations, *, deterministic, rng=None):
+    def act(self, observations, states=None, masks=None, *, deterministic, rng=None):
         assert deterministic
-        return np.full((len(observations), 1), self._action)
+        count = len(observations["observation"])
+        return np.full((count, 1), self._action), np.zeros((count, 0))
 
 
 def test_every_episode_is_played_to_its_end_and_told_in_order():

@@ -1,23 +1,23 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from shoal.rllib.distributions import Categorical
 from shoal.rllib.learner import DivergedError, Learner, resolve_device, use_threads
 from shoal.rllib.modules import ActorCritic
-from shoal.rllib.weights import PolicySpec
+from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 
-SPEC = PolicySpec(3, Categorical(2), (8,))
+SPEC = policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2), NetworkSettings(hidden_sizes=(8,)))
 
 
 def squared_error(policy, minibatch, settings):
-    values = policy.evaluate_actions(minibatch["observations"], minibatch["actions"])[2]
+    values = policy.evaluate_actions(minibatch)[2]
     loss = settings["scale"] * (values - minibatch["targets"]).square().mean()
     return loss, {"loss": loss.detach()}
 
 
 def of_both_nets(policy, minibatch, settings):
-    log_probs, _, values = policy.evaluate_actions(minibatch["observations"], minibatch["actions"])
+    log_probs, _, values = policy.evaluate_actions(minibatch)
     return (values - log_probs).square().mean(), {}
 
 
@@ -34,8 +34,8 @@ def learner_of(seed=0, max_grad_norm=1e9, lr=0.01, optimizer=torch.optim.Adam, l
 def columns(seed=0, count=32):
     rng = np.random.default_rng(seed)
     return {
-        "observations": rng.standard_normal((count, 3)).astype(np.float32),
-        "actions": rng.integers(2, size=count),
+        "observations/observation": rng.standard_normal((count, 3)).astype(np.float32),
+        "actions": rng.integers(2, size=(count, 1)),
         "targets": rng.standard_normal(count).astype(np.float32),
     }
 
@@ -113,9 +113,9 @@ def test_what_an_optimiser_will_remember_is_known_before_its_first_step(optimize
 def test_weights_are_copies_that_later_updates_do_not_touch():
     learner = learner_of()
     weights = learner.weights(0)
-    before = weights.arrays["value.0.weight"].copy()
+    before = weights.arrays["value.hidden.0.weight"].copy()
     learner.update(learner.to_device(columns()), {"scale": 1.0})
-    np.testing.assert_array_equal(weights.arrays["value.0.weight"], before)
+    np.testing.assert_array_equal(weights.arrays["value.hidden.0.weight"], before)
     assert weights.spec == SPEC
 
 

@@ -1,93 +1,173 @@
-"""Acting in numpy: the same numbers as the network that learned, and the same bits in any batch."""
+"""Acting: the same numbers as the network that learned, and the same bits in any batch."""
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from shoal.rllib.distributions import Categorical, DiagonalGaussian
-from shoal.rllib.modules import ActorCritic
-from shoal.rllib.normalization import ObservationNormalizer, RunningMoments
+from shoal.envs.columns import ColumnWriter
+from shoal.rllib.modules import OBSERVATIONS, ActorCritic
+from shoal.rllib.normalization import ObservationMoments
 from shoal.rllib.policy import Policy
-from shoal.rllib.weights import PolicySpec, Weights
-
-SPECS = [
-    PolicySpec(4, Categorical(2), (64, 64)),
-    PolicySpec(17, DiagonalGaussian((-1.0,) * 6, (1.0,) * 6), (64, 64)),
-    PolicySpec(3, DiagonalGaussian((-2.0,), (2.0,)), (32,)),
-    PolicySpec(8, Categorical(4), (100, 256, 7)),
-]
+from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.weights import Weights
 
 
-def learned(spec, seed=0):
-    """A network whose head is not nearly zero, as after some learning, and its numpy twin."""
-    network = ActorCritic(spec, seed)
+def box(size, bound=1.0):
+    return spaces.Box(-bound, bound, (size,), np.float32)
+
+
+MIXED = spaces.Dict({"gear": spaces.Discrete(3, start=1), "state": box(5), "flags": spaces.MultiBinary(2)})
+CAMERA = spaces.Dict({"camera": spaces.Box(0, 255, (40, 36, 3), np.uint8), "state": box(3)})
+ACTIONS = spaces.Tuple((spaces.MultiDiscrete([3, 2]), box(2)))
+
+SPECS = {
+    "cartpole": (box(4), spaces.Discrete(2), {"hidden_sizes": (64, 64)}),
+    "cheetah": (box(17), box(6), {"hidden_sizes": (64, 64)}),
+    "pendulum": (box(3), box(1, 2.0), {"hidden_sizes": (32,)}),
+    "wide": (box(8), spaces.Discrete(4), {"hidden_sizes": (100, 256, 7), "activation": "relu"}),
+    "mixed": (MIXED, ACTIONS, {"hidden_sizes": (32,), "activation": "elu", "shared_value_net": True}),
+    "predicted": (box(4), box(2), {"hidden_sizes": (32,), "log_std": "predicted", "squash": True}),
+    "lstm": (box(4), spaces.Discrete(3), {"hidden_sizes": (32,), "recurrent": "lstm", "recurrent_size": 24}),
+    "gru": (MIXED, ACTIONS, {"hidden_sizes": (32,), "recurrent": "gru", "recurrent_size": 20}),
+    "shared lstm": (box(4), box(2), {"recurrent": "lstm", "recurrent_size": 20, "shared_value_net": True}),
+    "nature": (CAMERA, ACTIONS, {"hidden_sizes": (32,)}),
+    "impala": (CAMERA, ACTIONS, {"network": "impala_cnn", "shared_value_net": False, "recurrent": "gru"}),
+}
+MLPS = ("cartpole", "cheetah", "pendulum", "wide", "mixed", "predicted")
+
+
+def learned(name, seed=0, normalizers=None):
+    """A network whose head is not nearly zero, as after some learning, and its acting twin."""
+    observations, actions, network = SPECS[name]
+    spec = policy_spec("toy", observations, actions, NetworkSettings(**network))
+    nets = ActorCritic(spec, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in network.nets.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    arrays = {name: tensor.detach().numpy() for name, tensor in network.nets.state_dict().items()}
-    return network, Policy(Weights(0, spec, arrays))
+        for parameter in nets.nets.parameters():
+            parameter.add_((0.1 if parameter.dim() < 4 else 0.01) * torch.randn(parameter.shape, generator=generator))
+    arrays = {key: tensor.detach().numpy() for key, tensor in nets.nets.state_dict().items()}
+    return nets, Policy(Weights(0, spec, arrays, normalizers or {}))
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("count", [1, 7, 8, 50])
-def test_numpy_and_torch_agree_to_a_millionth(spec, count):
-    network, policy = learned(spec)
-    observations = np.random.default_rng(1).standard_normal((count, spec.observation_size)).astype(np.float32)
-    parameters = policy.parameters(observations)
-    noise = np.stack([spec.distribution.draw(np.random.default_rng(i), 1)[0] for i in range(count)])
-    actions = spec.distribution.sample(parameters, noise)
+def some(policy, name, count, seed=1):
+    """Observations and recurrent states."""
+    space = SPECS[name][0]
+    space.seed(seed)
+    writer = ColumnWriter(space)
+    columns = writer.allocate(count)
+    for row in writer.rows(columns):
+        writer.write(row, space.sample())
+    states = np.random.default_rng(seed).uniform(-1.0, 1.0, (count, policy.spec.state_size)).astype(np.float32)
+    return columns, states
+
+
+def values_of(policy, acted, columns, states):
+    return policy.values(columns, states) if acted.values is None else acted.values
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("count", [1, 8, 21])
+def test_acting_and_torch_agree_to_a_millionth(name, count):
+    nets, policy = learned(name)
+    columns, states = some(policy, name, count)
+    acted = policy.step(columns, states)
+    minibatch = {f"{OBSERVATIONS}{key}": torch.from_numpy(column) for key, column in columns.items()}
+    if policy.spec.is_recurrent:
+        minibatch |= {"states": torch.from_numpy(states), "batch_sizes": torch.tensor([count])}
     with torch.no_grad():
-        log_probs, _, values = network.evaluate_actions(torch.from_numpy(observations), torch.from_numpy(actions))
-    np.testing.assert_allclose(policy.values(observations), values.numpy(), rtol=1e-6, atol=1e-6)
-    # A log-density is a sum over up to six dimensions of magnitude 1 to 10: float32 ends near 1e-6 of it.
-    np.testing.assert_allclose(spec.distribution.log_prob(parameters, actions), log_probs.numpy(), rtol=2e-6, atol=2e-6)
+        parameters, values, after = nets.forward(minibatch)
+    # Thousands of terms in a row end near 1e-5 of their size in float32, in whichever order they are added.
+    tolerance = 1e-6 if name in MLPS else 2e-5 if policy.spec.observations.images else 4e-6
+    np.testing.assert_allclose(acted.parameters, parameters.numpy(), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        values_of(policy, acted, columns, states), values.numpy(), rtol=tolerance, atol=tolerance
+    )
+    np.testing.assert_allclose(policy.values(columns, states), values.numpy(), rtol=tolerance, atol=tolerance)
+    if after is not None:
+        np.testing.assert_allclose(acted.states, after.numpy(), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_a_row_has_the_same_bits_whatever_batch_it_is_in(spec):
-    _, policy = learned(spec)
+@pytest.mark.parametrize("name", SPECS)
+def test_a_row_has_the_same_bits_whatever_batch_it_is_in(name):
+    _, policy = learned(name)
+    columns, states = some(policy, name, 40)
+    distribution = policy.spec.actions.distribution
+    noise = np.stack([distribution.draw(np.random.default_rng(i), 1)[0] for i in range(40)])
+
+    def everything(rows):
+        seen = {key: column[rows] for key, column in columns.items()}
+        acted = policy.step(seen, states[rows])
+        actions = distribution.sample(acted.parameters, noise[rows])
+        log_probs = distribution.log_prob(acted.parameters, actions)
+        return acted.parameters, values_of(policy, acted, seen, states[rows]), acted.states, actions, log_probs
+
+    whole = everything(np.arange(40))
     rng = np.random.default_rng(2)
-    observations = rng.standard_normal((100, spec.observation_size)).astype(np.float32)
-    parameters, values = policy.parameters(observations), policy.values(observations)
-    noise = np.stack([spec.distribution.draw(np.random.default_rng(i), 1)[0] for i in range(100)])
-    actions = spec.distribution.sample(parameters, noise)
-    log_probs = spec.distribution.log_prob(parameters, actions)
-    for _ in range(50):
-        rows = rng.permutation(100)[: rng.integers(1, 40)]
-        there = policy.parameters(observations[rows])
-        np.testing.assert_array_equal(there, parameters[rows])
-        np.testing.assert_array_equal(policy.values(observations[rows]), values[rows])
-        np.testing.assert_array_equal(spec.distribution.sample(there, noise[rows]), actions[rows])
-        np.testing.assert_array_equal(spec.distribution.log_prob(there, actions[rows]), log_probs[rows])
+    for _ in range(5 if policy.spec.observations.images else 30):
+        rows = rng.permutation(40)[: rng.integers(1, 20)]
+        for there, here in zip(everything(rows), whole, strict=True):
+            np.testing.assert_array_equal(there, here[rows])
 
 
-def test_observations_pass_the_normaliser_before_both_nets():
-    _, policy = learned(SPECS[0])
-    moments = RunningMoments((4,))
-    moments.update(np.random.default_rng(0).normal(3.0, 5.0, (100, 4)))
-    normalizer = ObservationNormalizer.of(moments)
-    network, _ = learned(SPECS[0])
-    arrays = {name: tensor.detach().numpy() for name, tensor in network.nets.state_dict().items()}
-    normalizing = Policy(Weights(0, SPECS[0], arrays, normalizer))
-    observations = np.random.default_rng(1).normal(3.0, 5.0, (9, 4)).astype(np.float32)
-    normalized = normalizer(observations)
-    np.testing.assert_array_equal(normalizing.parameters(observations), policy.parameters(normalized))
-    np.testing.assert_array_equal(normalizing.values(observations), policy.values(normalized))
+def test_observations_pass_the_normaliser_before_both_nets_but_for_images_and_choices():
+    for name in ("cartpole", "nature"):
+        moments = ObservationMoments(learned(name)[1].spec.observations.normalizable_shapes)
+        column = "state" if name == "nature" else "observation"
+        shape = (9, 5, 3) if name == "nature" else (9, 5, 4)
+        moments.update({column: np.random.default_rng(0).normal(3.0, 5.0, shape)})
+        normalizers = moments.normalizers()
+        assert list(normalizers) == [column]
+        _, policy = learned(name)
+        _, normalizing = learned(name, normalizers=normalizers)
+        columns, states = some(policy, name, 9)
+        changed = {**columns, column: normalizers[column](columns[column])}
+        here, there = policy.step(changed, states), normalizing.step(columns, states)
+        np.testing.assert_array_equal(there.parameters, here.parameters)
+        np.testing.assert_array_equal(normalizing.values(columns, states), policy.values(changed, states))
 
 
 def test_deterministic_actions_are_the_likeliest_and_need_no_stream():
-    _, policy = learned(SPECS[0])
-    observations = np.random.default_rng(3).standard_normal((9, 4)).astype(np.float32)
-    likeliest = policy.parameters(observations).argmax(axis=1)[:, None].tolist()
-    assert policy.act(observations, deterministic=True).tolist() == likeliest
+    _, policy = learned("cartpole")
+    columns, states = some(policy, "cartpole", 9)
+    likeliest = policy.step(columns, states).parameters.argmax(axis=1)[:, None].tolist()
+    assert policy.act(columns, deterministic=True)[0].tolist() == likeliest
+    assert policy.act(columns["observation"], deterministic=True)[0].tolist() == likeliest
     with pytest.raises(ValueError, match="needs rng"):
-        policy.act(observations, deterministic=False)
+        policy.act(columns, deterministic=False)
+
+
+def test_a_bare_array_is_refused_where_there_are_several_columns():
+    _, policy = learned("mixed")
+    with pytest.raises(TypeError, match="takes a dict of columns: flags, gear, state"):
+        policy.act(np.zeros((3, 5)), deterministic=True)
+
+
+def test_forbidden_actions_are_never_taken_sampled_or_not():
+    _, policy = learned("lstm")
+    columns, states = some(policy, "lstm", 200)
+    masks = np.tile([False, True, False], (200, 1))
+    for deterministic in (True, False):
+        actions, after = policy.act(columns, states, masks, deterministic=deterministic, rng=np.random.default_rng(0))
+        assert actions.tolist() == [[1]] * 200
+        assert after.shape == states.shape
 
 
 def test_sampled_actions_of_a_continuous_policy_stay_within_the_bounds():
-    _, policy = learned(SPECS[1])
-    observations = np.random.default_rng(4).standard_normal((30, 17)).astype(np.float32)
-    actions = policy.act(observations, deterministic=False, rng=np.random.default_rng(5))
+    _, policy = learned("cheetah")
+    columns, _ = some(policy, "cheetah", 30)
+    actions, _ = policy.act(columns, deterministic=False, rng=np.random.default_rng(5))
     assert actions.shape == (30, 6)
     assert np.abs(actions).max() == 1.0
+
+
+def test_without_images_acting_needs_no_torch_and_with_them_one_thread_is_enough():
+    _, policy = learned("nature")
+    columns, states = some(policy, "nature", 5)
+    here = policy.step(columns, states).parameters
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        np.testing.assert_array_equal(policy.step(columns, states).parameters, here)
+    finally:
+        torch.set_num_threads(threads)

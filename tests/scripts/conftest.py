@@ -11,10 +11,10 @@ import shoal
 from shoal import algorithms
 from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, ConfigError, to_dict
-from shoal.rllib.distributions import Categorical
 from shoal.rllib.evaluation import Evaluation
 from shoal.rllib.evaluator import Evaluated
-from shoal.rllib.weights import PolicySpec
+from shoal.rllib.policy_spec import PolicySpec
+from shoal.rllib.spaces import ActionSpec, InputColumn, ObservationSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,22 @@ class Sample:
 
 
 class Reflex:
-    spec = PolicySpec(4, Categorical(2), ())
+    spec = PolicySpec(
+        ObservationSpec((InputColumn("observation", "numbers", (4,), is_normalizable=True),)),
+        ActionSpec((True,), (2,), (0,)),
+    )
 
-    def act(self, observations: np.ndarray, *, deterministic: bool, rng: np.random.Generator | None = None) -> Any:
-        return (observations[:, 2] > 0).astype(np.int64)
+    def act(
+        self,
+        observations: dict[str, np.ndarray],
+        states: np.ndarray | None = None,
+        masks: np.ndarray | None = None,
+        *,
+        deterministic: bool,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        pole = observations["observation"]
+        return (pole[:, 2:3] > 0).astype(np.int64), np.zeros((len(pole), 0))
 
 
 @pytest.fixture

@@ -86,6 +86,6 @@ def test_a_policy_that_does_not_fit_its_environment_any_more_is_one_line(run_dir
     assert main([str(run_dir)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"shoal evaluate: env: {env!r} has observations of size ")
+    assert err.startswith(f"shoal evaluate: env: {env!r} has observations observation (")
     assert "; the checkpoint's policy is for observations of size 4 and Categorical(" in err
     assert err.count("\n") == 1

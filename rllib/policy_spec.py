@@ -1,0 +1,223 @@
+"""The shape of a policy: all that acting and learning must agree on besides the weights.
+
+``policy.py`` builds the nets in numpy from it, ``modules.py`` in torch. Either net is a tower with a head:
+
+    images   -> convolutions -> dense layer ─┐
+    all else -> flat numbers ────────────────┴> hidden layers -> LSTM or GRU -> head
+
+Hidden layers are left out where there are only images: a convolutional net ends with a dense layer of its own. The
+critic has a tower of its own, or its head sits on the policy's. A recurrent state is one row of numbers:
+
+    [ policy h | policy c | critic h | critic c ]     c for an LSTM, the critic's where it has a tower
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..envs.columns import ActionLayout, UnsupportedSpace, column_specs
+from .config import ConfigError
+from .image_encoders import DENSE_SIZES, ImageNet, conv_shapes, feature_size
+from .spaces import ActionSpec, InputColumn, Network, ObservationSpec
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Tower = Literal["policy", "value"]
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a config says about the nets; the fields of ``PPOConfig`` with the same names explain them."""
+
+    network: Network = "auto"
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: Literal["tanh", "relu", "elu"] = "tanh"
+    recurrent: Literal["none", "lstm", "gru"] = "none"
+    recurrent_size: int = 128
+    sequence_length: int = 32
+    shared_value_net: bool | None = None
+    log_std: Literal["state_independent", "predicted"] = "state_independent"
+    squash: bool = False
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """The shape of a policy: all that is needed besides the weights."""
+
+    observations: ObservationSpec
+    actions: ActionSpec
+    network: NetworkSettings = NetworkSettings()
+
+    @property
+    def image_net(self) -> ImageNet:
+        """What images pass through."""
+        return "impala_cnn" if self.network.network == "impala_cnn" else "nature_cnn"
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Widths of the hidden layers that there are."""
+        return self.network.hidden_sizes if self.observations.flat_columns else ()
+
+    @property
+    def shares_tower(self) -> bool:
+        """Whether the critic's head sits on the policy's tower. If not said: where there are images. Two separate nets
+        are clearly better on simple control (Andrychowicz et al. 2021), two convolutional ones twice the work.
+        """
+        shared = self.network.shared_value_net
+        return bool(self.observations.images) if shared is None else shared
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """Which nets have a tower of their own."""
+        return ("policy",) if self.shares_tower else ("policy", "value")
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether acting depends on what came before."""
+        return self.network.recurrent != "none"
+
+    @cached_property
+    def tower_state_size(self) -> int:
+        """Numbers of one tower's recurrent state."""
+        if not self.is_recurrent:
+            return 0
+        return self.network.recurrent_size * (2 if self.network.recurrent == "lstm" else 1)
+
+    @cached_property
+    def state_size(self) -> int:
+        """S, the numbers of a recurrent state; 0 without recurrence."""
+        return self.tower_state_size * len(self.towers)
+
+    @property
+    def trunk_width(self) -> int:
+        """Numbers that enter the hidden layers, or what follows if there are none."""
+        dense = DENSE_SIZES[self.image_net] * len(self.observations.images)
+        return dense + self.observations.flat_width
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers that a head sees."""
+        if self.is_recurrent:
+            return self.network.recurrent_size
+        return (self.trunk_width, *self.hidden_sizes)[-1]
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every array that ``Weights.arrays`` of this spec holds, named as in the state_dict of
+        ``modules.ActorCritic.nets``.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.actions.low and not self.actions.predicts_log_std:
+            shapes["log_stds"] = (len(self.actions.low),)
+        for net, num_outputs in (("policy", self.actions.distribution.num_outputs), ("value", 1)):
+            if net in self.towers:
+                shapes |= {f"{net}.{name}": shape for name, shape in self._tower_shapes().items()}
+            shapes |= _dense(f"{net}.head", self.feature_width, num_outputs)
+        return shapes
+
+    def _tower_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, column in enumerate(self.observations.images):
+            shapes |= self._image_shapes(f"images.{index}", column)
+        widths = (self.trunk_width, *self.hidden_sizes)
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            shapes |= _dense(f"hidden.{layer}", inputs, outputs)
+        if self.is_recurrent:
+            size = self.network.recurrent_size
+            gates = size * (4 if self.network.recurrent == "lstm" else 3)
+            shapes |= {"recurrent.weight_ih_l0": (gates, widths[-1]), "recurrent.weight_hh_l0": (gates, size)}
+            shapes |= {"recurrent.bias_ih_l0": (gates,), "recurrent.bias_hh_l0": (gates,)}
+        return shapes
+
+    def _image_shapes(self, prefix: str, column: InputColumn) -> dict[str, tuple[int, ...]]:
+        channels, height, width = column.image_shape
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, shape in enumerate(conv_shapes(self.image_net, channels)):
+            shapes |= {f"{prefix}.convs.{layer}.weight": shape, f"{prefix}.convs.{layer}.bias": shape[:1]}
+        size = feature_size(self.image_net, height, width)
+        return shapes | _dense(f"{prefix}.dense", size, DENSE_SIZES[self.image_net])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "observations": [dataclasses.asdict(column) for column in self.observations.columns],
+            "actions": self.actions.to_dict(),
+            "network": dataclasses.asdict(self.network),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> PolicySpec:
+        """The inverse of ``to_dict``, also after a trip through JSON.
+
+        Raises:
+          KeyError, TypeError: something is missing, or there is too much.
+        """
+        columns = tuple(InputColumn(**_tuples(column)) for column in fields["observations"])
+        network = NetworkSettings(**_tuples(fields["network"]))
+        return cls(ObservationSpec(columns), ActionSpec.from_dict(fields["actions"]), network)
+
+
+def policy_spec(
+    env_id: str,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    network: NetworkSettings,
+) -> PolicySpec:
+    """The policy that fits these spaces.
+
+    Args:
+      env_id: For messages.
+      observation_space: Without the action mask, if observations carry one.
+      action_space: Of one environment.
+      network: What the nets shall be like.
+
+    Raises:
+      ConfigError: a space is of a kind that is not supported, or does not fit the network; one line.
+    """
+    try:
+        specs = column_specs(observation_space)
+    except UnsupportedSpace as error:
+        raise ConfigError(f"env: {env_id!r} has observations {observation_space}: {error}") from error
+    try:
+        layout = ActionLayout.of(action_space)
+    except UnsupportedSpace as error:
+        raise ConfigError(f"env: {env_id!r} has actions {action_space}: {error}") from error
+    actions = ActionSpec.of(layout, predicts_log_std=network.log_std == "predicted", is_squashed=network.squash)
+    return PolicySpec(ObservationSpec.of(specs, network.network), actions, network)
+
+
+def check_fits(
+    spec: PolicySpec, env_id: str, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> None:
+    """Make sure that a policy of this shape, from a checkpoint, can act in these spaces.
+
+    Raises:
+      ConfigError: it cannot; says what the environment has and what the policy is for.
+    """
+    fitting = policy_spec(env_id, observation_space, action_space, spec.network)
+    if fitting != spec:
+        raise ConfigError(
+            f"env: {env_id!r} has {_described(fitting)}; the checkpoint's policy is for {_described(spec)}: "
+            f"give the environment that it learnt in, or train anew"
+        )
+
+
+def _described(spec: PolicySpec) -> str:
+    columns = ", ".join(f"{column.name} {column.shape} ({column.kind})" for column in spec.observations.columns)
+    parts = [f"choices of {spec.actions.sizes}"] if spec.actions.sizes else []
+    parts += [f"real numbers from {spec.actions.low} to {spec.actions.high}"] if spec.actions.low else []
+    return f"observations {columns} and actions {' and '.join(parts)}"
+
+
+def _dense(prefix: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.weight": (outputs, inputs), f"{prefix}.bias": (outputs,)}
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has only lists; all sequences here are tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
