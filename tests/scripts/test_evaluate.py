@@ -87,5 +87,5 @@ def test_a_policy_that_does_not_fit_its_environment_any_more_is_one_line(run_dir
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"shoal evaluate: env: {env!r} has observations observation (")
-    assert "; the checkpoint's policy is for observations of size 4 and Categorical(" in err
+    assert "; the checkpoint's policy is for observations observation (4,) (numbers) and actions choices of (2,)" in err
     assert err.count("\n") == 1
