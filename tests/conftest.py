@@ -5,6 +5,7 @@ beside `shoal.core.errors`. Every class would then exist twice, `except` would m
 the cause. The guard below looks after collection and again after the last test, and fails the session by name.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,6 +60,8 @@ class RootIsNoTestPackage:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Ray would leave a token in the home of whoever runs the tests. It looks when it is imported, here or in a child.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     config.pluginmanager.register(RootIsNoTestPackage())
 
 

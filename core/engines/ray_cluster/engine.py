@@ -19,7 +19,7 @@ from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
 from .. import current
 from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
-from . import groups, nodes, options as ray_options, work
+from . import groups, nodes, options as ray_options, shipping, work
 from .failures import translated, translating
 from .handles import ActorLife, RayRef, inner_of, life_of, received, returned
 from .place import Places, session_directory
@@ -164,7 +164,7 @@ class RayEngine:
         return self._places.here()
 
     def environment(self) -> Mapping[str, Any]:
-        return dict(ray.get_runtime_context().runtime_env)
+        return shipping.without_shoal(ray.get_runtime_context().runtime_env, ships=self._disconnects)
 
     def directory(self) -> str:
         return session_directory()

@@ -12,10 +12,12 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from ...environments.runtime_env import WantedEnvironment
 from ...options import DYNAMIC, STREAMING, ActorOptions, Destination, TaskOptions
 from ...protocol.specs import WireMethod
 from ...resources import SCALE
 from ...scheduling import bundles
+from . import shipping
 
 _RETURNS: Mapping[int, int | str] = {STREAMING: "streaming", DYNAMIC: "dynamic"}
 _OWN_OPTION = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
@@ -34,7 +36,7 @@ def of_task(given: TaskOptions) -> dict[str, Any]:
         said["name"] = given.name
     if given.backpressure > 0:
         said["_generator_backpressure_num_objects"] = given.backpressure
-    return said
+    return {**said, **_environment(given.runtime_env)}
 
 
 def of_actor(given: ActorOptions) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def of_actor(given: ActorOptions) -> dict[str, Any]:
         said["max_concurrency"] = given.max_concurrency
     if given.must_be_in_order:
         said["allow_out_of_order_execution"] = False
-    return said
+    return {**said, **_environment(given.runtime_env)}
 
 
 def of_call(how: WireMethod) -> dict[str, Any]:
@@ -102,6 +104,13 @@ def _place(shape: Mapping[str, int], destination: Destination) -> dict[str, Any]
         placement_group_capture_child_tasks=destination.captures,
     )
     return {"scheduling_strategy": strategy}
+
+
+def _environment(wanted: WantedEnvironment | None) -> dict[str, Any]:
+    """Raises ValueError: a folder, which Ray takes at the connection only."""
+    if wanted is None:
+        return {}
+    return {"runtime_env": shipping.work_environment(wanted, ray.get_runtime_context().runtime_env)}
 
 
 def _retry_exceptions(retry_on: tuple[type[BaseException], ...]) -> bool | list[type[BaseException]]:

@@ -98,6 +98,19 @@ def work_environment(wanted: WantedEnvironment, inherited: Mapping[str, Any]) ->
     return said
 
 
+def without_shoal(told: Mapping[str, Any], *, ships: bool) -> dict[str, Any]:
+    """A ``runtime_env`` as Ray tells it, as users have asked for it.
+
+    Args:
+      ships: the caller is the driver that has shipped shoal. A worker finds the name of the package in its own path.
+    """
+    modules = list(told.get("py_modules") or ())
+    if modules and (ships or Path(modules[0]).stem in _PACKAGE.parts):
+        modules = modules[1:]
+    others = {name: value for name, value in told.items() if name != "py_modules"}
+    return {**others, "py_modules": modules} if modules else others
+
+
 def _said(wanted: WantedEnvironment) -> dict[str, Any]:
     """What both have in common, in Ray's words."""
     said: dict[str, Any] = json.loads(wanted.foreign) if wanted.foreign else {}

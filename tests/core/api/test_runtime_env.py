@@ -69,6 +69,7 @@ def test_the_context_tells_the_environment():
     assert shoal.get_runtime_context().runtime_env == {}
 
 
+@pytest.mark.not_on_ray("Ray takes folders at the connection only, and says so")
 def test_a_task_runs_in_its_working_dir_and_imports_from_it(tmp_path):
     (tmp_path / "told_by_working_dir.py").write_text("ANSWER = 42")
     (tmp_path / "data.txt").write_text("hello")
@@ -85,6 +86,7 @@ def test_a_task_runs_in_its_working_dir_and_imports_from_it(tmp_path):
     sys.modules.pop("told_by_working_dir", None)  # inline shares the modules of this process
 
 
+@pytest.mark.not_on_ray("Ray takes folders at the connection only, and says so")
 def test_packages_and_files_of_py_modules_can_be_imported(tmp_path):
     (tmp_path / "told_by_package").mkdir()
     (tmp_path / "told_by_package" / "__init__.py").write_text("ANSWER = 1")
