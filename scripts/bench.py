@@ -22,11 +22,13 @@ from typing import Any, Literal
 
 import tyro
 
+import shoal
 from shoal.scripts.benchmarks import children, comparison, engine_report
 from shoal.scripts.benchmarks.cases import CASES
 from shoal.scripts.benchmarks.comparison import MILLISECONDS, Row, Samples, Subject
 from shoal.scripts.benchmarks.life_cycle import STAGES
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
+from shoal.scripts.session_flags import NATIVE, SessionFlags
 from shoal.scripts.standard_streams import printing, say
 
 PROG = "shoal bench"
@@ -34,6 +36,8 @@ PROG = "shoal bench"
 _LIFE_CYCLE = "life cycle"
 #: Cases that an engine runs before it is the other's turn: a compromise, for a session of Ray takes seconds to start.
 _TURN = 4
+#: It reserves a resource that a cluster which runs already has not got.
+_NEEDS_A_SESSION_OF_ITS_OWN = "placement group create/removal"
 #: Ray's own cases that go through its remote client (`ray://`): nothing here to compare them with.
 _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote client (ray://)"
 
@@ -63,6 +67,8 @@ class Options:
 
     num_cpus: int = 0
     """CPUs of the session; 0: those of the machine."""
+
+    session: tyro.conf.OmitArgPrefixes[SessionFlags] = NATIVE
 
     json: str = ""
     """Write every figure to this file, too."""
@@ -122,11 +128,14 @@ def turns(chosen: Sequence[Subject]) -> list[list[Subject]]:
 
 def _one_turn(turn: Sequence[Subject], engine: children.Engine, options: Options) -> Iterator[dict[str, Any]]:
     """What the child of a turn tells: cases in one session, or the life cycle."""
-    init = {"num_cpus": options.num_cpus or os.cpu_count() or 1}
+    init: dict[str, Any] = {"num_cpus": options.num_cpus or os.cpu_count() or 1}
+    wishes = {**init, "resources": {"custom": 100}}
+    if engine.module == "shoal":
+        init, wishes = options.session.arguments(**init), options.session.arguments(**wishes)
     stages = {subject.name for subject in turn if subject.name in STAGES}
     if not stages:
         names = [subject.name for subject in turn]
-        order = {"init": {**init, "resources": {"custom": 100}}, "cases": names, "seconds": options.seconds}
+        order = {"init": wishes, "cases": names, "seconds": options.seconds}
         yield from children.run(engine, children.CASES, order)
     else:
         for line in children.run(engine, children.LIFE_CYCLE, {"init": init}):
@@ -204,7 +213,13 @@ def bench(arguments: Sequence[str]) -> int:
             raise UsageError(
                 f"{error}: pip install 'shoal[ray]', or name an interpreter that has Ray with --ray-python"
             ) from None
-    told = conditions(options, [f"shoal {engines[0].version()}", *([peer] if peer else [])], os.getloadavg()[0])
+    if options.session.engine == "ray":  # what speaks against it is told before anything is measured
+        try:
+            options.session.begin()
+        finally:
+            shoal.shutdown()
+    ours = "shoal" if options.session.engine == "native" else f"shoal (engine {options.session.engine})"
+    told = conditions(options, [f"{ours} {engines[0].version()}", *([peer] if peer else [])], os.getloadavg()[0])
     try:
         rows = measure(chosen, engines, options)
     except children.ChildError as error:
@@ -229,9 +244,13 @@ def _check(options: Options) -> list[Subject]:
         raise UsageError("--rounds must be at least 1, --seconds positive, --num-cpus 0 (all of the machine) or more")
     if options.ray_python and options.vs != "ray":
         raise UsageError("--ray-python says which Ray to compare with: give --vs ray, too")
+    options.session.check()
     if options.json and not Path(options.json).parent.is_dir():
         raise UsageError(f"--json {options.json}: its folder does not exist")
-    if not (chosen := subjects(options.only)):
+    chosen = subjects(options.only)
+    if options.session.joins:
+        chosen = [subject for subject in chosen if subject.name != _NEEDS_A_SESSION_OF_ITS_OWN]
+    if not chosen:
         names = ", ".join([*CASES, *STAGES, _LIFE_CYCLE])
         raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
     return chosen

@@ -190,6 +190,8 @@ def _verdict(error: BaseException | None) -> tuple[int, str] | None:
         return reason and (reason[0], f"{reason[1]}{NEWLINE if NEWLINE in reason[1] else '; '}{one_line}")
     if isinstance(error, UsageError | ConfigError | UnknownEnvironment | UnknownCallback | CheckpointError):
         return BAD_INPUT, one_line
+    if isinstance(error, exceptions.EngineUnavailableError):
+        return BAD_INPUT, one_line
     if isinstance(error, EnvFailure | CallbackFailure):
         return BAD_INPUT, str(error)
     if isinstance(error, DivergedError | WorkerLostError):

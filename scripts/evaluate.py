@@ -1,6 +1,7 @@
 """`shoal evaluate RUN_DIR`: play with the policy of a checkpoint and print what it earns.
 
-Plays in this process: no workers are started, and no torch is imported. With the run's own seed, which is the default,
+Plays in this process: no workers are started, and no torch is imported. With another `--engine` than inline, a worker
+of a session plays, which on a Ray cluster may be on any machine. With the run's own seed, which is the default,
 the episodes are the ones that the run's last evaluation played.
 """
 
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import tyro
 
+import shoal
 from shoal import algorithms
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
@@ -23,6 +25,7 @@ from shoal.rllib.config import from_dict
 from shoal.rllib.policy import Policy
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, UsageError, parse, run_command
+from shoal.scripts.session_flags import INLINE, SessionFlags
 from shoal.scripts.standard_streams import leave, printing
 
 PROG = "shoal evaluate"
@@ -41,6 +44,8 @@ class Options:
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Decides how each episode starts, 0 or more; by default the run's own seed."""
 
+    session: tyro.conf.OmitArgPrefixes[SessionFlags] = INLINE
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run `shoal evaluate` with these arguments and return its exit code."""
@@ -57,6 +62,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = parse(
         Options, arguments, prog=PROG, description="Play with the policy of a training run and print what it earns."
     )
+    options.session.check()
     for name in ("episodes", "seed"):
         least, value = (1, options.episodes) if name == "episodes" else (0, options.seed)
         if value is not None and value < least:
@@ -67,16 +73,24 @@ def evaluate(arguments: Sequence[str]) -> int:
     config = from_dict(algorithms.config_class(checkpoint.algorithm), checkpoint.config)
     policy, steps = algorithm.policy_from(checkpoint), checkpoint.counter("steps")
     _check_fits(policy, config.env)
-    played = evaluation.play(
-        config.env,
-        policy,
-        config.eval_episodes if options.episodes is None else options.episodes,
-        config.seed if options.seed is None else options.seed,
-    )
+    episodes = config.eval_episodes if options.episodes is None else options.episodes
+    seed = config.seed if options.seed is None else options.seed
+    played = _play(options.session, config.env, policy, episodes, seed)
     with printing():
         print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
         print(run_directory.describe(played))
     return DONE
+
+
+def _play(session: SessionFlags, env_id: str, policy: Policy, episodes: int, seed: int) -> evaluation.Evaluation:
+    if session.engine == "inline":
+        return evaluation.play(env_id, policy, episodes, seed)
+    try:
+        session.begin()
+        played: evaluation.Evaluation = shoal.get(shoal.remote(evaluation.play).remote(env_id, policy, episodes, seed))
+    finally:
+        shoal.shutdown()
+    return played
 
 
 def _check_fits(policy: Policy, env_id: str) -> None:

@@ -34,6 +34,7 @@ from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import UsageError, parse, run_command, value_of
 from shoal.scripts.interruption import Interruption
+from shoal.scripts.session_flags import NATIVE, SessionFlags
 from shoal.scripts.standard_streams import leave
 from shoal.scripts.training_run import PROG, Display, Plan, Run
 
@@ -57,6 +58,8 @@ class Options(Generic[C]):
 
     callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE:ATTRIBUTE ...")] = ()
     """Your own code that the run calls after iterations, evaluations and checkpoints: see shoal.rllib.callbacks."""
+
+    session: tyro.conf.OmitArgPrefixes[SessionFlags] = NATIVE
 
     config: tyro.conf.OmitArgPrefixes[C]
 
@@ -89,13 +92,14 @@ def plan(arguments: Sequence[str]) -> Plan:
         description=f"Train {name} on an environment. Other algorithms: --algo {', '.join(algorithms.NAMES)}.",
         default=Options(algo=name, config=config),
     )
+    options.session.check()
     registry.check(options.config.env)
     if checkpoint is None:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
         run_dir = _resumed(options, checkpoint, config)
     loaded = tuple(callbacks.load(called) for called in options.callback)
-    return Plan(algorithm, options.config, run_dir, checkpoint, loaded)
+    return Plan(algorithm, options.config, run_dir, checkpoint, loaded, options.session)
 
 
 def _newest(resume: Path) -> Path:
@@ -161,7 +165,7 @@ def train(planned: Plan) -> int:
             held.enter_context(run_directory.lock(planned.run_dir))
         try:
             # Every rollout worker holds one CPU of the core's accounts, also where there are fewer cores than workers.
-            shoal.init(num_cpus=max(os.cpu_count() or 1, planned.config.num_workers))
+            planned.session.begin(num_cpus=max(os.cpu_count() or 1, planned.config.num_workers))
             algorithm = planned.algorithm(planned.config)
             try:
                 return Run(planned, algorithm, interruption, display, held).go()

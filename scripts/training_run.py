@@ -36,6 +36,7 @@ from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import RunDirectoryError, Stopped
 from shoal.scripts.interruption import Interruption
+from shoal.scripts.session_flags import NATIVE, SessionFlags
 from shoal.scripts.standard_streams import Outlet, say
 
 PROG = "shoal train"
@@ -50,6 +51,7 @@ class Plan:
     run_dir: Path
     resume_from: Checkpoint | None
     callbacks: tuple[Callback, ...] = ()
+    session: SessionFlags = NATIVE
 
 
 class Display:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -69,7 +71,7 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
             "(multiprocessing's 'spawn'), or connect after the fork"
         )
     if ray.is_initialized():
-        _refuse_wishes(wishes, ray.get_runtime_context().gcs_address)
+        refuse_what_is_settled(wishes, ray.get_runtime_context().gcs_address)
         libraries.check_workers(is_shipped=False, version=version)
         return RayEngine(whereabouts=_whereabouts(ray.get_runtime_context()))
     temp_dir = wishes.own.get("_temp_dir")
@@ -77,7 +79,7 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
     running = addresses.recorded(temp_dir) if target in (None, "auto") else target
     starts = target == "local" or (target is None and running is None)
     if not starts:
-        _refuse_a_new_rays(wishes, running)
+        refuse_a_new_rays(wishes, running)
         if running is not None:
             addresses.knock(running, is_encrypted=os.environ.get("RAY_USE_TLS", "0") in ("1", "true"))
     with ExitStack() as stack:
@@ -87,12 +89,11 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
         stack.enter_context(_told_in_a_line(ray, running))
         # What `ray job submit` has said of the environment is in `wishes` already.
         stack.enter_context(installation.set_for_a_while("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1"))
+        stack.enter_context(_keeping_sigterm())
         joined = ray.init("local" if starts else wishes.address, **_arguments(wishes, package))
         if not starts:
             libraries.check_workers(is_shipped=True, version=version)
-        return RayEngine(
-            disconnects=True, whereabouts={**joined.address_info, "webui_url": joined.dashboard_url or ""}
-        )
+        return RayEngine(disconnects=True, whereabouts={**joined.address_info, "webui_url": joined.dashboard_url or ""})
 
 
 def _arguments(wishes: Wishes, package: str) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _arguments(wishes: Wishes, package: str) -> dict[str, Any]:
     return said
 
 
-def _refuse_wishes(wishes: Wishes, connected_to: str) -> None:
+def refuse_what_is_settled(wishes: Wishes, connected_to: str) -> None:
     """What the program's own ``ray.init`` has settled cannot be settled again."""
     said = [name for name in _OF_A_NEW_RAY if wishes.own.get(name) is not None]
     said += [name for name in ("namespace", "metadata", "logging") if getattr(wishes, name)]
@@ -127,13 +128,25 @@ def _refuse_wishes(wishes: Wishes, connected_to: str) -> None:
         )
 
 
-def _refuse_a_new_rays(wishes: Wishes, running: str | None) -> None:
+def refuse_a_new_rays(wishes: Wishes, running: str | None) -> None:
+    """A cluster that runs already has what it has."""
     said = [name for name in _OF_A_NEW_RAY if wishes.own.get(name) is not None]
     if said:
         raise ValueError(
             f"{', '.join(said)}: the Ray cluster that is joined ({running or 'on this machine'}) has its own: leave "
             "them out, or start a Ray here with address='local'"
         )
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in place of the program's; where the program has none, it may."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler not in (signal.SIG_DFL, None) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""Ray as it is installed here, or not: one line that says what to do. No Ray is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import shoal
+from shoal.core.engines import current
+from shoal.core.engines.ray_cluster import installation
+from shoal.core.errors import EngineUnavailableError, SessionError
+
+
+def test_a_missing_ray_is_told_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EngineUnavailableError, match=r"Ray, which is not installed here: pip install 'shoal\[ray\]'$"):
+        shoal.init(engine="ray", address="local")
+    assert issubclass(EngineUnavailableError, SessionError)
+    assert current.running() is None
+
+
+@pytest.mark.parametrize("version", ["2.40.0", "2.60.0", "2.99.1", "2.61.0.dev0"])
+def test_versions_in_the_range_are_taken(version):
+    installation.check_version(version)
+
+
+@pytest.mark.parametrize("version", ["2.39.0", "1.13.0", "3.0.0", "3.0.0.dev0"])
+def test_other_versions_are_told_with_the_range(version):
+    with pytest.raises(EngineUnavailableError, match=rf"Ray {version} is installed.*pip install 'ray>=2\.40,<3'"):
+        installation.check_version(version)
+
+
+def test_where_shoal_stands_for_ray_there_is_no_ray_engine():
+    program = """
+import shoal.as_ray, shoal
+shoal.as_ray.install()
+try:
+    shoal.init(engine="ray")
+except shoal.exceptions.EngineUnavailableError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "`import ray` finds shoal" in ran.stdout
+    assert ran.stdout.count("\n") == 1
+
+
+def test_a_variable_is_set_for_a_block_unless_the_user_has(monkeypatch):
+    monkeypatch.delenv("SHOAL_TEST_A", raising=False)
+    monkeypatch.setenv("SHOAL_TEST_B", "theirs")
+    with installation.set_for_a_while("SHOAL_TEST_A", "1"), installation.set_for_a_while("SHOAL_TEST_B", "1"):
+        assert (os.environ["SHOAL_TEST_A"], os.environ["SHOAL_TEST_B"]) == ("1", "theirs")
+    assert "SHOAL_TEST_A" not in os.environ
+    assert os.environ["SHOAL_TEST_B"] == "theirs"
