@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 from . import refs as refs_module
 from .engines import current
@@ -26,6 +26,7 @@ __all__ = [
     "ObjectRef",
     "ObjectRefGenerator",
     "cancel",
+    "exit_actor",
     "get",
     "get_actor",
     "init",
@@ -164,6 +165,20 @@ def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursiv
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__} {ref!r}")
     current.engine().cancel(ref, force=force, recursive=recursive)
+
+
+def exit_actor() -> NoReturn:
+    """End the actor that runs this, after the call under way; whoever waits for that gets ActorDiedError.
+
+    Handlers of `atexit` run. The actor is not restarted.
+
+    Raises:
+      TypeError: the caller is not in an actor.
+    """
+    engine = current.running()
+    if engine is None:
+        raise TypeError("exit_actor can only be called in a method of an actor; there is no session here")
+    engine.exit_actor()
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

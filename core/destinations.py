@@ -100,6 +100,11 @@ def destination_of(given: Mapping[str, Any]) -> tuple[Destination, PlacementGrou
             inherits=strategy is None and not says_group,
             captures=bool(captures) and group is not None,
             rule=_rule(given, conditions),
+            wish={
+                name: given[name]
+                for name in ("scheduling_strategy", "label_selector", "fallback_strategy")
+                if given.get(name) is not None and not isinstance(given[name], PlacementGroupSchedulingStrategy)
+            },
         ),
         group,
         index,

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, NoReturn, Protocol
 
@@ -31,14 +31,31 @@ class ItemStream(Protocol):
     def is_ready(self) -> bool:
         """Whether `take` would return at once."""
 
-    def settled(self, ref: ObjectRef) -> Future[Any]:
-        """A future that is done when `ref` is ready, whatever it is."""
+    async def take_async(self) -> ObjectRef:
+        """As `take` without a time-out, for coroutines. StopAsyncIteration: there is none."""
 
     def is_finished(self) -> bool:
         """Whether all items have been taken."""
 
     def close(self) -> None:
         """Nobody will take any more. Any thread, at any moment."""
+
+
+async def taken_when(ready: Future[Any], take: Callable[[float], ObjectRef | None]) -> ObjectRef:
+    """What `take` has when `ready` is done.
+
+    Raises:
+      StopAsyncIteration: nothing, it is the end.
+    """
+    import asyncio  # only coroutines come here; `import shoal` need not pay for it
+
+    await asyncio.wrap_future(ready)
+    try:
+        ref = take(0.0)
+    except StopIteration:
+        raise StopAsyncIteration from None
+    assert ref is not None, "it is ready"
+    return ref
 
 
 class ObjectRefGenerator:
@@ -63,15 +80,7 @@ class ObjectRefGenerator:
         return self
 
     async def __anext__(self) -> ObjectRef:
-        import asyncio  # only coroutines come here; `import shoal` need not pay for it
-
-        await asyncio.wrap_future(self._stream.settled(self._stream.peek()))
-        try:
-            ref = self._stream.take(0.0)
-        except StopIteration:
-            raise StopAsyncIteration from None
-        assert ref is not None, "it is ready"
-        return ref
+        return await self._stream.take_async()
 
     def completed(self) -> ObjectRef:
         """A ref that is ready when the task has ended. Its value is None, also if the generator has raised: that is an

@@ -83,11 +83,14 @@ class Destination:
     inherits: in its submitter's placement group, if that one captures what it submits; all else is said then.
     captures: what it submits runs in the same placement group. (Which one, the resources say: their names have its id.)
     rule: which nodes will do; None: all.
+    wish: scheduling_strategy, label_selector and fallback_strategy as the user gave them, without what names a
+      placement group: an engine with more than one node has more to choose than the rule says.
     """
 
     inherits: bool = True
     captures: bool = False
     rule: NodeRule | None = None
+    wish: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from .. import ids
 from ..generators import ObjectRefGenerator
@@ -161,6 +161,10 @@ class Engine(Protocol):
         ...
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None: ...
+
+    def exit_actor(self) -> NoReturn:
+        """End the actor whose method calls this, after the call; TypeError: none does."""
+        ...
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None: ...
 

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import ids
 from ..cluster import Cluster
@@ -22,6 +22,7 @@ from ..runtime import context
 from ..runtime.arguments import pack
 from ..runtime.equipment import BARE
 from ..runtime.process import Process
+from ..runtime.special_methods import exit_actor
 from ..scheduling.machine import ADDRESS, CLUSTER_ADDRESS
 from ..serialization import values
 from ..serialization.values import FAILURE
@@ -161,6 +162,9 @@ class NativeEngine:
         """Whether the process that created it is, or was, one of this session's."""
         facts = self._process.outlook.survey("workers", target=b"")[0]
         return ids.creator_of(actor_id).hex() in {row["worker_id"] for row in facts}
+
+    def exit_actor(self) -> NoReturn:
+        exit_actor()
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         found = self._process.ask(lambda number: m.FindActor(number, name, namespace or self._namespace))

@@ -89,7 +89,7 @@ NAMESPACES = {
         "ActorClassInheritanceException": "core.remote",
         "ActorHandle": "core.remote",
         "ActorMethod": "core.remote",
-        "exit_actor": "core.runtime.special_methods",
+        "exit_actor": "core.api",
         "method": "core.remote",
     },
     "dag": {

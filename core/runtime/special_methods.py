@@ -15,13 +15,7 @@ class ActorExit(SystemExit):
 
 
 def exit_actor() -> NoReturn:
-    """End the actor that runs this, after the call under way; whoever waits for that gets ActorDiedError.
-
-    Handlers of `atexit` run. The actor is not restarted.
-
-    Raises:
-      TypeError: the caller is not in an actor.
-    """
+    """What `api.exit_actor` is in shoal's own processes. Raises TypeError: the caller is not in an actor."""
     task = context.current()
     if task is None or not task.actor_id:
         raise TypeError("exit_actor can only be called in a method of an actor")

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from .. import ids
 from ..errors import ObjectRefStreamEndOfStreamError, StreamingGeneratorReplayInconsistentError
-from ..generators import DynamicObjectRefGenerator
+from ..generators import DynamicObjectRefGenerator, taken_when
 from ..protocol.specs import Value
 from ..refs import ObjectRef
 from ..serialization import values
@@ -109,8 +108,8 @@ class ReturnStream:
     def is_ready(self) -> bool:
         return bool(self._wait([self.peek()], 1, 0.0)[0])
 
-    def settled(self, ref: ObjectRef) -> Future[Any]:
-        return self._holdings.settled(ref)
+    async def take_async(self) -> ObjectRef:
+        return await taken_when(self._holdings.settled(self.peek()), self.take)
 
     def is_finished(self) -> bool:
         with self._lock:

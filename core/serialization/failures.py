@@ -37,7 +37,13 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 
 
 def serialize_failure(
-    exception: BaseException, *, name: str, pid: int, actor: str | None = None, ran: bool = False
+    exception: BaseException,
+    *,
+    name: str,
+    pid: int,
+    actor: str | None = None,
+    ran: bool = False,
+    ip: str = "127.0.0.1",
 ) -> Serialized:
     """What becomes of a task whose code raised `exception`, or whose argument could not be had because of it.
 
@@ -47,6 +53,7 @@ def serialize_failure(
       name: what ran, ``f`` or ``Foo.bar``.
       pid: the process it ran in.
       actor: description of the actor; None for a task.
+      ip: the machine.
       ran: it had its arguments and was begun; otherwise an error of the runtime is told as that of an argument.
 
     Returns:
@@ -55,7 +62,7 @@ def serialize_failure(
     cause = exception
     if isinstance(exception, TaskError) and exception.cause is not None:
         cause = exception.cause
-    return _serialize(_text(exception, name, pid, actor, ran=ran), name, pid, actor, cause)
+    return _serialize(_text(exception, name, f"pid={pid}, ip={ip}", actor, ran=ran), name, pid, actor, cause, ip)
 
 
 def serialize_error(error: ShoalError) -> Serialized:
@@ -63,14 +70,14 @@ def serialize_error(error: ShoalError) -> Serialized:
     `TaskError` that arrived here and is sent on.
     """
     if isinstance(error, TaskError) and error.cause is not None:
-        return _serialize(error.traceback_str, error.function_name, error.pid, error.actor_repr, error.cause)
+        return _serialize(error.traceback_str, error.function_name, error.pid, error.actor_repr, error.cause, error.ip)
     data, refs = dump(error)
     return Serialized(FAILURE, data, [], refs)
 
 
-def _serialize(text: str, name: str, pid: int, actor: str | None, cause: BaseException) -> Serialized:
+def _serialize(text: str, name: str, pid: int, actor: str | None, cause: BaseException, ip: str) -> Serialized:
     pickled, refs, reason = _pickle_cause(cause)
-    payload = _Failure(text, name, pid, actor, pickled, _summary(cause), reason)
+    payload = _Failure(text, name, pid, actor, pickled, _summary(cause), reason, ip)
     return Serialized(FAILURE, pickle.dumps(payload, PROTOCOL), [], refs)
 
 
@@ -102,6 +109,7 @@ class _Failure(NamedTuple):
     cause: bytes | None  #: pickle of the exception
     summary: str  #: its type and message
     reason: str  #: why there is no pickle
+    ip: str
 
     def __reduce__(self) -> tuple[Callable[..., TaskError], tuple[object, ...]]:
         return _load_failure, tuple(self)
@@ -117,7 +125,7 @@ def _load_failure(*fields: Any) -> TaskError:
             reason = _summary(error)
     if not isinstance(cause, BaseException):
         cause = ShoalError(f"{failure.summary} (the exception itself could not be sent: {reason})")
-    failed = TaskError(failure.name, failure.text, cause, pid=failure.pid, actor_repr=failure.actor)
+    failed = TaskError(failure.name, failure.text, cause, pid=failure.pid, ip=failure.ip, actor_repr=failure.actor)
     return failed.as_instance_of_cause()
 
 
@@ -169,8 +177,8 @@ def _reduces_itself(exception: BaseException) -> bool:
 # ---- the text
 
 
-def _text(exception: BaseException, name: str, pid: int, actor: str | None, *, ran: bool) -> str:
-    where = f"pid={pid}, ip=127.0.0.1" if actor is None else f"pid={pid}, ip=127.0.0.1, actor={actor}"
+def _text(exception: BaseException, name: str, where: str, actor: str | None, *, ran: bool) -> str:
+    where = where if actor is None else f"{where}, actor={actor}"
     program = "ray" if ray_names.stands_for_ray() else "shoal"  # tools that read Ray's tracebacks look for the former
     header = f"{program}::{name}() ({where})\n"
     try:

@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ... import ids, refs
 from ...environments.resolved import Environment, Environments
@@ -54,6 +54,7 @@ from ...runtime.arguments import pack
 from ...runtime.concurrency import lanes_wanted
 from ...runtime.equipment import BARE
 from ...runtime.history import History
+from ...runtime.special_methods import exit_actor
 from ...scheduling.labels import NODE_ID
 from ...scheduling.machine import ADDRESS, CLUSTER_ADDRESS
 from ...serialization import values
@@ -292,6 +293,9 @@ class InlineEngine:
             self._tables.kill(found, no_restart=no_restart)
             self._condition.notify_all()
         self._run_ready()
+
+    def exit_actor(self) -> NoReturn:
+        exit_actor()
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         with self._changing():

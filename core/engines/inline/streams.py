@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ...generators import taken_when
 from ...refs import ObjectRef
 
 #: (refs, how many, time-out in seconds) -> (ready, not ready)
@@ -51,8 +52,8 @@ class InlineStream:
     def is_ready(self) -> bool:
         return bool(self._wait([self.completion], 1, 0.0)[0])
 
-    def settled(self, ref: ObjectRef) -> Future[Any]:
-        return self._settled(ref)
+    async def take_async(self) -> ObjectRef:
+        return await taken_when(self._settled(self.peek()), self.take)
 
     def is_finished(self) -> bool:
         return self._items is not None and not self._items

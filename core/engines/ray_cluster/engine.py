@@ -7,7 +7,7 @@ left of a call is turning shoal's refs into Ray's on the way in, and Ray's into 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 import ray.exceptions
@@ -21,10 +21,10 @@ from .. import current
 from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
 from . import groups, nodes, options as ray_options, shipping, work
 from .failures import translated, translating
-from .handles import ActorLife, RayRef, inner_of, life_of, received, returned
+from .handles import ActorLife, RayRef, inner_of, learn_refs, life_of, received, returned, weak_identity
 from .place import Places, session_directory
 
-#: Functions and classes that are kept ready.
+#: Functions and classes that are kept ready, with all the options that they have had.
 _READY = 4096
 
 
@@ -40,8 +40,11 @@ class RayEngine:
         self._disconnects = disconnects
         self._whereabouts = dict(whereabouts or {})
         self._places = Places()
-        self._functions: dict[tuple[int, int], tuple[Any, Any, Callable[..., Any]]] = {}
-        self._classes: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        # By the objects that users hold, which are kept beside what is found: as long as they live, nothing else has
+        # their ids. Calls are looked up by the options as well, what Ray is given only once by what it depends on.
+        self._functions: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._classes: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        learn_refs()
 
     # ---- tasks
 
@@ -49,22 +52,22 @@ class RayEngine:
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: TaskOptions
     ) -> Returns:
         found = self._functions.get((id(function), id(options)))
-        remote = self._function(function, options) if found is None else found[2]
+        remote = self._prepare_task(function, options) if found is None else found[0]
         try:
             return returned(remote(*_inner(args), **_inner_named(kwargs)))
         except ray.exceptions.RayError as error:
             raise translated(error) from None
 
-    def _function(self, function: Callable[..., Any], options: TaskOptions) -> Callable[..., Any]:
-        declared: dict[str, Any] = {"max_calls": options.max_calls} if options.max_calls else {}
-        made = (
-            ray.remote(**declared)(work.task(function, attach)) if declared else ray.remote(work.task(function, attach))
-        )
-        if len(self._functions) >= _READY:
-            self._functions.clear()
-        remote: Callable[..., Any] = made.options(**ray_options.of_task(options)).remote
-        # Both are kept beside it: as long as they live, nothing else has their ids.
-        self._functions[id(function), id(options)] = function, options, remote
+    def _prepare_task(self, function: Callable[..., Any], options: TaskOptions) -> Callable[..., Any]:
+        """What runs a function with such options."""
+        known = (id(function), options.max_calls, options.retry_on)
+        found = self._functions.get(known)
+        if found is None:
+            wrapped = work.task(function, attach, options.retry_on)
+            made = ray.remote(max_calls=options.max_calls)(wrapped) if options.max_calls else ray.remote(wrapped)
+            found = _keep(self._functions, known, (made, function))
+        remote: Callable[..., Any] = found[0].options(**ray_options.of_task(options)).remote
+        _keep(self._functions, (id(function), id(options)), (remote, function, options))
         return remote
 
     # ---- actors
@@ -78,27 +81,31 @@ class RayEngine:
         options: ActorOptions,
     ) -> ActorIdentity:
         found = self._classes.get((id(cls), id(options)))
-        made = self._class(cls, options) if found is None else found[2]
-        try:
-            handle = made.remote(*_inner(args), **_inner_named(kwargs))
-        except ray.exceptions.RayError as error:
-            raise translated(error) from None
-        except ValueError as error:
-            if "already taken" in str(error):
-                raise ActorAlreadyExistsError(str(error)) from None
-            raise
-        life = ActorLife(handle)
+        made = self._prepare_actor(cls, methods, options) if found is None else found[0]
+        with translating():
+            try:
+                handle = made.remote(*_inner(args), **_inner_named(kwargs))
+            except ValueError as error:
+                if "already taken" in str(error):
+                    raise ActorAlreadyExistsError(str(error)) from None
+                raise
+        if options.get_if_exists:
+            return weak_identity(handle)  # it may have existed, with other methods
+        life = ActorLife(handle, tuple(options.concurrency_groups))
         return ActorIdentity(life.binary()[:16], cls.__name__, methods, life, options.max_pending_calls)
 
-    def _class(self, cls: type, options: ActorOptions) -> Any:
-        if len(self._classes) >= _READY:
-            self._classes.clear()
-        declared = {"concurrency_groups": dict(options.concurrency_groups)} if options.concurrency_groups else {}
-        wrapped = work.actor_class(cls, attach)
-        remote = ray.remote(**declared)(wrapped) if declared else ray.remote(wrapped)
-        made = remote.options(**ray_options.of_actor(options))
-        self._classes[id(cls), id(options)] = cls, options, made
-        return made
+    def _prepare_actor(self, cls: type, methods: Mapping[str, WireMethod], options: ActorOptions) -> Any:
+        """What creates an actor with such options."""
+        groups = dict(options.concurrency_groups)
+        known = (id(cls), tuple(methods.items()), tuple(groups.items()))
+        found = self._classes.get(known)
+        if found is None:
+            shell = work.actor_class(cls, methods, attach)
+            made = ray.remote(concurrency_groups=groups)(shell) if groups else ray.remote(shell)
+            found = _keep(self._classes, known, (made, cls))
+        created = found[0].options(**ray_options.of_actor(options))
+        _keep(self._classes, (id(cls), id(options)), (created, cls, options))
+        return created
 
     def call(
         self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
@@ -108,27 +115,36 @@ class RayEngine:
             life = life_of(life, actor.class_name)
         remote = life.methods.get((method, how))
         if remote is None:
-            remote = getattr(life.handle, method).options(**ray_options.of_call(how)).remote
-            life.methods[method, how] = remote
+            remote = life.prepare(actor, method, how)
         try:
             return returned(remote(*_inner(args), **_inner_named(kwargs)))
         except ray.exceptions.RayError as error:
             raise translated(error) from None
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
-        ray.kill(life_of(actor.ref, actor.class_name).handle, no_restart=no_restart)
+        with translating():
+            ray.kill(life_of(actor.ref, actor.class_name).handle, no_restart=no_restart)
+
+    def exit_actor(self) -> NoReturn:
+        if not ray.get_runtime_context().get_actor_id():
+            raise TypeError("exit_actor can only be called in a method of an actor")
+        ray.actor.exit_actor()
+        raise AssertionError("it does not return")
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
         try:
             handle = ray.get_actor(name, namespace)
         except ValueError:
             return None
-        life = ActorLife(handle)
-        methods = dict.fromkeys(dir(handle), (1, 0, False, "", -1))
-        return ActorIdentity(life.binary()[:16], "Actor", methods, life)
+        return weak_identity(handle)
 
     def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
-        raise NotImplementedError
+        here = ray.get_runtime_context()
+        if here.get_actor_id() != actor_id.hex():
+            return None
+        identity = weak_identity(here.current_actor)
+        restarts = int(here.was_current_actor_reconstructed)
+        return ActorDescription(identity, here.get_actor_name() or "", here.namespace, restarts)
 
     # ---- objects
 
@@ -137,7 +153,7 @@ class RayEngine:
             values = ray.get([inner_of(ref) for ref in refs], timeout=timeout_s)
         except ray.exceptions.RayError as error:
             raise translated(error) from None
-        return [received(value) for value in values]
+        return [received(value) for value in values] if ray.DynamicObjectRefGenerator in map(type, values) else values
 
     def put(self, value: Any) -> ObjectRef:
         with translating():
@@ -220,6 +236,13 @@ class RayEngine:
     def shutdown(self) -> None:
         if self._disconnects:
             ray.shutdown()
+
+
+def _keep(kept: dict[Any, Any], key: tuple[Any, ...], value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(kept) >= _READY:
+        kept.clear()
+    kept[key] = value
+    return value
 
 
 def _inner(args: Sequence[Any]) -> Sequence[Any]:

@@ -1,31 +1,111 @@
-"""Ray's exceptions as shoal's. The names are the same on both sides; what differs is which class is meant:
+"""Failures on their way through Ray.
 
-    ray.exceptions.RayTaskError(ValueError)   ->   shoal's TaskError(ValueError), with the text and the cause
-    ray.exceptions.X                          ->   shoal.exceptions.X, with the text and the attributes that X has
-    anything else                             ->   itself
+    user code raises E   ->  in the worker, `carried`: Carried, with all that shoal tells of a failure, as bytes
+                         ->  Ray: RayTaskError(Carried)  ->  who asks, `translated`: TaskError(E)
+    Ray finds something  ->  ray.exceptions.X            ->  `translated`: shoal.exceptions.X, its text and attributes
+    anything else        ->  itself
 
-The translation happens where a value or an error comes out of Ray: in `get`, in futures, at calls that Ray refuses.
+Ray pickles exceptions as they are, so one that cannot be pickled, or not be loaded, would hang its task or arrive as
+something else; `serialization.failures` has answers to these, and `Carried` is bytes, which nothing can happen to. The
+translation is done where a value or an error comes out of Ray: in `get`, in futures, at calls that Ray refuses.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+import ray
 import ray.exceptions as theirs
+from ray.util import get_node_ip_address
 
 from ... import errors
 from ...errors import ShoalError, TaskError
+from ...runtime.outcomes import end_fork
+from ...serialization import values
+from ...serialization.failures import serialize_failure
 
 #: The line that Ray puts before a traceback: ``ray::Foo.bar() (pid=71, ip=10.0.0.2, actor_id=..., repr=...)``.
 _HEADER = re.compile(r"ray::(?P<name>.*?)\(\) \(pid=(?P<pid>\d+), ip=(?P<ip>[^,)]+)(?:.*repr=(?P<actor>.*)\))?")
 _COLOR = re.compile(r"\x1b\[\d+m")
-#: A frame of this package and the line that it shows.
-_OWN_FRAME = re.compile(r'^  File "[^"]*ray_cluster[/\\]work\.py", line \d+, in .*\n(?:    .*\n)*', re.MULTILINE)
+#: Where in the text of another error that of a `Carried` begins.
+_CARRIED = f"{__name__}.Carried: "
+_ARGUMENT = "At least one of the input arguments for this task could not be computed:"
 #: Attributes that shoal's classes have, too.
 _ATTRIBUTES = ("actor_id", "actor_init_failed", "preempted", "object_ref_hex", "task_id")
+#: By these Ray itself is told something.
+_SIGNALS = (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, theirs.AsyncioActorExit)
+
+
+# ---- in the worker
+
+
+class Carried(Exception):  # noqa: N818  it is no error but carries one
+    """What user code has raised, as bytes. data: as `serialization.failures` writes it."""
+
+    def __init__(self, data: bytes, text: str) -> None:
+        super().__init__(data, text)
+        self.data = data
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class CarriedAndTriedAgain(Carried):
+    """One after which the task is to be run again: what Ray is given as its ``retry_exceptions``."""
+
+
+def carried(
+    error: BaseException, name: str, *, actor: str | None = None, retry_on: tuple[type[BaseException], ...] = ()
+) -> BaseException:
+    """What a piece of work raises in Ray's worker in place of `error`.
+
+    Args:
+      name: what ran.
+      actor: description of the actor; None for a task.
+      retry_on: classes of exceptions after which Ray shall run it again.
+    """
+    if in_fork():
+        end_fork(error)
+    if isinstance(error, _SIGNALS):
+        return error
+    failure = serialize_failure(error, name=name, pid=os.getpid(), actor=actor, ran=True, ip=get_node_ip_address())
+    told = cast(BaseException, values.deserialize(failure.kind, failure.data, failure.buffers))
+    kind = CarriedAndTriedAgain if isinstance(error, retry_on) else Carried
+    return kind(failure.data, str(told))
+
+
+def left() -> BaseException:
+    """What ends the actor that raises it on its event loop, where Ray does not hear a SystemExit."""
+    try:
+        ray.actor.exit_actor()
+    except theirs.AsyncioActorExit as leaving:
+        return cast(BaseException, leaving)
+    raise AssertionError("it is on an event loop")
+
+
+_forked = False
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = True
+
+
+def in_fork() -> bool:
+    """Whether user code has forked this process off a worker: it must not come back into Ray."""
+    return _forked
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+# ---- where it comes out
 
 
 def translated(error: BaseException) -> BaseException:
@@ -35,11 +115,11 @@ def translated(error: BaseException) -> BaseException:
     if not isinstance(error, theirs.RayError):
         return error
     ours: type[BaseException] = getattr(errors, type(error).__name__, ShoalError)
-    made = ours(_COLOR.sub("", str(error)))
+    made = ours(_told(error))
     for name in _ATTRIBUTES:
         if hasattr(error, name) and hasattr(made, name):
             value = getattr(error, name)
-            setattr(made, name, value.hex() if isinstance(value, bytes) else value)
+            setattr(made, name, value.hex() if isinstance(value, (bytes, ray.TaskID)) else value)
     return made
 
 
@@ -52,14 +132,44 @@ def translating() -> Iterator[None]:
         raise translated(error) from None
 
 
+def _told(error: BaseException) -> str:
+    """The text of an error of Ray's; where it tells of user code that raised, only that."""
+    text = _COLOR.sub("", str(error))
+    if isinstance(error, theirs.RayActorError) and error.actor_init_failed:
+        _, found, failure = text.partition(_CARRIED)
+        return f"the actor is dead: its __init__ raised\n{failure}" if found else text
+    if isinstance(error, theirs.TaskCancelledError):
+        return f"the task was cancelled: {text}" if text else "the task was cancelled"
+    return text
+
+
 def _task_error(error: Any) -> TaskError:
-    text = _OWN_FRAME.sub("", _COLOR.sub("", str(error)))
-    found = _HEADER.search(text)
-    name, pid, ip, actor = found.group("name", "pid", "ip", "actor") if found else ("", None, None, None)
+    """Of a failed task; also of one that did not run, because the one that makes an argument of it has failed."""
     cause = error.cause
-    while isinstance(cause, (TaskError, theirs.RayTaskError)) and cause.cause is not None:
-        cause = cause.cause  # a task that failed because another did tells the first reason
-    if isinstance(cause, theirs.RayError):
-        cause = translated(cause)
-    made = TaskError(name, text, cause, pid=int(pid) if pid else 0, ip=ip, actor_repr=actor)
+    while isinstance(cause, theirs.RayTaskError):
+        cause = cause.cause
+    if not isinstance(cause, Carried):
+        return _of_ray_itself(error, cause)
+    text = _COLOR.sub("", str(error))
+    failure = cast(TaskError, values.deserialize(values.FAILURE, cause.data, []))
+    if _ARGUMENT not in text.partition(_CARRIED)[0]:
+        return failure
+    name, pid, ip, actor = _header(text)
+    text = f"shoal::{name}() (pid={pid}, ip={ip})\n{_ARGUMENT}\n{failure.traceback_str}"
+    return TaskError(name, text, failure.cause, pid=pid, ip=ip, actor_repr=actor).as_instance_of_cause()
+
+
+def _of_ray_itself(error: Any, cause: BaseException) -> TaskError:
+    """What failed was no user code of ours: a value that cannot be pickled, a plain Ray program's actor."""
+    text = _COLOR.sub("", str(error))
+    name, pid, ip, actor = _header(text)
+    made = TaskError(name, text, translated(cause), pid=pid, ip=ip, actor_repr=actor)
     return made.as_instance_of_cause()
+
+
+def _header(text: str) -> tuple[str, int, str | None, str | None]:
+    """Name, pid, address, description of the actor; of what failed."""
+    found = _HEADER.search(text)
+    if found is None:
+        return "", 0, None, None
+    return found["name"], int(found["pid"]), found["ip"], found["actor"]

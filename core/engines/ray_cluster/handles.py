@@ -1,29 +1,43 @@
-"""Refs and generators of this engine: shoal's, with Ray's inside.
+"""Refs, actors and generators of this engine: shoal's, with Ray's inside.
 
     RayRef              shoal.ObjectRef  around  ray.ObjectRef        counted by Ray, by the life of the inner one
     ActorLife           what an ActorIdentity holds: Ray's handle, strong or weak as Ray has made it
     RayStream           what an ObjectRefGenerator reads from: ray.ObjectRefGenerator
     NextItem            the ref by which `wait` knows a generator: Ray waits for the generator itself
 
-They pickle to what is inside, so Ray's own serialiser sees every ref and handle that leaves, wherever in a value it
-stands, and counts it.
+In Ray's own serialiser they become what is inside (`learn_refs`), so Ray sees every ref and handle that leaves,
+wherever in a value it stands, and counts it. To any other pickler they say where the object's owner is, as Ray does,
+and the object lives as long as the process that pickled them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import ray
+import ray.cloudpickle
+from ray.util import register_serializer
 
 from ...errors import ActorHandleNotFoundError
 from ...generators import DynamicObjectRefGenerator, ObjectRefGenerator
+from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
+from ..base import ActorIdentity
 from .failures import translated
+from .options import how_of, of_call
 
 #: Who owns an object is Ray's knowledge; a ref says only that somebody does.
 _OWNER = b"ray"
+_NO_OBJECT = b"\xff" * 12
+_DESCRIBED = re.compile(r"Actor\((?P<name>.*), [0-9a-f]+\)")
+
+#: How a method is called that declares nothing.
+PLAIN: WireMethod = (1, 0, False, "", -1)
+#: What a shell (work.py) has under a name that Ray would put a method of its own in the place of.
+SHELL_NAMES: Mapping[str, str] = {"__ray_call__": "_shoal_call"}
 
 
 def _counted_by_ray(_object_id: bytes) -> None:
@@ -59,24 +73,50 @@ class RayRef(ObjectRef):
         return outer
 
     def __reduce__(self) -> tuple[Callable[..., ObjectRef], tuple[Any, ...]]:
-        return RayRef, (self.inner,)
+        return _loaded, (ray.cloudpickle.dumps(self.inner),)
 
 
 class ActorLife(ObjectRef):
-    """Ray's handle of an actor. methods: calls that have been made through it, ready to be made again."""
+    """Ray's handle of an actor.
 
-    __slots__ = ("handle", "methods")
+    groups: its concurrency groups; None: not known here.
+    methods: calls that have been made through it, ready to be made again.
+    """
 
-    def __init__(self, handle: Any) -> None:
+    __slots__ = ("groups", "handle", "methods")
+
+    def __init__(self, handle: Any, groups: Sequence[str] | None = None) -> None:
         super().__init__(handle._actor_id.binary() + _NO_OBJECT)  # noqa: SLF001  the id has no other door
         self.handle = handle
+        self.groups = groups
         self.methods: dict[Any, Callable[..., Any]] = {}
 
+    def prepare(self, actor: ActorIdentity, method: str, how: WireMethod) -> Callable[..., Any]:
+        """What makes such a call.
+
+        Raises:
+          ValueError: the actor has no such concurrency group. (Ray's actors die of such a call.)
+        """
+        if how[3] and self.groups is not None and how[3] not in self.groups:
+            raise ValueError(f"{actor.class_name} has no concurrency group {how[3]!r}")
+        own = SHELL_NAMES.get(method, method)
+        bound = getattr(self.handle, own if own in dir(self.handle) else method)
+        said = of_call(how, actor.methods[method])
+        remote: Callable[..., Any] = (bound.options(**said) if said else bound).remote
+        self.methods[method, how] = remote
+        return remote
+
     def __reduce__(self) -> tuple[Callable[..., ObjectRef], tuple[Any, ...]]:
-        return ActorLife, (self.handle,)
+        return ActorLife, (self.handle, self.groups)
 
 
-_NO_OBJECT = b"\xff" * 12
+def weak_identity(handle: Any) -> ActorIdentity:
+    """What can be told of an actor by a handle that Ray has given; also of one that a plain Ray program has made."""
+    described = _DESCRIBED.fullmatch(repr(handle))
+    hidden = {"__init__", *SHELL_NAMES.values()}
+    methods = {name: how_of(getattr(handle, name).__getstate__()) for name in dir(handle) if name not in hidden}
+    life = ActorLife(handle)
+    return ActorIdentity(life.binary()[:16], described["name"] if described else "Actor", methods, life)
 
 
 class NextItem(ObjectRef):
@@ -101,22 +141,33 @@ class RayStream:
         ready, _ = ray.wait([self._generator], timeout=timeout_s, fetch_local=False)
         return RayRef(next(self._generator)) if ready else None
 
+    async def take_async(self) -> ObjectRef:
+        return RayRef(await anext(self._generator))
+
     def peek(self) -> ObjectRef:
         return NextItem(self._generator)
 
     def is_ready(self) -> bool:
         return bool(ray.wait([self._generator], timeout=0, fetch_local=False)[0])
 
-    def settled(self, ref: ObjectRef) -> Future[Any]:
-        done: Future[Any] = Future()
-        inner_of(ref).future().add_done_callback(lambda _: done.set_result(None))
-        return done
-
     def is_finished(self) -> bool:
         return bool(self._generator.is_finished())
 
     def close(self) -> None:
         """Ray frees what was not taken when its generator goes."""
+
+
+def learn_refs() -> None:
+    """Have Ray's serialiser in this process, which is connected, put Ray's refs in the place of shoal's."""
+    register_serializer(RayRef, serializer=_inner, deserializer=RayRef)
+
+
+def _inner(ref: RayRef) -> ray.ObjectRef:
+    return ref.inner
+
+
+def _loaded(data: bytes) -> RayRef:
+    return RayRef(ray.cloudpickle.loads(data))
 
 
 def inner_of(ref: ObjectRef) -> Any:
@@ -138,6 +189,16 @@ def received(value: Any) -> Any:
     if isinstance(value, ray.DynamicObjectRefGenerator):
         return DynamicObjectRefGenerator([RayRef(ref) for ref in value])
     return value
+
+
+def arrived(args: Sequence[Any]) -> Sequence[Any]:
+    """Arguments as users see them."""
+    return [received(one) for one in args] if ray.DynamicObjectRefGenerator in map(type, args) else args
+
+
+def arrived_named(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As `arrived`."""
+    return {name: received(one) for name, one in kwargs.items()} if kwargs else kwargs
 
 
 def returned(given: Any) -> list[ObjectRef] | ObjectRefGenerator:

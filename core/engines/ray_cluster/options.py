@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.util import scheduling_strategies as theirs
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ...environments.runtime_env import WantedEnvironment
 from ...options import DYNAMIC, STREAMING, ActorOptions, Destination, TaskOptions
 from ...protocol.specs import WireMethod
 from ...resources import SCALE
 from ...scheduling import bundles
+from ...scheduling.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 from . import shipping
+from .failures import CarriedAndTriedAgain
 
 _RETURNS: Mapping[int, int | str] = {STREAMING: "streaming", DYNAMIC: "dynamic"}
 _OWN_OPTION = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
@@ -28,7 +30,7 @@ def of_task(given: TaskOptions) -> dict[str, Any]:
     said = {
         "num_returns": _RETURNS.get(given.num_returns, given.num_returns),
         "max_retries": given.max_retries,
-        "retry_exceptions": _retry_exceptions(given.retry_on),
+        "retry_exceptions": [CarriedAndTriedAgain] if given.retry_on else False,
         **amounts(given.resources, zero_cpus=True),
         **_place(given.resources, given.destination),
     }
@@ -60,19 +62,30 @@ def of_actor(given: ActorOptions) -> dict[str, Any]:
     return {**said, **_environment(given.runtime_env)}
 
 
-def of_call(how: WireMethod) -> dict[str, Any]:
-    """For ``.options`` of an actor's method."""
-    num_returns, retries, retry_exceptions, group, backpressure = how
-    said: dict[str, Any] = {
-        "num_returns": _RETURNS.get(num_returns, num_returns),
-        "max_task_retries": retries,
-        "retry_exceptions": retry_exceptions,
-    }
-    if group:
-        said["concurrency_group"] = group
-    if backpressure > 0:
-        said["_generator_backpressure_num_objects"] = backpressure
+#: Names of what a `WireMethod` consists of.
+_OF_CALLS = (
+    "num_returns", "max_task_retries", "retry_exceptions", "concurrency_group", "_generator_backpressure_num_objects"
+)  # fmt: skip
+
+
+def of_call(how: WireMethod, declared: WireMethod) -> dict[str, Any]:
+    """For ``.options`` of an actor's method, or ``ray.method``: in what `how` differs from what it is without them."""
+    said = {name: value for name, value, own in zip(_OF_CALLS, how, declared, strict=True) if value != own}
+    if "num_returns" in said:
+        said["num_returns"] = _RETURNS.get(how[0], how[0])
     return said
+
+
+def how_of(state: Mapping[str, Any]) -> WireMethod:
+    """What a method of an actor declares, from what Ray keeps of it."""
+    given = state["num_returns"]
+    return (
+        next((number for number, name in _RETURNS.items() if name == given), given),
+        state["max_task_retries"] or 0,
+        bool(state["retry_exceptions"]),
+        "",  # the group is known to the actor
+        state["generator_backpressure_num_objects"] or -1,
+    )
 
 
 def amounts(shape: Mapping[str, int], *, zero_cpus: bool) -> dict[str, Any]:
@@ -95,15 +108,19 @@ def amounts(shape: Mapping[str, int], *, zero_cpus: bool) -> dict[str, Any]:
 
 
 def _place(shape: Mapping[str, int], destination: Destination) -> dict[str, Any]:
+    said = dict(destination.wish)
     group = bundles.group_of(shape)
-    if not group:
-        return {}
-    strategy = PlacementGroupSchedulingStrategy(
-        PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))),
-        placement_group_bundle_index=bundles.bundle_of(shape),
-        placement_group_capture_child_tasks=destination.captures,
-    )
-    return {"scheduling_strategy": strategy}
+    if group:
+        said["scheduling_strategy"] = theirs.PlacementGroupSchedulingStrategy(
+            PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))),
+            placement_group_bundle_index=bundles.bundle_of(shape),
+            placement_group_capture_child_tasks=destination.captures,
+        )
+    elif "scheduling_strategy" in said:
+        said["scheduling_strategy"] = _strategy(said["scheduling_strategy"])
+    elif not destination.inherits:
+        said["scheduling_strategy"] = "DEFAULT"  # outside of the group of who submits it, if he is in one
+    return said
 
 
 def _environment(wanted: WantedEnvironment | None) -> dict[str, Any]:
@@ -113,5 +130,21 @@ def _environment(wanted: WantedEnvironment | None) -> dict[str, Any]:
     return {"runtime_env": shipping.work_environment(wanted, ray.get_runtime_context().runtime_env)}
 
 
-def _retry_exceptions(retry_on: tuple[type[BaseException], ...]) -> bool | list[type[BaseException]]:
-    return True if retry_on == (Exception,) else list(retry_on) or False
+def _strategy(ours: Any) -> Any:
+    """Ray's object for one of `scheduling.scheduling_strategies`; names are the same."""
+    if isinstance(ours, NodeAffinitySchedulingStrategy):
+        return theirs.NodeAffinitySchedulingStrategy(
+            ours.node_id,
+            ours.soft,
+            _spill_on_unavailable=ours._spill_on_unavailable,  # noqa: SLF001  Ray's names, which both sides have
+        )
+    if isinstance(ours, NodeLabelSchedulingStrategy):
+        return theirs.NodeLabelSchedulingStrategy(_matches(ours.hard), soft=_matches(ours.soft))
+    return ours
+
+
+def _matches(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Ray's operators on labels."""
+    return {
+        key: getattr(theirs, type(match).__name__)(*getattr(match, "values", ())) for key, match in ours.items()
+    }

@@ -1,43 +1,150 @@
-"""What runs in Ray's processes: the user's function or class, after `begin`, which gives shoal an engine there.
+"""What runs in Ray's processes in place of the user's functions and classes.
 
-The wrappers are made anew for each function, so Ray's serialiser takes them by value, and `begin`, which belongs to a
-module, by reference: loading one imports that module.
+    task     begins (the process gets an engine), calls the user's function, carries what that raises (failures.py)
+    shell    an actor that has the user's object inside and hands its calls on: to the object, `self` is what it made,
+             and what one of its methods raises into another is what was raised
+
+The wrappers are made anew for each function, so Ray's serialiser takes them by value, and what they name of shoal's
+modules by reference: loading one imports those. A process that user code forks ends when it comes back to them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import ray
 
-def task(function: Callable[..., Any], begin: Callable[[], None]) -> Callable[..., Any]:
+from ...protocol.specs import WireMethod
+from ...runtime.concurrency import is_async
+from ...runtime.outcomes import end_fork
+from ...runtime.special_methods import SPECIAL_METHODS
+from .failures import carried, in_fork, left
+from .handles import PLAIN, SHELL_NAMES, arrived, arrived_named
+from .options import of_call
+
+_INNER = "_shoal_inner"
+#: Of a shell's methods. (Ray takes the first parameter away, and holds calls against the rest.)
+_SIGNATURE = inspect.signature(lambda self, *args, **kwargs: None)
+Wrapper = Callable[..., Any]
+_Begun = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+_Failed = Callable[[BaseException], BaseException]
+
+
+def task(function: Wrapper, begin: Callable[[], None], retry_on: tuple[type[BaseException], ...]) -> Wrapper:
     """The function that Ray runs in place of the user's."""
-    if inspect.isgeneratorfunction(function):
+    name = function.__name__
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            begin()
-            yield from function(*args, **kwargs)
+    def begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        begin()
+        return function(*arrived(args), **arrived_named(kwargs))
 
-    else:
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            begin()
-            return function(*args, **kwargs)
-
-    run.__name__, run.__qualname__ = function.__name__, function.__qualname__
+    run = _wrapped(function, begun, lambda error: carried(error, name, retry_on=retry_on))
+    run.__name__, run.__qualname__ = name, function.__qualname__
     run.__doc__, run.__module__ = function.__doc__, function.__module__
     return run
 
 
-def actor_class(cls: type, begin: Callable[[], None]) -> type:
-    """The class that Ray makes the actor of: the user's, with a constructor that begins."""
-    construct: Callable[..., None] = inspect.getattr_static(cls, "__init__")
+def actor_class(cls: type, methods: Mapping[str, WireMethod], begin: Callable[[], None]) -> type:
+    """The class that Ray makes the actor of: a shell for an object of the user's."""
+    name = cls.__name__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  it is one
         begin()
-        construct(self, *args, **kwargs)
+        try:
+            setattr(self, _INNER, cls(*arrived(args), **arrived_named(kwargs)))
+        except BaseException as error:  # noqa: BLE001  see `failed`
+            raise carried(error, f"{name}.__init__", actor=name) from None
 
-    members = {name: getattr(cls, name) for name in ("__module__", "__doc__", "__qualname__")}
-    members["__init__"] = __init__
-    return type(cls)(cls.__name__, (cls,), members)
+    members: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__init__": __init__}
+    if inspect.getattr_static(cls, "__repr__") is not object.__repr__:
+        members["__repr__"] = lambda self: repr(getattr(self, _INNER))
+    for method, how in methods.items():
+        if method not in SPECIAL_METHODS:
+            members[method] = _method(cls, method, inspect.getattr_static(cls, method), how)
+    for method, own in SHELL_NAMES.items():
+        members[own] = _method(cls, method, SPECIAL_METHODS[method], PLAIN)
+    return type(name, (), members)
+
+
+def _method(cls: type, method: str, member: Any, how: WireMethod) -> Wrapper:
+    """A method of the shell of a class."""
+    function = getattr(member, "__func__", member)
+    on_event_loop = is_async(cls)
+
+    def begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        inner = getattr(args[0], _INNER)
+        called = partial(SPECIAL_METHODS[method], inner) if method in SPECIAL_METHODS else getattr(inner, method)
+        return called(*arrived(args[1:]), **arrived_named(kwargs))
+
+    def failed(error: BaseException) -> BaseException:
+        if on_event_loop and isinstance(error, SystemExit):
+            return left()
+        return carried(error, f"{cls.__name__}.{method}", actor=cls.__name__)
+
+    run = _wrapped(function, begun, failed)
+    run.__name__, run.__qualname__, run.__doc__ = method, f"{cls.__name__}.{method}", function.__doc__
+    run.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+    said = of_call(how, PLAIN)
+    declared: Wrapper = ray.method(**said)(run) if said else run
+    return declared
+
+
+def _wrapped(function: Wrapper, begun: _Begun, failed: _Failed) -> Wrapper:
+    """A function of the same kind as the user's that runs `begun`.
+
+    Args:
+      begun: calls the user's.
+      failed: what is to be raised in place of what that raises.
+    """
+    if inspect.isasyncgenfunction(function):
+        return _async_generator(begun, failed)
+    if inspect.iscoroutinefunction(function):
+        return _coroutine(begun, failed)
+    if inspect.isgeneratorfunction(function):
+        return _generator(begun, failed)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = begun(args, kwargs)
+        except BaseException as error:  # noqa: BLE001  see `failed`
+            raise failed(error) from None
+        if in_fork():
+            end_fork(None)
+        return result
+
+    return run
+
+
+def _coroutine(begun: _Begun, failed: _Failed) -> Wrapper:
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await begun(args, kwargs)
+        except BaseException as error:  # noqa: BLE001  see `failed`
+            raise failed(error) from None
+
+    return run
+
+
+def _generator(begun: _Begun, failed: _Failed) -> Wrapper:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            for item in begun(args, kwargs):  # noqa: UP028  `yield from` would send on what Ray sends in
+                yield item
+        except BaseException as error:  # noqa: BLE001  see `failed`
+            raise failed(error) from None
+
+    return run
+
+
+def _async_generator(begun: _Begun, failed: _Failed) -> Wrapper:
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            async for item in begun(args, kwargs):
+                yield item
+        except BaseException as error:  # noqa: BLE001  see `failed`
+            raise failed(error) from None
+
+    return run

@@ -1,14 +1,18 @@
 """The same files on every engine. One session for each file and engine: a shared one shows what earlier tests leave.
 
-A test that is about processes says so, with the reason, and runs on native alone:
+A test that cannot hold on all of them says so, with the reason:
 
-    @pytest.mark.native_only("kills its process")
+    @pytest.mark.not_inline("kills its process")       needs processes: left out where there are none
+    @pytest.mark.not_on_ray("...")                     holds on shoal's own engines and not on a Ray cluster
+    @pytest.mark.native_only("...")                    both
+
+What an error says, beyond its class, is shoal's own on its own engines, and on Ray often Ray's: `own_words`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,17 +22,25 @@ ENGINES = ("native", "inline", pytest.param("ray", marks=pytest.mark.ray))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "native_only(reason): what it tests needs processes; left out on other engines")
+    config.addinivalue_line("markers", "native_only(reason): holds on the engine of shoal's own processes alone")
+    config.addinivalue_line("markers", "not_inline(reason): needs processes; left out on the inline engine")
     config.addinivalue_line("markers", "not_on_ray(reason): holds on shoal's own engines and cannot on a Ray cluster")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    engines = ENGINES
-    for name, count in (("not_on_ray", 2), ("native_only", 1)):
+    left_out: set[int] = set()
+    for name, numbers in (("not_inline", {1}), ("not_on_ray", {2}), ("native_only", {1, 2})):
         marker = metafunc.definition.get_closest_marker(name)
         assert marker is None or marker.args, f"{metafunc.definition.nodeid}: {name} needs a reason"
-        engines = engines if marker is None else engines[:count]
+        left_out |= numbers if marker is not None else set()
+    engines = [engine for number, engine in enumerate(ENGINES) if number not in left_out]
     metafunc.parametrize("session", engines, indirect=True, scope="module")
+
+
+@pytest.fixture
+def own_words(session: str) -> Callable[[str], str]:
+    """For ``pytest.raises(match=...)``: the pattern, which on Ray, where such errors speak Ray's words, is any."""
+    return (lambda _pattern: "") if session == "ray" else (lambda pattern: pattern)
 
 
 @pytest.fixture(autouse=True)

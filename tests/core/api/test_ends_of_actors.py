@@ -9,7 +9,7 @@ import time
 import pytest
 
 import shoal
-from shoal.core.runtime.special_methods import exit_actor
+from shoal.actor import exit_actor
 from shoal.exceptions import ActorDiedError, PendingCallsLimitExceeded
 from shoal.util.state import list_actors
 
