@@ -57,7 +57,10 @@ MAY_IMPORT = {
     "": PUBLIC_LINE | {"core", "core.ray_compat.ray_names"},
 }
 #: Libraries that cost so much to import that a function may do it when it needs them.
-LATE_LIBRARIES = {"torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio", "zmq"}
+LATE_LIBRARIES = {
+    "torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio", "zmq", "imageio", "onnx", "onnxruntime",
+    "stable_baselines3",
+}  # fmt: skip
 #: The one part of shoal that is imported when it is asked for: it imports ray, which not everybody has.
 RAY_ENGINE = "core.engines.ray_cluster"
 

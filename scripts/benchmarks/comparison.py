@@ -33,7 +33,7 @@ MILLISECONDS = "ms"
 class Subject:
     """A case, as far as its figures are concerned.
 
-    unit: of the figures; of times, less is better.
+    unit: of the figures; of times, less is better. Empty: they are plain numbers.
     counts: it enters the geometric mean.
     ceiling: name of the case that bounds it; "" for none.
     is_control: it asks nothing of an engine: a ratio far from 1 says that the machine was not the same for both.
@@ -182,7 +182,7 @@ def _figure(samples: Samples, subject: Subject) -> list[str]:
     if (median := samples.median) is None:
         return [samples.trouble or "no figure", ""]
     digits = 0 if median >= 100 else 1 if median >= 10 else 2
-    unit = subject.unit if subject.unit.startswith("/") else f" {subject.unit}"
+    unit = subject.unit if subject.unit.startswith("/") or not subject.unit else f" {subject.unit}"
     return [f"{median:,.{digits}f}{unit}", f"{samples.spread:.0%}" if len(samples.figures) > 1 else ""]
 
 

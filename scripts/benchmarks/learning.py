@@ -1,0 +1,145 @@
+"""The child of `shoal bench rl`: trains or simulates for one case, and tells steps per second and returns.
+
+`learning_sb3.py` does the same with Stable-Baselines3. Both get the same settings, number for number: the same network,
+optimiser, schedule and minibatches. Starting is not counted: the clock runs from the first step to the last update.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+import shoal
+from shoal.algorithms.ppo import PPO, PPOConfig
+from shoal.envs.batched import BatchedVectorEnv
+from shoal.envs.classic import CLASSIC
+from shoal.rllib import streams
+from shoal.rllib.env_runner import EnvRunner
+from shoal.rllib.modules import ActorCritic
+from shoal.rllib.policy import Policy
+from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.rollout import Memory, collect
+from shoal.rllib.weights import Weights
+from shoal.rllib.worker_set import WorkerSet
+
+
+def train(order: dict[str, Any]) -> dict[str, float]:
+    """PPO with rollout workers; evaluation by the workers, deterministic, as the peer's."""
+    config = PPOConfig(
+        env=order["env"],
+        num_workers=order["num_workers"],
+        num_envs=order["num_envs"],
+        total_steps=order["total_steps"],
+        seed=order["seed"],
+        device="cpu",
+        rollout_steps=order["rollout_steps"],
+        num_epochs=order["num_epochs"],
+        minibatch_size=order["minibatch_size"],
+        learning_rate=order["learning_rate"],
+        learning_rate_schedule="constant",
+        gamma=order["gamma"],
+        gae_lambda=order["gae_lambda"],
+        clip_range=order["clip_range"],
+        clip_range_schedule="constant",
+    )
+    shoal.init(num_cpus=max(os.cpu_count() or 1, config.num_workers))
+    try:
+        algorithm = PPO(config)
+        try:
+            began_s = time.perf_counter()
+            row: dict[str, float] = {}
+            while algorithm.steps < config.total_steps:
+                row = algorithm.step()
+            took_s = time.perf_counter() - began_s
+            evaluated = algorithm.evaluate(order["eval_episodes"]).mean
+        finally:
+            algorithm.close()
+    finally:
+        shoal.shutdown()
+    return {
+        "steps_per_second": algorithm.steps / took_s,
+        "training_return": row["return_mean"],
+        "evaluated_return": evaluated,
+    }
+
+
+class Simulator(EnvRunner):
+    """A rollout worker that rolls nothing out."""
+
+    _is_reset = False
+
+    def simulate(self, num_steps: int) -> None:
+        envs = self._envs()
+        if not self._is_reset:
+            envs.reset()
+            self._is_reset = True
+        space = envs.action_space
+        space.seed(0)
+        actions = np.stack([[space.sample() for _ in range(envs.num_envs)] for _ in range(64)])
+        for t in range(num_steps):
+            envs.step(actions[t % 64].reshape(envs.num_envs, -1))
+
+
+def simulate(order: dict[str, Any]) -> dict[str, float]:
+    """The environments alone, with random actions, in the processes that training would use."""
+
+    def make(worker: int, _replacement: int) -> Any:
+        indices = np.array_split(np.arange(order["num_envs"]), order["num_workers"])[worker].tolist()
+        made = shoal.remote(Simulator).options(num_cpus=1)
+        return made.remote(env_id=order["env"], worker_index=worker, env_indices=indices, seed=order["seed"])
+
+    shoal.init(num_cpus=max(os.cpu_count() or 1, order["num_workers"]))
+    try:
+        workers = WorkerSet(make, order["num_workers"])
+        try:
+            workers.map("simulate", [(1,)] * len(workers))
+            rollouts = order["total_steps"] // order["num_envs"] // order["rollout_steps"]
+            began_s = time.perf_counter()
+            for _ in range(rollouts):  # in turns of the same length as in training
+                workers.map("simulate", [(order["rollout_steps"],)] * len(workers))
+            took_s = time.perf_counter() - began_s
+        finally:
+            workers.close()
+    finally:
+        shoal.shutdown()
+    return {"steps_per_second": rollouts * order["rollout_steps"] * order["num_envs"] / took_s}
+
+
+def roll_out(order: dict[str, Any]) -> dict[str, float]:
+    """A policy that acts in environments in this process, without learning: `rollout.collect` and nothing else."""
+    indices = range(order["num_envs"])
+    seeds = streams.environment_seeds(order["seed"], 0, 0)
+    envs = BatchedVectorEnv(CLASSIC[order["env"]](), indices, seeds)
+    spec = policy_spec(order["env"], envs.observation_space, envs.action_space, NetworkSettings())
+    state = ActorCritic(spec, streams.weight_seed(order["seed"])).nets.state_dict()
+    policy = Policy(Weights(0, spec, {name: tensor.numpy() for name, tensor in state.items()}))
+    envs.reset()
+    memory = Memory.of_new_episodes(policy, envs.num_envs)
+    rollouts = max(1, order["total_steps"] // order["num_envs"] // order["rollout_steps"])
+    took_s = []
+    for rollout in range(rollouts + 1):
+        began_s = time.perf_counter()
+        streams_of_copies = [streams.action_stream(order["seed"], index, rollout) for index in indices]
+        collect(envs, policy, order["rollout_steps"], streams_of_copies, memory)
+        took_s.append(time.perf_counter() - began_s)
+    return {"steps_per_second": rollouts * order["rollout_steps"] * order["num_envs"] / sum(took_s[1:])}
+
+
+WORK = {"train": train, "simulate": simulate, "roll_out": roll_out}
+
+
+def main() -> None:
+    """Do what the order on the command line says, and tell it through the pipe that it names."""
+    order = json.loads(sys.argv[1])
+    told = WORK[order["work"]](order)
+    with os.fdopen(order["results_fd"], "w") as results:
+        results.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    main()

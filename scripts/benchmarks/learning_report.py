@@ -1,0 +1,225 @@
+"""`shoal bench rl`: how fast training is, beside Stable-Baselines3 with equal settings and beside simulation alone.
+
+In every round each case has its turn on shoal and then on the peer, each in a process of its own
+(`benchmarks/learning.py`, `learning_sb3.py`); the medians and the spread are over the rounds, whose seeds are 0, 1, 2,
+... Returns are told with the speed, because a fast run that learns nothing is worth nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from shoal.scripts.benchmarks import children, comparison
+from shoal.scripts.benchmarks.comparison import Row, Samples, Subject, Verdict
+from shoal.scripts.command_line import DONE, FAILED, UsageError, parse
+from shoal.scripts.standard_streams import printing, say
+
+#: What issue 5 promises: times the peer's steps per second, part of simulation alone, steps per second with a policy.
+GOAL_TIMES, GOAL_PART, GOAL_ROLLOUT = 5.0, 0.75, 300_000.0
+
+#: The settings of every case: PPO as in its paper, on eight environments.
+_PPO = {
+    "num_workers": 2,
+    "num_envs": 8,
+    "rollout_steps": 128,
+    "minibatch_size": 256,
+    "num_epochs": 4,
+    "learning_rate": 1e-3,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "eval_episodes": 20,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a child is told to do; `has_peer`: the peer can do it, too."""
+
+    name: str
+    order: Mapping[str, Any]
+    has_peer: bool = False
+
+
+TRAINING, CHEETAH, SIMULATION, ROLLOUT = (
+    "CartPole-v1, training",
+    "HalfCheetah-v5, training",
+    "HalfCheetah-v5, simulation alone",
+    "CartPole of many copies, a policy acting",
+)
+CASES = (
+    Case(TRAINING, {**_PPO, "work": "train", "env": "CartPole-v1", "total_steps": 102_400}, has_peer=True),
+    Case(CHEETAH, {**_PPO, "work": "train", "env": "HalfCheetah-v5", "total_steps": 102_400}),
+    Case(SIMULATION, {**_PPO, "work": "simulate", "env": "HalfCheetah-v5", "total_steps": 102_400}),
+    Case(
+        ROLLOUT,
+        {"work": "roll_out", "env": "CartPole-v1", "num_envs": 2048, "rollout_steps": 32, "total_steps": 2_000_000},
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `shoal bench rl` can be told."""
+
+    vs: Literal["nothing", "sb3"] = "nothing"
+    """Train the same with an installed Stable-Baselines3, in turn with ours, and print the ratios."""
+
+    sb3_python: str = ""
+    """Interpreter that has Stable-Baselines3, which need not share our environment; this one by default."""
+
+    rounds: int = 3
+    """Rounds of each case, each with a seed of its own; the median counts."""
+
+    only: str = ""
+    """Run only the cases whose name holds this text."""
+
+    json: str = ""
+    """Write every figure of every round to this file, too."""
+
+    markdown: bool = False
+    """Print the table as it stands in docs/benchmarks.md."""
+
+
+def bench(arguments: Sequence[str], prog: str) -> int:
+    """Measure and print.
+
+    Raises:
+      UsageError: what is wrong, in one line.
+    """
+    options = parse(Options, arguments, prog=prog, description="Measure the speed of training.")
+    chosen = _check(options)
+    engines, peer = [children.Engine("shoal")], ""
+    if options.vs == "sb3":
+        engines.append(children.Engine("stable_baselines3", options.sb3_python or sys.executable))
+        try:
+            peer = f"sb3 {engines[1].version()}"
+        except children.ChildError as error:
+            raise UsageError(
+                f"{error}: pip install stable-baselines3, or name an interpreter that has it with --sb3-python"
+            ) from None
+    began = conditions(options, [f"shoal {engines[0].version()}", *([peer] if peer else [])])
+    try:
+        rows = measure(chosen, engines, options.rounds)
+    except children.ChildError as error:
+        say(f"{prog}: {error}")
+        return FAILED
+    with printing():
+        print(report(rows, peer, began, markdown=options.markdown))
+    if options.json:
+        Path(options.json).write_text(as_json(rows, began) + "\n", encoding="utf-8")
+    return DONE
+
+
+def _check(options: Options) -> list[Case]:
+    """The cases that the options ask for.
+
+    Raises:
+      UsageError: they cannot be followed.
+    """
+    if options.rounds < 1:
+        raise UsageError(f"--rounds must be at least 1, not {options.rounds}")
+    if options.sb3_python and options.vs != "sb3":
+        raise UsageError("--sb3-python says which Stable-Baselines3 to compare with: give --vs sb3, too")
+    if options.json and not Path(options.json).parent.is_dir():
+        raise UsageError(f"--json {options.json}: its folder does not exist")
+    if not (chosen := [case for case in CASES if options.only in case.name]):
+        names = "; ".join(case.name for case in CASES)
+        raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
+    return chosen
+
+
+def measure(chosen: Sequence[Case], engines: Sequence[children.Engine], rounds: int) -> list[Row]:
+    """Run the rounds, engine by engine in turn.
+
+    Raises:
+      ChildError: a child failed.
+    """
+    found: dict[tuple[str, str, str], Samples] = {}
+    for number in range(rounds):
+        for case in chosen:
+            for engine in engines[: 2 if case.has_peer else 1]:
+                say(f"round {number + 1} of {rounds}: {case.name}, {engine.module}")
+                for told in children.run(engine, _PROGRAMS[engine.module], {**case.order, "seed": number}):
+                    for what, figure in told.items():
+                        found.setdefault((case.name, what, engine.module), Samples()).figures.append(figure)
+    rows: list[Row] = []
+    for case in chosen:
+        for what, (words, unit) in _TOLD.items():
+            ours = found.get((case.name, what, "shoal"))
+            if ours is not None:
+                subject = Subject(case.name + words, unit, counts=what == "steps_per_second")
+                rows.append(Row(subject, ours, found.get((case.name, what, "stable_baselines3"))))
+    return rows
+
+
+#: The child of each engine.
+_PROGRAMS = {"shoal": "learning.py", "stable_baselines3": "learning_sb3.py"}
+#: What a child tells, as it is called in the table.
+_TOLD = {
+    "steps_per_second": ("", "/s"),
+    "training_return": (": return of the last episodes", ""),
+    "evaluated_return": (": return of the evaluation", ""),
+}
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """How the rows stand against the goals; about cases that were not run, nothing is said."""
+    by_name = {row.subject.name: row for row in rows}
+    told: list[Verdict] = []
+    if TRAINING in by_name and (ratio := by_name[TRAINING].ratio) is not None:
+        text = f"{TRAINING} {ratio:.1f} times Stable-Baselines3 (goal {GOAL_TIMES:g})"
+        told.append(Verdict(text, ratio >= GOAL_TIMES))
+    if CHEETAH in by_name and SIMULATION in by_name:
+        trained, simulated = (by_name[name].ours.median for name in (CHEETAH, SIMULATION))
+        if trained and simulated:
+            text = f"{CHEETAH} {trained / simulated:.0%} of simulation alone (goal {GOAL_PART:.0%})"
+            told.append(Verdict(text, trained / simulated >= GOAL_PART))
+    if ROLLOUT in by_name and (speed := by_name[ROLLOUT].ours.median):
+        told.append(Verdict(f"{ROLLOUT} {speed:,.0f} steps/s (goal {GOAL_ROLLOUT:,.0f})", speed >= GOAL_ROLLOUT))
+    return told
+
+
+def report(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
+    """All that is printed at the end."""
+    cells = comparison.table(rows, peer)
+    judged = [str(verdict) for verdict in verdicts(rows)]
+    if markdown:
+        listed = "\n".join(f"- {line}" for line in judged)
+        return f"{conditions}\n\n{comparison.as_markdown(cells)}\n\n{listed}"
+    return "\n".join([conditions, "", comparison.as_text(cells), "", *judged])
+
+
+def conditions(options: Options, versions: Sequence[str]) -> str:
+    """Where, when and how the figures were got."""
+    return (
+        f"{', '.join(versions)}, Python {platform.python_version()}, {platform.system()} {platform.machine()} with "
+        f"{os.cpu_count()} CPUs; {dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC; {options.rounds} rounds; "
+        f"{os.getloadavg()[0]:.1f} processes ready to run when it began; PPO on {_PPO['num_envs']} environments, "
+        f"{_PPO['rollout_steps']} steps, minibatches of {_PPO['minibatch_size']}, {_PPO['num_epochs']} epochs"
+    )
+
+
+def as_json(rows: Sequence[Row], conditions: str) -> str:
+    """Every figure of every round."""
+    cases = [
+        {
+            "name": row.subject.name,
+            "unit": row.subject.unit,
+            "ours": row.ours.figures,
+            "theirs": row.theirs.figures if row.theirs else [],
+            "ratio": row.ratio,
+        }
+        for row in rows
+    ]
+    told = [dataclasses.asdict(verdict) for verdict in verdicts(rows)]
+    return json.dumps({"conditions": conditions, "cases": cases, "verdicts": told}, indent=1)
