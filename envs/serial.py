@@ -179,6 +179,8 @@ class SerialVectorEnv:
         self.valid[i] = False
         self._replace(i, crash)
         self._start(i)
+        if self.action_masks is not None:
+            self._copies[i].write_mask(self.layout, self.action_masks[i], 0)
 
     def _replace(self, i: int, crash: EnvCrash) -> None:
         """A new copy in place of one that raised.

@@ -154,6 +154,30 @@ def test_a_copy_that_crashes_is_replaced_and_its_row_is_no_transition():
     assert envs.finished == [Episode(7, 4.0, 4)]
 
 
+class MasksByPosition(FailsSometimes):
+    """At the start only action 0 is allowed, later only action 1."""
+
+    def reset(self, **kwargs):
+        observation, _ = super().reset(**kwargs)
+        return observation, self._mask()
+
+    def step(self, action):
+        observation, *outcome, _ = super().step(action)
+        return observation, *outcome, self._mask()
+
+    def _mask(self):
+        return {"action_mask": np.array([self._position == 0, self._position > 0])}
+
+
+def test_after_a_crash_the_mask_is_that_of_the_new_episode():
+    failing = iter([False, True])
+    envs = opened(lambda: MasksByPosition(failing), [0, 1])
+    for expected in ([1, 1], [1, 1], [1, 0], [0, 1]):
+        step(envs)
+        assert envs.action_masks.argmax(axis=1).tolist() == expected
+    assert envs.replaced == 1
+
+
 def test_a_copy_that_crashes_again_and_again_without_finishing_an_episode_is_given_up_with_its_traceback():
     envs = opened(FailsInStep, [8, 9], worker_index=1)
     with pytest.raises(EnvFailure, match="worker 1, environment 8: its step raised ZeroDivisionError") as caught:

@@ -4,13 +4,18 @@ import pytest
 from shoal.rllib.advantages import gae
 
 
-def literal_gae(rewards, values, next_values, terminated, truncated, gamma, lam):
-    """Eq. 16 written out: a sum over the steps up to the end of the episode or of the rollout, for each row."""
+def literal_gae(rewards, values, next_values, terminated, truncated, gamma, lam, valid=None):
+    """Eq. 16 written out: a sum over the steps up to the end of the episode or of the rollout, or up to a row that is
+    not valid, for each row that is.
+    """
     T, B = rewards.shape
+    valid = np.ones((T, B), bool) if valid is None else valid
     advantages = np.zeros((T, B))
     for b in range(B):
         for t in range(T):
             for k in range(t, T):
+                if not valid[k, b]:
+                    break
                 successor = 0.0 if terminated[k, b] else next_values[k, b]
                 delta = rewards[k, b] + gamma * successor - values[k, b]
                 advantages[t, b] += (gamma * lam) ** (k - t) * delta
@@ -30,6 +35,20 @@ def test_gae_is_the_literal_sum(seed):
     advantages, returns = gae(rewards, values, next_values, terminated, truncated, gamma=gamma, lam=lam)
     expected = literal_gae(rewards, values, next_values, terminated, truncated, gamma, lam)
     np.testing.assert_allclose(advantages, expected, atol=1e-12)
+    np.testing.assert_allclose(returns, expected + values, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_row_that_is_not_valid_gives_nothing_to_any_other_whatever_it_holds(seed):
+    rng = np.random.default_rng(seed)
+    rewards, values, next_values = rng.standard_normal((3, 20, 3))
+    ends, valid = rng.random((20, 3)), rng.random((20, 3)) > 0.2
+    terminated, truncated = (ends < 0.15) & valid, (ends > 0.85) & valid
+    expected = literal_gae(rewards, values, next_values, terminated, truncated, 0.9, 0.8, valid)
+    rewards[~valid] = next_values[~valid] = np.nan
+    advantages, returns = gae(rewards, values, next_values, terminated, truncated, valid, gamma=0.9, lam=0.8)
+    np.testing.assert_allclose(advantages, expected, atol=1e-12)
+    assert (advantages[~valid] == 0.0).all()
     np.testing.assert_allclose(returns, expected + values, atol=1e-12)
 
 
