@@ -1,7 +1,8 @@
 """Ray's classes of identifiers, for programs that build or compare them: ``ray.ActorID.from_random().hex()``.
 
 The core itself passes plain ``bytes`` (`ids`), and these are bytes that know more: an `ActorID` equals the bytes of
-the core's and is found under them in a dictionary. Sizes are the core's, not Ray's.
+the core's and is found under them in a dictionary. Sizes are the core's; those of nodes and workers of a Ray cluster
+are Ray's, which are longer.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Identifier(bytes):
     """Bytes of a fixed length that name something. The nil one has all bits set, as Ray's."""
 
     SIZE: ClassVar[int] = 28
+    #: Of those that a Ray cluster gives.
+    SIZE_IN_RAY: ClassVar[int] = 0
 
     def __new__(cls, id: bytes) -> Identifier:  # noqa: A002  Ray's name of it
         """
@@ -36,7 +39,7 @@ class Identifier(bytes):
         """
         if not isinstance(id, bytes):
             raise TypeError(f"{cls.__name__} takes bytes, not {type(id).__name__} {id!r}")
-        if len(id) != cls.SIZE:
+        if len(id) not in (cls.SIZE, cls.SIZE_IN_RAY or cls.SIZE):
             raise ValueError(f"{cls.__name__} has {cls.SIZE} bytes, not {len(id)}")
         return super().__new__(cls, id)
 
@@ -67,7 +70,7 @@ class Identifier(bytes):
         return bytes(self)
 
     def is_nil(self) -> bool:
-        return self == b"\xff" * self.SIZE
+        return self == b"\xff" * len(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hex()})"
@@ -117,12 +120,14 @@ class NodeID(UniqueID):
     """A machine."""
 
     SIZE = ids.NODE_BYTES
+    SIZE_IN_RAY = 28
 
 
 class WorkerID(UniqueID):
     """A process."""
 
     SIZE = ids.WORKER_BYTES
+    SIZE_IN_RAY = 28
 
 
 class PlacementGroupID(Identifier):

@@ -40,7 +40,7 @@ class Groups:
         self._loop.submit(self._watch if announced else self._create, message)
 
     def remove(self, group_id: bytes) -> None:
-        self._loop.submit(lambda _: self._loop.send(self._head, m.RemoveGroup(group_id)), None)
+        self._loop.submit(self._remove, group_id)
 
     def ready(self, group_id: bytes, value: Serialized) -> ObjectRef:
         """A ref to `value` that is there when the group is."""
@@ -68,6 +68,12 @@ class Groups:
         self._states[message.group_id] = "PENDING"
         self._loop.send(self._head, m.WatchGroup(message.group_id))
 
+    def _remove(self, group_id: bytes) -> None:
+        self._loop.send(self._head, m.RemoveGroup(group_id))
+        if group_id in self._states:
+            self._states[group_id] = "REMOVED"
+            self._resolve(group_id)
+
     def _await(self, entry: tuple[bytes, bytes, Serialized]) -> None:
         group_id, object_id, value = entry
         if group_id not in self._states:
@@ -77,9 +83,13 @@ class Groups:
         self._resolve(group_id)
 
     def _on_update(self, peer: bytes, message: m.GroupUpdate) -> None:
-        if message.group_id in self._states:
-            self._states[message.group_id] = message.state
-            self._resolve(message.group_id)
+        known = self._states.get(message.group_id)
+        if known is None or (known == "REMOVED" and message.state != "REMOVED"):
+            return  # nobody here wants to know; or it was on its way when we removed the group
+        self._states[message.group_id] = message.state
+        self._resolve(message.group_id)
+        if message.state == "REMOVED":
+            del self._states[message.group_id]
 
     def _resolve(self, group_id: bytes) -> None:
         state = self._states[group_id]
@@ -91,5 +101,3 @@ class Groups:
             else:
                 why = f"placement group {group_id.hex()} has been removed"
                 self._holdings.resolve(object_id, failure_value(TaskPlacementGroupRemoved(why)))
-        if state == "REMOVED":
-            del self._states[group_id]

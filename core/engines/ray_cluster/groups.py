@@ -70,6 +70,9 @@ def remove(group_id: bytes) -> None:
 def ready(group_id: bytes, value: Any) -> ObjectRef:
     """A ref to `value`, there when the group has its resources."""
     with translating():
+        # Ray tells of a group that has long been made a moment later, so that a wait of 0 s would miss it.
+        if placement_group_table(handle(group_id)).get("state") == "CREATED":
+            return RayRef(ray.put(value))
         return RayRef(_StandIn(group_id, value).ready())
 
 

@@ -60,6 +60,6 @@ def _the_test_runner_lives(session: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture(scope="module", autouse=True)
 def session(request: pytest.FixtureRequest) -> Iterator[str]:
     """A session on the engine whose name is the parameter."""
-    shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024, engine=request.param)
+    shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024, engine=request.param, address="local")
     yield request.param
     shoal.shutdown()

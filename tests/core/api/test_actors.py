@@ -480,7 +480,7 @@ def test_a_handle_of_an_earlier_session_is_told_from_a_dead_actor(session):
     old = Counter.remote()
     shoal.get(old.add.remote(), timeout=DEADLINE_S)
     shoal.shutdown()
-    shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024, engine=session)
+    shoal.init(num_cpus=2, object_store_memory=512 * 1024 * 1024, engine=session, address="local")
     with pytest.raises(exceptions.ActorHandleNotFoundError, match="not known to this session"):
         shoal.kill(old)
     dead = Counter.remote()

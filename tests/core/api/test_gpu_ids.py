@@ -25,7 +25,7 @@ def session(request: pytest.FixtureRequest) -> str:
 def _three_gpus(session: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A session of its own for each test, whose three GPUs the environment names: what is given depends on the past."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    shoal.init(num_cpus=4, num_gpus=3, object_store_memory=64 * 1024 * 1024, engine=session)
+    shoal.init(num_cpus=4, num_gpus=3, object_store_memory=80 * 1024 * 1024, engine=session, address="local")
     yield
     shoal.shutdown()
 
@@ -53,10 +53,17 @@ def got(ref):
     return shoal.get(ref, timeout=SOON_S)
 
 
-def test_the_named_gpus_are_given_in_order_and_left_alone_without_need():
-    """As on Ray 2.60, but for the order of two ids there, which is that of a set."""
+def several(ref, session):
+    """The ids, which all places tell alike; in order, but on Ray 2.60, where it is that of a set."""
+    ids, accelerators, visible = got(ref)
+    assert ids == accelerators
+    assert visible == ",".join(ids)
+    return sorted(ids) if session == "ray" else ids
+
+
+def test_the_named_gpus_are_given_in_order_and_left_alone_without_need(session):
     assert got(see.options(num_gpus=1).remote()) == (["3"], ["3"], "3")
-    assert got(see.options(num_gpus=3).remote()) == (["3", "5", "7"], ["3", "5", "7"], "3,5,7")
+    assert several(see.options(num_gpus=3).remote(), session) == ["3", "5", "7"]
     assert got(see.remote()) == ([], [], "3,5,7")
     assert got(see.options(num_gpus=0).remote()) == ([], [], "3,5,7")
     assert look() == ([], [], "3,5,7"), "a driver has none"
@@ -65,7 +72,7 @@ def test_the_named_gpus_are_given_in_order_and_left_alone_without_need():
 def test_gpus_without_names_are_numbers(session, monkeypatch):
     shoal.shutdown()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    shoal.init(num_cpus=2, num_gpus=2, object_store_memory=64 * 1024 * 1024, engine=session)
+    shoal.init(num_cpus=2, num_gpus=2, object_store_memory=80 * 1024 * 1024, engine=session, address="local")
     assert got(see.options(num_gpus=2).remote()) == ([0, 1], ["0", "1"], "0,1")
     assert got(see.remote()) == ([], [], None)
 
@@ -74,16 +81,16 @@ def test_the_variable_can_be_left_alone(session, monkeypatch):
     """Ray's RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES: libraries choose their devices by get_gpu_ids()."""
     shoal.shutdown()
     monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
-    shoal.init(num_cpus=2, object_store_memory=64 * 1024 * 1024, num_gpus=3, engine=session)
+    shoal.init(num_cpus=2, object_store_memory=80 * 1024 * 1024, num_gpus=3, engine=session, address="local")
     assert got(see.options(num_gpus=2).remote()) == (["3", "5"], ["3", "5"], "3,5,7")
 
 
-@pytest.mark.native_only("inline sets the variable around work that has GPUs, and never else")
-def test_work_without_gpus_can_be_made_to_see_none(monkeypatch):
+@pytest.mark.not_inline("inline sets the variable around work that has GPUs, and never else")
+def test_work_without_gpus_can_be_made_to_see_none(session, monkeypatch):
     """Ray's RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, its older behaviour."""
     shoal.shutdown()
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    shoal.init(num_cpus=2, object_store_memory=64 * 1024 * 1024, num_gpus=3)
+    shoal.init(num_cpus=2, object_store_memory=80 * 1024 * 1024, num_gpus=3, engine=session, address="local")
     assert got(see.remote()) == ([], [], "")
 
 
@@ -110,13 +117,13 @@ def test_a_gpu_and_a_half_is_refused():
         see.options(num_gpus=1.5)
 
 
-def test_work_in_a_group_has_the_gpus_of_its_bundle():
+def test_work_in_a_group_has_the_gpus_of_its_bundle(session):
     group = placement_group([{"CPU": 1, "GPU": 1}, {"CPU": 1, "GPU": 2}])
     assert group.wait(SOON_S)
     inside = see.options(num_gpus=1, scheduling_strategy=Inside(group, 0))
     assert got(inside.remote()) == (["3"], ["3"], "3")
     both = see.options(num_gpus=2, scheduling_strategy=Inside(group))
-    assert got(both.remote()) == (["5", "7"], ["5", "7"], "5,7")
+    assert several(both.remote(), session) == ["5", "7"]
     assert got(see.options(scheduling_strategy=Inside(group)).remote()) == ([], [], "3,5,7")
     remove_placement_group(group)
 
@@ -171,14 +178,21 @@ def test_a_process_that_has_had_gpus_lives_as_long_as_something_is_needed_that_i
 
 def test_more_than_the_environment_shows_is_refused(session):
     shoal.shutdown()
-    with pytest.raises(ValueError, match="num_gpus=4, but CUDA_VISIBLE_DEVICES='3,5,7' leaves 3 visible"):
-        shoal.init(num_cpus=1, num_gpus=4, engine=session)
+    with pytest.raises(ValueError, match=r"4.* but CUDA_VISIBLE_DEVICES.*'3"):
+        shoal.init(num_cpus=1, num_gpus=4, engine=session, address="local")
 
 
 def test_gpus_are_counted_like_everything_else():
     holder = Seer.options(num_gpus=2).remote()
     got(holder.see.remote())
     assert shoal.cluster_resources()["GPU"] == 3
-    assert shoal.available_resources()["GPU"] == 1
+    ends = time.monotonic() + SOON_S
+    while shoal.available_resources()["GPU"] != 1:  # Ray's account lags by 100 ms
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+@pytest.mark.not_on_ray("a cluster may grow, so Ray lets work wait for what it has not")
+def test_more_gpus_than_there_are_is_an_error_at_once():
     with pytest.raises(shoal.exceptions.TaskUnschedulableError, match="needs GPU 4, this machine has GPU 3"):
         got(see.options(num_gpus=4).remote())

@@ -246,4 +246,4 @@ def test_without_a_session_there_is_nothing_to_ask(session):
             with pytest.raises(shoal.exceptions.RaySystemError, match="not been started"):
                 ask()
     finally:
-        shoal.init(num_cpus=2, engine=session)
+        shoal.init(num_cpus=2, engine=session, address="local")
