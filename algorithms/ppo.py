@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -24,11 +24,14 @@ from ..rllib.config import AlgorithmConfig, ConfigError, require
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
 from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
+from ..rllib.policy import Policy
 from ..rllib.policy_spec import NetworkSettings
 from ..rllib.schedules import adapted_to_divergence, scheduled
 
 if TYPE_CHECKING:
     import torch
+
+A = TypeVar("A", np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,10 @@ class PPOConfig(AlgorithmConfig):
     normalize_advantages: Literal["minibatch", "batch", "off"] = "minibatch"
     """Shift and scale advantages to mean 0 and deviation 1: within each minibatch, or once over the rollout."""
 
+    recompute_advantages: bool = False
+    """Estimate advantages and returns anew before each epoch, with the critic as it is then: helps on MuJoCo
+    (Tianshou). Not for recurrent policies."""
+
     normalize_observations: bool = False
     """Shift and scale observations by the mean and deviation of all seen so far; for robots and the like."""
 
@@ -139,6 +146,8 @@ class PPOConfig(AlgorithmConfig):
         for field in ("value_clip_range", "max_grad_norm", "target_kl"):
             value = getattr(self, field)
             require(self, field, value is None or value > 0.0, "None or greater than 0")
+        is_possible = self.recurrent == "none" or not self.recompute_advantages
+        require(self, "recompute_advantages", is_possible, "False for a recurrent policy")
         require(self, "dual_clip", self.dual_clip is None or self.dual_clip > 1.0, "None or greater than 1")
         for field in ("gamma", "gae_lambda"):
             require(self, field, 0.0 <= getattr(self, field) <= 1.0, "from 0 to 1")
@@ -238,7 +247,6 @@ class PPO(Algorithm[PPOConfig]):
         batch = self.collect(config.rollout_steps)
         collected = time.monotonic()
 
-        advantages, returns = self._estimate(batch)
         settings = {
             "clip_range": scheduled(config.clip_range, config.clip_range_schedule, progress),
             "entropy_coef": scheduled(config.entropy_coef, config.entropy_schedule, progress),
@@ -247,7 +255,7 @@ class PPO(Algorithm[PPOConfig]):
         settings |= {name: value for name in _OPTIONAL if (value := getattr(config, name)) is not None}
         if config.learning_rate_schedule != "adaptive":
             self.schedules["learning_rate"] = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
-        metrics = self._learn(batch, advantages, returns, settings)
+        metrics = self._learn(batch, settings)
         if self._moments is not None:
             self._moments.update(batch.observations)
         self.iteration += 1
@@ -259,45 +267,28 @@ class PPO(Algorithm[PPOConfig]):
             **{f"learner/{name}": value for name, value in metrics.items()},
             "learner/clip_range": settings["clip_range"],
             "learner/entropy_coef": settings["entropy_coef"],
-            "learner/explained_variance": explained_variance(batch.rows(batch.values), batch.rows(returns)),
             "time/collect_s": collected - started,
             "time/learn_s": learned - collected,
         }
 
-    def _estimate(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Advantages and returns of a rollout, [T, B] each, of rewards that are scaled if that is on."""
-        rewards = batch.rewards
-        if self._reward_scaler is not None:
-            rewards = self._reward_scaler(rewards, batch.terminated | batch.truncated)
-        advantages, returns = gae(
-            rewards,
-            batch.values,
-            batch.next_values,
-            batch.terminated,
-            batch.truncated,
-            batch.valid,
-            gamma=self.config.gamma,
-            lam=self.config.gae_lambda,
-        )
-        return advantages, returns
-
-    def _learn(
-        self, batch: Batch, advantages: np.ndarray, returns: np.ndarray, settings: Mapping[str, float]
-    ) -> dict[str, float]:
-        """The epochs over one batch; advantages and returns are [T, B]. Gives the mean of each metric."""
+    def _learn(self, batch: Batch, settings: Mapping[str, float]) -> dict[str, float]:
+        """The epochs over one batch. Gives the mean of each metric, and how much the critic explained before them."""
         config = self.config
         observations = batch.observations
         if self._moments is not None:  # the workers acted on what these same statistics gave
             observations = normalized_observations(observations, self._moments.normalizers())
-        columns = samples(batch, observations, advantages=advantages, returns=returns)
-        rows = self.learner.to_device(columns)
-        if config.normalize_advantages == "batch":
-            rows["advantages"] = normalized(rows["advantages"])
+        rewards = batch.rewards
+        if self._reward_scaler is not None:
+            rewards = self._reward_scaler(rewards, batch.terminated | batch.truncated, batch.valid)
+        estimates = self._estimates(batch, rewards, batch.values, batch.next_values)
+        rows = self.learner.to_device(samples(batch, observations) | estimates)
         sequences = None if batch.states is None else Sequences.of(batch, config.sequence_length)
         shuffle = streams.minibatch_stream(config.seed, self.iteration)
         steps: list[dict[str, torch.Tensor]] = []
         epochs = 0
         while epochs < config.num_epochs:
+            if epochs and config.recompute_advantages:
+                rows |= self.learner.to_device(self._estimates(batch, rewards, *self._values_now(batch)))
             self.learner.set_learning_rate(self.schedules["learning_rate"])
             epoch = [
                 self._update(minibatch, settings)
@@ -312,7 +303,50 @@ class PPO(Algorithm[PPOConfig]):
             if config.target_kl is not None and divergence > config.target_kl:
                 break
         means = {name: _mean(steps, name) for name in steps[0]}
-        return {**means, **self.schedules, "gradient_steps": len(steps), "epochs": epochs}
+        explained = explained_variance(estimates["values"], estimates["returns"])
+        return {
+            **means,
+            **self.schedules,
+            "explained_variance": explained,
+            "gradient_steps": len(steps),
+            "epochs": epochs,
+        }
+
+    def _estimates(
+        self, batch: Batch, rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Advantages and returns, and the values that they are of: the valid rows [N] of each.
+
+        Args:
+          batch: The rollout.
+          rewards: [T, B], scaled if that is on.
+          values, next_values: [T, B] of its observations and their true successors.
+        """
+        advantages, returns = gae(
+            rewards,
+            values,
+            next_values,
+            batch.terminated,
+            batch.truncated,
+            batch.valid,
+            gamma=self.config.gamma,
+            lam=self.config.gae_lambda,
+        )
+        rows = {"advantages": batch.rows(advantages), "returns": batch.rows(returns), "values": batch.rows(values)}
+        if self.config.normalize_advantages == "batch":
+            rows["advantages"] = normalized(rows["advantages"])
+        return rows
+
+    def _values_now(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """``values`` and ``next_values`` of the batch, [T, B] each, as the critic sees them now."""
+        policy = Policy(self.weights())
+        flat = {name: column.reshape(-1, *column.shape[2:]) for name, column in batch.observations.items()}
+        values = policy.values(flat).reshape(batch.values.shape)
+        next_values = np.concatenate([values[1:], policy.values(batch.last_observations)[None]])
+        next_values[batch.terminated] = 0.0
+        if batch.truncated.any():
+            next_values[batch.truncated] = policy.values(batch.cut_observations)
+        return values, next_values
 
     def _update(self, minibatch: dict[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
         """One gradient step."""
@@ -330,11 +364,14 @@ class PPO(Algorithm[PPOConfig]):
 _OPTIONAL = ("dual_clip", "value_clip_range")
 
 
-def normalized(advantages: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and deviation 1 over what is given; a single sample has no deviation and is left as it is."""
+def normalized(advantages: A) -> A:
+    """Mean 0 and deviation 1 (n - 1 in the denominator) over what is given, a tensor or array [N]; a single sample has
+    no deviation and is left as it is.
+    """
     if len(advantages) < 2:
         return advantages
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    deviation = advantages.std(ddof=1) if isinstance(advantages, np.ndarray) else advantages.std()
+    return (advantages - advantages.mean()) / (deviation + 1e-8)  # type: ignore[return-value]
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

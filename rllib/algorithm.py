@@ -132,7 +132,7 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def broadcast(self) -> None:
         """Put the learner's weights into the object store, once for all workers; they come with the next request."""
-        self._weights_ref = api.put(self._weights())
+        self._weights_ref = api.put(self.weights())
 
     def report(self) -> dict[str, float]:
         """Progress: steps, iteration, episodes; mean return and length of the last episodes, NaN before the first."""
@@ -183,7 +183,7 @@ class Algorithm(abc.ABC, Generic[C]):
         Random streams need no state, see ``streams.py``. Environments that cannot tell theirs (``NoStateError``) are no
         part of it: after ``restore`` they start new episodes, with seeds that the run has not used.
         """
-        weights = self._weights()
+        weights = self.weights()
         return Checkpoint(
             algorithm=self.name,
             config=to_dict(self.config),
@@ -281,7 +281,8 @@ class Algorithm(abc.ABC, Generic[C]):
                 self.incidents.append(f"all {self.config.num_envs} environments start new episodes: {why}")
         self.workers.map("resume", [(self._resumed_at, state) for state in self._env_states])
 
-    def _weights(self) -> Weights:
+    def weights(self) -> Weights:
+        """The policy as it is now, with what observations are normalised by."""
         weights = self.learner.weights(self.iteration)
         moments = self.normalizers.get("observations")
         if isinstance(moments, ObservationMoments):

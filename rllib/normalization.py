@@ -39,6 +39,8 @@ class RunningMoments:
 
     def update(self, rows: np.ndarray) -> None:
         """Count rows [N, *shape], by the pairwise formula of Chan, Golub and LeVeque 1979, eq. 2.1."""
+        if not len(rows):
+            return
         rows = rows.astype(np.float64)
         mean = rows.mean(axis=0)
         apart = mean - self.mean
@@ -129,12 +131,13 @@ class RewardScaler:
         self._returns = np.zeros(num_envs, np.float64)
         self._moments = RunningMoments(())
 
-    def __call__(self, rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    def __call__(self, rewards: np.ndarray, ends: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Count a rollout's rewards and scale them.
 
         Args:
           rewards: [T, B].
           ends: [T, B] bool, where an episode ended: the next row's return starts from nothing.
+          valid: [T, B] bool; other rows are not counted, and the next one's return starts from nothing, too.
 
         Returns:
           [T, B] float32, cut at +-LIMIT.
@@ -142,8 +145,8 @@ class RewardScaler:
         returns = np.empty(rewards.shape, np.float64)
         for t in range(len(rewards)):
             returns[t] = self._returns = self._returns * self._gamma + rewards[t]
-            self._returns = np.where(ends[t], 0.0, self._returns)
-        self._moments.update(returns.reshape(-1))
+            self._returns = np.where(ends[t] | ~valid[t], 0.0, self._returns)
+        self._moments.update(returns[valid])
         scaled = rewards / np.sqrt(self._moments.variance + _EPSILON)
         return scaled.clip(-LIMIT, LIMIT).astype(np.float32)
 

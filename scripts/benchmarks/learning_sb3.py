@@ -13,8 +13,8 @@ from typing import Any
 
 
 def train(order: dict[str, Any]) -> dict[str, float]:
-    """Stable-Baselines3's PPO at its best: in its own vector environment for cheap environments (`DummyVecEnv`), and with
-    one thread, as more make nets of this size slower, the more so the busier the machine is.
+    """Stable-Baselines3's PPO at its best: in its own vector environment for cheap environments (`DummyVecEnv`), and
+    with one thread, as more make nets of this size slower, the more so the busier the machine is.
     """
     import stable_baselines3
     import torch

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig, explained_variance, normalized, ppo_loss
+from shoal.rllib.advantages import gae
 from shoal.rllib.config import ConfigError
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
@@ -74,6 +75,7 @@ def test_the_loss_is_the_literal_formula(seed, switches):
 
 
 def is_normalized(advantages):
+    advantages = torch.as_tensor(advantages)
     return abs(advantages.mean().item()) < 1e-6 and abs(advantages.std().item() - 1.0) < 1e-6
 
 
@@ -81,6 +83,9 @@ def test_advantages_are_normalised_and_a_single_one_is_left_alone():
     scaled = normalized(torch.tensor([1.0, 5.0, -3.0]))
     assert is_normalized(scaled)
     assert normalized(torch.tensor([4.0])).tolist() == [4.0]
+    array = np.array([1.0, 5.0, -3.0], np.float32)
+    np.testing.assert_allclose(normalized(array), scaled.numpy(), rtol=1e-6)
+    assert normalized(array).dtype == np.float32
 
 
 def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant():
@@ -116,6 +121,11 @@ def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant(
 def test_settings_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=rf"^{field} must be "):
         PPOConfig(**{field: value})
+
+
+def test_a_recurrent_policy_cannot_estimate_its_advantages_anew():
+    with pytest.raises(ConfigError, match="recompute_advantages must be False for a recurrent policy"):
+        PPOConfig(recurrent="lstm", recompute_advantages=True)
 
 
 @pytest.mark.usefixtures("runtime")
@@ -246,6 +256,46 @@ class TestWithWorkers:
         for part in seen:
             assert is_normalized(part) == each_minibatch
         assert is_normalized(torch.cat(seen)) == whole_rollout
+
+    @pytest.mark.parametrize("recomputes", [True, False])
+    def test_advantages_are_estimated_anew_before_each_epoch_if_told_so(self, toy, monkeypatch, recomputes):
+        algorithm = toy(
+            "Pendulum-v1",
+            rollout_steps=256,  # episodes are cut after 200
+            num_epochs=2,
+            minibatch_size=2000,
+            recompute_advantages=recomputes,
+            normalize_advantages="off",
+            normalize_rewards=True,
+            normalize_observations=True,
+        )
+        algorithm.step()
+        batch = algorithm.collect(256)
+        monkeypatch.setattr(algorithm, "collect", lambda num_steps: batch)
+        assert batch.truncated.any()
+        for now, then in zip(algorithm._values_now(batch), (batch.values, batch.next_values), strict=True):
+            np.testing.assert_array_equal(now, then)
+        seen, expected = [], []
+        update = algorithm.learner.update
+
+        def watched(minibatch, settings):
+            seen.append({name: column.clone() for name, column in minibatch.items()})
+            expected.append(algorithm._values_now(batch))
+            return update(minibatch, settings)
+
+        monkeypatch.setattr(algorithm.learner, "update", watched)
+        scaled = []
+        scale = algorithm._reward_scaler
+        monkeypatch.setattr(algorithm, "_reward_scaler", lambda *rows: scaled.append(scale(*rows)) or scaled[-1])
+        algorithm.step()
+        for epoch, minibatch in enumerate(seen):
+            values, next_values = expected[epoch if recomputes else 0]
+            ends = batch.terminated, batch.truncated, batch.valid
+            advantages, returns = gae(scaled[0], values, next_values, *ends, gamma=0.99, lam=0.9)
+            for name, column in (("advantages", advantages), ("returns", returns), ("values", values)):
+                np.testing.assert_array_equal(np.sort(minibatch[name]), np.sort(column.reshape(-1)))
+        assert not np.array_equal(expected[0][0], expected[1][0])
+        assert len(scaled) == 1
 
     def test_adam_is_made_as_it_is_told(self, toy):
         learner = toy("CartPole-v1", learning_rate=0.02, adam_epsilon=1e-3).learner

@@ -166,6 +166,8 @@ def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_e
         ({"num_workers": 1, "learning_rate_schedule": "adaptive"}, 2),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 1}, 2),
+        ({"recurrent": "lstm", "recurrent_size": 8, "sequence_length": 9, "num_workers": 2}, 1),
+        ({"recurrent": "gru", "recurrent_size": 8, "shared_value_net": True, "num_workers": 1}, 2),
         ({"env": "Hopper-v5", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
     ],
 )
@@ -265,7 +267,7 @@ def without(checkpoint, part, name, key=None):
         (("tensors", "normalization_observations", "observation/mean"), "lack observation/mean"),
         (("tensors", "normalization_rewards", "count"), "'normalization_rewards' lack count"),
         (("tensors", "normalization_rewards", "returns"), "'normalization_rewards' lack returns"),
-        (("tensors", "environments", "actions"), "'environments' are no state"),
+        (("tensors", "environments", "length"), "'environments' are no state"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

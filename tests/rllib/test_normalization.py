@@ -44,12 +44,14 @@ def test_a_normaliser_is_frozen_when_the_statistics_move_on():
 def test_rewards_are_divided_by_the_deviation_of_the_literal_discounted_returns():
     rng = np.random.default_rng(1)
     rewards, ends = rng.normal(0.0, 3.0, (60, 2)), rng.random((60, 2)) < 0.1
+    valid = rng.random((60, 2)) < 0.9
+    rewards[~valid], ends[~valid] = 0.0, False
     gamma, returns = 0.9, []
     for b in range(2):
-        for t in range(60):
-            start = max([s + 1 for s in range(t) if ends[s, b]], default=0)
+        for t in np.flatnonzero(valid[:, b]):
+            start = max([s + 1 for s in range(t) if ends[s, b] or not valid[s, b]], default=0)
             returns.append(sum(gamma ** (t - s) * rewards[s, b] for s in range(start, t + 1)))
-    scaled = RewardScaler(2, gamma)(rewards, ends)
+    scaled = RewardScaler(2, gamma)(rewards, ends, valid)
     np.testing.assert_allclose(scaled, np.clip(rewards / np.std(returns), -10, 10), rtol=1e-5)
 
 
@@ -57,18 +59,27 @@ def test_returns_go_on_over_the_edge_between_rollouts():
     rng = np.random.default_rng(2)
     rewards, ends = rng.normal(0.0, 3.0, (40, 2)), rng.random((40, 2)) < 0.1
     whole, parts = RewardScaler(2, 0.9), RewardScaler(2, 0.9)
-    whole(rewards, ends)
-    parts(rewards[:17], ends[:17])
-    parts(rewards[17:], ends[17:])
+    all_valid = np.ones_like(ends)
+    whole(rewards, ends, all_valid)
+    parts(rewards[:17], ends[:17], all_valid[:17])
+    parts(rewards[17:], ends[17:], all_valid[17:])
     for name, array in whole.arrays().items():
         np.testing.assert_allclose(parts.arrays()[name], array, rtol=1e-9, err_msg=name)
 
 
-def test_a_scaler_that_takes_over_anothers_arrays_goes_on_bit_for_bit_with_new_episodes():
+def test_a_scaler_that_takes_over_anothers_arrays_goes_on_bit_for_bit():
     rewards, ends = np.random.default_rng(3).normal(0.0, 3.0, (40, 2)), np.zeros((40, 2), bool)
-    ends[19] = True
+    half = np.ones((20, 2), bool)
     scaler, heir = RewardScaler(2, 0.9), RewardScaler(2, 0.9)
-    scaler(rewards[:20], ends[:20])
-    heir(rewards[30:], ends[30:])
+    scaler(rewards[:20], ends[:20], half)
+    heir(rewards[20:], ends[20:], half)
     heir.load(scaler.arrays())
-    np.testing.assert_array_equal(heir(rewards[20:], ends[20:]), scaler(rewards[20:], ends[20:]))
+    np.testing.assert_array_equal(heir(rewards[20:], ends[20:], half), scaler(rewards[20:], ends[20:], half))
+
+
+def test_a_scaler_of_another_number_of_environments_takes_over_the_statistics_alone():
+    scaler, heir = RewardScaler(2, 0.9), RewardScaler(3, 0.9)
+    scaler(np.ones((4, 2)), np.zeros((4, 2), bool), np.ones((4, 2), bool))
+    heir.load(scaler.arrays())
+    assert heir.arrays()["count"] == 8
+    assert heir.arrays()["returns"].tolist() == [0.0, 0.0, 0.0]
