@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -30,8 +30,6 @@ from ..rllib.schedules import adapted_to_divergence, scheduled
 
 if TYPE_CHECKING:
     import torch
-
-A = TypeVar("A", np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,14 +279,14 @@ class PPO(Algorithm[PPOConfig]):
         if self._reward_scaler is not None:
             rewards = self._reward_scaler(rewards, batch.terminated | batch.truncated, batch.valid)
         estimates = self._estimates(batch, rewards, batch.values, batch.next_values)
-        rows = self.learner.to_device(samples(batch, observations) | estimates)
+        rows = self._to_device(samples(batch, observations) | estimates)
         sequences = None if batch.states is None else Sequences.of(batch, config.sequence_length)
         shuffle = streams.minibatch_stream(config.seed, self.iteration)
         steps: list[dict[str, torch.Tensor]] = []
         epochs = 0
         while epochs < config.num_epochs:
             if epochs and config.recompute_advantages:
-                rows |= self.learner.to_device(self._estimates(batch, rewards, *self._values_now(batch)))
+                rows |= self._to_device(self._estimates(batch, rewards, *self._values_now(batch)))
             self.learner.set_learning_rate(self.schedules["learning_rate"])
             epoch = [
                 self._update(minibatch, settings)
@@ -332,7 +330,11 @@ class PPO(Algorithm[PPOConfig]):
             gamma=self.config.gamma,
             lam=self.config.gae_lambda,
         )
-        rows = {"advantages": batch.rows(advantages), "returns": batch.rows(returns), "values": batch.rows(values)}
+        return {"advantages": batch.rows(advantages), "returns": batch.rows(returns), "values": batch.rows(values)}
+
+    def _to_device(self, columns: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Samples with their estimates, [N] each, or the estimates alone, for the learner."""
+        rows = self.learner.to_device(columns)
         if self.config.normalize_advantages == "batch":
             rows["advantages"] = normalized(rows["advantages"])
         return rows
@@ -364,14 +366,11 @@ class PPO(Algorithm[PPOConfig]):
 _OPTIONAL = ("dual_clip", "value_clip_range")
 
 
-def normalized(advantages: A) -> A:
-    """Mean 0 and deviation 1 (n - 1 in the denominator) over what is given, a tensor or array [N]; a single sample has
-    no deviation and is left as it is.
-    """
+def normalized(advantages: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and deviation 1 over what is given; a single sample has no deviation and is left as it is."""
     if len(advantages) < 2:
         return advantages
-    deviation = advantages.std(ddof=1) if isinstance(advantages, np.ndarray) else advantages.std()
-    return (advantages - advantages.mean()) / (deviation + 1e-8)  # type: ignore[return-value]
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
