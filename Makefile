@@ -2,6 +2,7 @@
 #
 #   make train    train PPO on CartPole-v1           make train ARGS="--seed 3 --total-steps 50000"
 #   make test     run the tests                      make test ARGS="tests/rllib -k checkpoint"
+#   make test-ray the tests that need Ray, with Ray installed (engine "ray")
 #   make lint     ruff and mypy                      make bench ARGS=core        make results
 #   make chaos    kill workers at random             make soak    a million of everything, look for leaks
 #   make clean    remove .venv and what tools left
@@ -14,14 +15,17 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RAY_STAMP := $(VENV)/.installed-ray
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint bench chaos soak results clean
+.PHONY: help install install-ray train test test-ray lint bench chaos soak results clean
 
 help:
-	@sed -n '3,7s/^#//p' Makefile
+	@sed -n '3,8s/^#//p' Makefile
 
 install: $(STAMP)
+
+install-ray: $(RAY_STAMP)
 
 # `python3` is tried first, because it is what whoever set up this machine chose; then the others, newest first. A name
 # on the PATH proves nothing (a pyenv shim may have no version behind it), so each candidate is run. Debian's python3
@@ -47,11 +51,20 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# Ray is an extra, and large: only what needs it installs it.
+$(RAY_STAMP): $(STAMP)
+	@echo "installing Ray into $(VENV); later calls skip this"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
+	@touch $@
+
 train: $(STAMP)
 	$(BIN)/shoal train --algo ppo --env CartPole-v1 $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-ray: $(RAY_STAMP)
+	$(BIN)/python -m pytest -m ray $(ARGS)
 
 # The folder of this checkout may have any name; mypy reads it through a link that is called `shoal`.
 lint: $(STAMP)

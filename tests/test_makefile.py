@@ -35,7 +35,7 @@ class Machine:
         self.checkout.mkdir()
         for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, self.checkout / name)
-        for name in (*TOOLS, "basename", "cp"):
+        for name in (*TOOLS, "basename", "cp", "grep", "tail"):
             (self.bin / name).symlink_to(str(shutil.which(name)))
 
     def add_python(self, name: str, version: str, *, suitable: bool, has_venv: bool = True) -> None:
@@ -119,24 +119,59 @@ def test_a_second_call_installs_nothing_and_a_changed_requirement_installs_again
 
 def test_plain_make_explains_the_targets(machine):
     told = machine.make().stdout
-    for target in ("make train", "make test", "make lint", "make bench", "make chaos", "make soak", "make clean"):
-        assert target in told
+    for target in ("train", "test", "test-ray", "lint", "bench", "chaos", "soak", "clean"):
+        assert f"make {target}" in told
 
 
-@pytest.mark.parametrize("code", [0, 7])
-def test_ci_uses_a_fresh_environment_outside_and_exits_as_make_does(machine, tmp_path, code):
+def test_ray_is_installed_once_and_only_for_what_needs_it(machine):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    assert machine.make("test").returncode == 0
+    assert "ray" not in machine.log.read_text()
+    for _ in range(2):
+        assert machine.make("test-ray", "ARGS=tests/core").returncode == 0
+    assert machine.log.read_text().count("-m pip install") == 2
+    assert machine.log.read_text().count("-c constraints.txt -e .[dev,ray]") == 1
+    assert machine.log.read_text().count("python -m pytest -m ray tests/core") == 2
+
+
+def run_ci(machine: Machine, make: str) -> "subprocess.CompletedProcess[str]":
+    """`.ci/run` with a make that writes down how it is called and does what the text says."""
     shutil.copytree(ROOT / ".ci", machine.checkout / ".ci")
     (machine.bin / "make").unlink()
-    (machine.bin / "make").write_text(f'#!/bin/sh\necho "$PWD|$*" > "{machine.log}"\nexit {code}\n')
+    (machine.bin / "make").write_text(f'#!/bin/sh\necho "$PWD|$*" >> "{machine.log}"\n{make}\n')
     (machine.bin / "make").chmod(0o755)
-    (tmp_path / "tmp").mkdir()
+    scratch = machine.bin.parent / "tmp"
+    scratch.mkdir()
     ran = subprocess.run(
-        [machine.checkout / ".ci" / "run"],
-        cwd="/", env={"PATH": str(machine.bin), "TMPDIR": str(tmp_path / "tmp")}, timeout=60, check=False,
+        [machine.checkout / ".ci" / "run"], capture_output=True, text=True,
+        cwd="/", env={"PATH": str(machine.bin), "TMPDIR": str(scratch)}, timeout=60, check=False,
     )  # fmt: skip
-    assert ran.returncode == code
-    folder, arguments = machine.log.read_text().strip().split("|")
-    assert folder == str(machine.checkout)
-    assert arguments.startswith(f"VENV={tmp_path / 'tmp'}/")
-    assert arguments.endswith("/venv lint test")
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(scratch.iterdir()) == []
+    for line in machine.log.read_text().splitlines():
+        folder, arguments = line.split("|")
+        assert folder == str(machine.checkout)
+        assert arguments.startswith(f"VENV={scratch}/")
+    return ran
+
+
+def goals(machine: Machine) -> list[str]:
+    return [line.partition("/venv ")[2] for line in machine.log.read_text().splitlines()]
+
+
+def test_ci_uses_a_fresh_environment_outside(machine):
+    assert run_ci(machine, "exit 0").returncode == 0
+    assert goals(machine) == ["lint test", "install-ray", "test-ray"]
+
+
+@pytest.mark.parametrize(("failing", "called"), [("lint", 1), ("test-ray", 3)])
+def test_ci_exits_as_make_does(machine, failing, called):
+    assert run_ci(machine, f'case "$*" in *"{failing}"*) exit 7 ;; esac').returncode == 7
+    assert len(goals(machine)) == called
+
+
+def test_a_ray_that_cannot_be_installed_is_told_in_a_line_and_fails_nothing(machine):
+    make = 'case "$*" in *install-ray*) echo x; echo "ERROR: no ray"; echo "make: *** [y] Error 1"; exit 2 ;; esac'
+    ran = run_ci(machine, make)
+    assert ran.returncode == 0
+    assert goals(machine) == ["lint test", "install-ray"]
+    assert ran.stdout == "tests on Ray left out, it cannot be installed here: ERROR: no ray\n"

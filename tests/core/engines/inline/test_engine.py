@@ -287,7 +287,7 @@ def test_shutdown_fails_what_waits():
 
 def test_an_unknown_engine_is_refused():
     shoal.shutdown()
-    with pytest.raises(ValueError, match="'native' and 'inline'"):
+    with pytest.raises(ValueError, match="'native', 'inline' and 'ray'"):
         shoal.init(engine="elsewhere")
 
 
