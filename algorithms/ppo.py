@@ -132,6 +132,10 @@ class PPOConfig(AlgorithmConfig):
     log_std: Literal["state_independent", "predicted"] = "state_independent"
     """Whether the deviation of continuous actions is a parameter of its own, or comes from the policy's net."""
 
+    initial_log_std: float = 0.0
+    """Logarithm of the deviation that continuous actions begin with, in the environment's units: 0 is a deviation of 1,
+    -2 of 0.14. Robots whose actions are from -1 to 1 learn better gaits from small ones (Andrychowicz et al. 2021)."""
+
     squash: bool = False
     """Squash continuous actions into their bounds by tanh. Off, they are clipped to them, outside the policy."""
 

@@ -56,8 +56,12 @@ class ActorCritic:
             value = _net(spec, "value", 1, _VALUE_GAIN, generator)
         self.nets = torch.nn.ModuleDict({"policy": policy, "value": value})
         self._has_log_stds = "log_stds" in spec.array_shapes()
+        num_reals = len(spec.actions.low)
         if self._has_log_stds:
-            self.nets.register_parameter("log_stds", torch.nn.Parameter(torch.zeros(len(spec.actions.low))))
+            log_stds = torch.full((num_reals,), spec.network.initial_log_std)
+            self.nets.register_parameter("log_stds", torch.nn.Parameter(log_stds))
+        elif num_reals:  # the last outputs of the policy's head, see `DiagonalGaussian`
+            torch.nn.init.constant_(policy["head"].bias[-num_reals:], spec.network.initial_log_std)  # type: ignore[index]
 
     def evaluate_actions(
         self, minibatch: Mapping[str, torch.Tensor]

@@ -43,6 +43,7 @@ class NetworkSettings:
     sequence_length: int = 32
     shared_value_net: bool | None = None
     log_std: Literal["state_independent", "predicted"] = "state_independent"
+    initial_log_std: float = 0.0
     squash: bool = False
 
 

@@ -60,6 +60,15 @@ def test_continuous_policies_start_with_deviation_one_or_nearly_so_if_it_is_pred
     assert parameters.abs().max() < 0.1
 
 
+def test_continuous_policies_can_start_with_another_deviation():
+    assert nets_of(initial_log_std=-2.0).nets.state_dict()["log_stds"].tolist() == [-2.0, -2.0]
+    predicting = nets_of(initial_log_std=-2.0, log_std="predicted")
+    observations = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    parameters, _, _ = predicting.forward({"observations/observation": observations})
+    assert parameters[:, :2].abs().max() < 0.1
+    assert (parameters[:, 2:] + 2.0).abs().max() < 0.1
+
+
 def test_a_shared_tower_serves_both_heads_and_separate_towers_do_not_meet():
     observations = {"observations/observation": torch.randn(5, 4, generator=torch.Generator().manual_seed(0))}
     for shared in (True, False):
