@@ -42,7 +42,7 @@ class Arrays:
     actions: np.ndarray  #: [N, W] of the next step
     episodes: np.ndarray  #: [N] int64, number of the episode under way
     final_returns: np.ndarray  #: [N] float64, of the episodes that ended in the last step
-    final_lengths: np.ndarray  #: [N] int64, of the episodes that ended in the last step
+    final_lengths: np.ndarray  #: [N] int64, of the episodes that ended in the last step; 0 where only a life was lost
 
     @classmethod
     def allocate(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .arrays import Arrays
+from .checks import call_of, place_of
 from .columns import ONLY, ActionLayout
 from .replay import State
 from .seeds import EpisodeSeeds, SeedOfEpisode, mix_array
@@ -199,9 +200,9 @@ class BatchedVectorEnv:
             return
         fine = np.isfinite(rewards) & np.isfinite(self.observations[ONLY]).all(axis=1)
         wrong = int(np.flatnonzero(~fine)[0])
-        where = "" if self._worker_index is None else f"worker {self._worker_index}, "
+        where = place_of(self._worker_index, int(self._env_indices[wrong]))
         seen = np.array2string(self.observations[ONLY][wrong], separator=", ")
         raise EnvFailure(
-            f"{where}environment {self._env_indices[wrong]}: its step {self._lengths[wrong]} gave the reward "
-            f"{rewards[wrong]:g} and the observation {seen}"
+            f"{where}: its {call_of(int(self._lengths[wrong]))} gave the reward {rewards[wrong]:g} and the "
+            f"observation {seen}"
         )

@@ -140,6 +140,23 @@ class ColumnWriter:
         num_envs = len(columns[self._names[0]])
         return [tuple(columns[name][i, ...] for name in self._names) for i in range(num_envs)]
 
+    def write_batch(self, columns: Columns, values: Any, which: np.ndarray) -> None:
+        """Store rows of a batch, which has the space's nesting with N rows in each leaf.
+
+        Args:
+          columns: where to; other rows are left alone.
+          values: the batch.
+          which: [N] bool, the rows to store.
+
+        Raises:
+          ValueError: a part is missing or has another shape.
+        """
+        for name, path in zip(self._names, self._paths, strict=True):
+            part = np.asarray(_part_of(values, path, name))
+            if part.shape != columns[name].shape:
+                raise ValueError(f"observations {name!r} of shape {part.shape}; they have {columns[name].shape}")
+            np.copyto(columns[name], part, where=which.reshape(-1, *[1] * (part.ndim - 1)), casting="unsafe")
+
     def _write_only(self, row: Row, value: Any) -> None:
         """Raises ValueError if the value has not the space's shape; assignment would spread a smaller array."""
         if np.shape(value) != row[0].shape:
@@ -148,15 +165,19 @@ class ColumnWriter:
 
     def _write_all(self, row: Row, value: Any) -> None:
         for name, path, place in zip(self._names, self._paths, row, strict=True):
-            part = value
-            for key in path:
-                try:
-                    part = part[key]
-                except (KeyError, IndexError, TypeError) as error:
-                    raise ValueError(f"the observation has no part {name!r}, which the space names") from error
+            part = _part_of(value, path, name)
             if np.shape(part) != place.shape:
                 raise ValueError(f"observation {name!r} of shape {np.shape(part)}; the space says {place.shape}")
             place[...] = part
+
+
+def _part_of(value: Any, path: _Path, name: str) -> Any:
+    for key in path:
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"the observation has no part {name!r}, which the space names") from error
+    return value
 
 
 @dataclass(frozen=True)
@@ -231,6 +252,14 @@ class ActionLayout:
             return leaves[0]
         return [self._rebuild(iter(values)) for values in zip(*leaves, strict=True)]
 
+    def unflatten_batch(self, actions: np.ndarray) -> Any:
+        """What a vector environment of gymnasium's kind takes: the space's nesting of arrays with N rows each."""
+        leaves = []
+        for part in self.parts:
+            values = actions[:, part.columns].astype(part.dtype)
+            leaves.append(values.reshape(len(values), *part.shape))
+        return leaves[0] if self._is_plain else self._rebuild(iter(leaves))
+
     def read(self, actions: Any, num_envs: int) -> np.ndarray:
         """Actions for N environments as this layout has them, from [N, W], or from [N] where W is 1.
 
@@ -262,6 +291,23 @@ class ActionLayout:
         into[...] = flat
         if not np.logical_or.reduceat(into, self._groups).all():
             raise ValueError(f"the action mask allows no choice: {into.astype(int).tolist()}")
+
+    def write_masks(self, masks: np.ndarray, into: np.ndarray, which: np.ndarray) -> None:
+        """Store the masks of some of N copies.
+
+        Args:
+          masks: [N, num_choices]; not 0 is allowed.
+          into: [N, num_choices] bool.
+          which: [N] bool, the rows to store.
+
+        Raises:
+          ValueError: another shape, or a part of an action without any allowed choice.
+        """
+        if masks.shape != into.shape:
+            raise ValueError(f"action masks of shape {masks.shape}; they have {into.shape}")
+        np.copyto(into, masks != 0, where=which[:, None])
+        if not np.logical_or.reduceat(into, self._groups, axis=1).all():
+            raise ValueError("an action mask allows no choice")
 
     def _leaf(self, part: ActionPart, actions: np.ndarray) -> list[Any]:
         values = actions[:, part.columns]

@@ -7,14 +7,14 @@ code becomes ``EnvCrash``, which names the worker and the copy. An observation, 
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import MASK_KEY, ActionLayout, ColumnSpec, ColumnWriter, Row, mask_is_observed, without_mask
+from .checks import call_of, check_outcome, place_of
+from .columns import MASK_KEY, ActionLayout, ColumnWriter, Row, mask_is_observed, without_mask
 from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 #: What becomes an `EnvCrash`. sys.exit in a game would otherwise end the worker, and a replacement would repeat it.
 _RAISED_BY_ENVIRONMENTS = (Exception, SystemExit, KeyboardInterrupt)
+
+
+#: Infos by which wrappers tell what the learner's rewards and flags leave out.
+SCORE_KEY = "shoal/score"  #: the reward before it was clipped or scaled: what the episode's return counts
+LIFE_KEY = "shoal/life_lost"  #: ``terminated`` is only for the learner: the episode goes on, without a reset
 
 
 class EnvCopy:
@@ -37,6 +42,8 @@ class EnvCopy:
       action_space: of the actions.
       writer: knows the columns of the observations.
       mask: what the environment gave as action mask with its last observation, as it gave it; None if nothing.
+      score: what the last step counts for the episode's return; the reward, unless a wrapper has changed that.
+      goes_on: the last step's ``terminated`` is only for the learner, and the episode goes on.
 
     Raises:
       EnvFailure: the constructor raised.
@@ -49,6 +56,8 @@ class EnvCopy:
         self.env_index = env_index
         self._worker_index = worker_index
         self.mask: Any = None
+        self.score = 0.0
+        self.goes_on = False
         try:
             self._env = make()
             self.observation_space = self._env.observation_space
@@ -98,11 +107,18 @@ class EnvCopy:
             raise self._failure("step", error, EnvCrash) from error
         try:
             observation, reward, terminated, truncated, info = outcome
-            self.mask = observation[MASK_KEY] if self._mask_is_observed else info.get(MASK_KEY)
             self._write(row, observation)
             if isinstance(reward, str | bytes):  # float() would read it
                 raise TypeError(f"the reward {reward!r} is a {type(reward).__name__} and not a number")
-            return float(reward), bool(terminated), bool(truncated) and not terminated
+            reward = self.score = float(reward)
+            self.mask, self.goes_on = None, False
+            if info:
+                self.mask = info.get(MASK_KEY)
+                self.score = float(info.get(SCORE_KEY, reward))
+                self.goes_on = bool(info.get(LIFE_KEY)) and not truncated
+            if self._mask_is_observed:
+                self.mask = observation[MASK_KEY]
+            return reward, bool(terminated), bool(truncated) and not terminated
         except Exception as error:
             raise self._failure("step", error, EnvFailure) from error
 
@@ -129,7 +145,7 @@ class EnvCopy:
                 raise ValueError("there is no action mask, though the first reset gave one")
             layout.write_mask(self.mask, into)
         except ValueError as error:
-            raise EnvFailure(f"{self._where}: {_call(step)}: {error}") from error
+            raise EnvFailure(f"{self._where}: {call_of(step)}: {error}") from error
 
     def check_outcome(self, step: int, row: Sequence[np.ndarray], reward: float, checks: Checks = USUAL_CHECKS) -> None:
         """Refuse what no learner can use.
@@ -143,18 +159,7 @@ class EnvCopy:
         Raises:
           EnvFailure: names the step, and what it gave.
         """
-        if step and checks.finite and not math.isfinite(reward):
-            raise EnvFailure(f"{self._where}: its {_call(step)} gave the reward {reward:g}")
-        for (name, spec), value in zip(self.writer.specs.items(), row, strict=True):
-            if checks.finite and value.dtype.kind == "f" and not np.isfinite(value).all():
-                wrong = "that is not finite"
-            elif checks.bounds and not within_bounds(spec, value):
-                low, high = (_shown(bound) for bound in spec.bounds())
-                wrong = f"outside its space (from {low} to {high})"
-            else:
-                continue
-            what = "an observation" if len(row) == 1 else f"an observation {name!r}"
-            raise EnvFailure(f"{self._where}: its {_call(step)} gave {what} {wrong}: {_shown(value)}")
+        check_outcome(self._where, step, self.writer.specs, row, reward, checks)
 
     def close(self) -> None:
         """Free what the environment holds."""
@@ -165,25 +170,10 @@ class EnvCopy:
 
     @property
     def _where(self) -> str:
-        where = "" if self._worker_index is None else f"worker {self._worker_index}, "
-        return f"{where}environment {self.env_index}"
+        return place_of(self._worker_index, self.env_index)
 
     def _failure(self, call: str, error: BaseException, kind: type[EnvFailure]) -> EnvFailure:
         if isinstance(error, KeyboardInterrupt) and self._worker_index is None:
             raise error  # the user's own process: it is Ctrl-C; the terminal's signals do not reach workers
         own_traceback = "".join(traceback.format_exception(error)).rstrip()
         return kind(f"{self._where}: its {call} raised {type(error).__name__}: {error}\n{own_traceback}")
-
-
-def within_bounds(spec: ColumnSpec, values: np.ndarray) -> bool:
-    """Whether a row of a column, or many, are in the space."""
-    low, high = spec.bounds()
-    return bool((values >= low).all() and (values <= high).all())
-
-
-def _call(step: int) -> str:
-    return f"step {step}" if step else "reset"
-
-
-def _shown(value: np.ndarray) -> str:
-    return np.array2string(value, threshold=8, separator=", ").replace("\n", "")

@@ -330,9 +330,9 @@ class ParallelVectorEnv:
             rows = process.rows[group]
             ended = np.flatnonzero(arrays.terminated[rows] | arrays.truncated[rows])
             for i in (ended + rows.start).tolist():
-                process.failures = 0
-                length = int(arrays.final_lengths[i])
-                finished.append(Episode(self._env_indices[i], float(arrays.final_returns[i]), length))
+                if length := int(arrays.final_lengths[i]):  # 0: the episode goes on
+                    process.failures = 0
+                    finished.append(Episode(self._env_indices[i], float(arrays.final_returns[i]), length))
         return finished
 
     def _who(self, process: ChildProcess) -> str:

@@ -3,7 +3,10 @@
 A name is a gymnasium id (``CartPole-v1``), a gymnasium id with the module that registers it
 (``my_package.games:Maze-v0``), or ``module:attribute`` where the attribute is a class or a function that returns an
 environment (``my_package.games:Maze``). The last two are imported in whichever process makes the environment, so the
-module must be importable in the rollout workers too.
+module must be importable in the rollout workers too. ``atari/space_invaders`` is a game as ``atari.py`` prepares it.
+
+Wrappers are names too, innermost first: those of ``WRAPPERS`` or ``module:attribute``, with an argument if they take
+one, ``frame_stack=4``. What stands behind the sign is read as JSON, else taken as text.
 
 ``check`` tells whether a name can be made without making it; ``make`` makes one copy. gymnasium is imported at the
 first call only: ``import shoal`` must not pay for it.
@@ -12,7 +15,9 @@ first call only: ``import shoal`` must not pay for it.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,28 +32,55 @@ class UnknownEnvironment(ValueError):  # noqa: N818 - reads as what it says
     """No environment has this name. The text is one line: the name, why, what is close to it, where all are listed."""
 
 
-def check(env_id: str) -> None:
-    """Make sure that ``make(env_id)`` finds its environment, without constructing it.
+#: Wrappers by name, and where they are. Text, as they import gymnasium.
+WRAPPERS = {
+    "action_repeat": "ActionRepeat",
+    "clip_reward": "ClipReward",
+    "frame_stack": "FrameStack",
+    "time_limit": "TimeLimit",
+}
+#: What names of Atari games begin with.
+ATARI = "atari/"
+
+_Wrap = Callable[["gymnasium.Env[Any, Any]"], "gymnasium.Env[Any, Any]"]
+
+
+def check(env_id: str, wrappers: Sequence[str] = ()) -> None:
+    """Make sure that ``make`` finds the environment and its wrappers, without constructing anything.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
     """
-    _constructor(env_id)
+    find(env_id)
+    for wrapper in wrappers:
+        _wrapper(wrapper)
 
 
-def make(env_id: str) -> gymnasium.Env[Any, Any]:
-    """One copy of the environment.
+def make(env_id: str, wrappers: Sequence[str] = ()) -> gymnasium.Env[Any, Any]:
+    """One copy of the environment in its wrappers, the first one innermost.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
-      Exception: whatever the environment's own constructor raises.
+      Exception: whatever the constructors of environment and wrappers raise.
     """
-    return _constructor(env_id)()
+    env: gymnasium.Env[Any, Any] = find(env_id)()
+    for wrapper in wrappers:
+        env = _wrapper(wrapper)(env)
+    return env
 
 
-def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+def find(env_id: str) -> Callable[..., Any]:
+    """What makes the environment: takes no arguments, unless it is the user's own and wants some.
+
+    Raises:
+      UnknownEnvironment: no such id, module or attribute.
+    """
     import gymnasium
 
+    if env_id.startswith(ATARI):
+        return _atari_game(env_id.removeprefix(ATARI))
+    if env_id.startswith("ALE/"):
+        _register_atari(env_id)
     module_name, separator, attribute = env_id.partition(":")
     if separator and not (module_name and attribute):
         missing = "name a class or function behind the colon" if module_name else "name a module before the colon"
@@ -71,6 +103,60 @@ def _constructor(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
         raise UnknownEnvironment(_not_in_module(env_id, choices) if separator else _unknown(env_id)) from error
     # The passive checker only prints advice, and costs as much per step as CartPole itself.
     return lambda: gymnasium.make(spec, disable_env_checker=True)
+
+
+def _atari_game(game: str) -> Callable[[], Any]:
+    """Raises UnknownEnvironment if there is no such game, or if ALE is not installed."""
+    try:
+        from ale_py import roms
+    except ImportError as error:
+        raise UnknownEnvironment(f"{ATARI}{game} needs ale_py: pip install 'shoal[atari]'") from error
+    games = roms.get_all_rom_ids()
+    if game not in games:
+        close = difflib.get_close_matches(game, games, MAX_SUGGESTIONS)
+        hint = f" (did you mean {', '.join(ATARI + name for name in close)}?)" if close else ""
+        raise UnknownEnvironment(f"unknown environment {ATARI + game!r}{hint}: ALE has {len(games)} games")
+    return functools.partial(_own_module("atari").AtariGame, game)
+
+
+def _register_atari(env_id: str) -> None:
+    """ALE's names are known to gymnasium only when they have been registered."""
+    import gymnasium
+
+    try:
+        import ale_py
+    except ImportError as error:
+        raise UnknownEnvironment(f"{env_id} needs ale_py: pip install 'shoal[atari]'") from error
+    gymnasium.register_envs(ale_py)
+
+
+def _wrapper(text: str) -> _Wrap:
+    """Raises UnknownEnvironment if no wrapper has this name."""
+    name, separator, argument = text.partition("=")
+    if name in WRAPPERS:
+        wrap = getattr(_own_module("wrappers"), WRAPPERS[name])
+    elif ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            wrap = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownEnvironment(f"unknown wrapper {name!r}: {error}") from error
+    else:
+        close = difflib.get_close_matches(name, WRAPPERS, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UnknownEnvironment(f"unknown wrapper {name!r}{hint}: {', '.join(WRAPPERS)}, or module:attribute")
+    if not separator:
+        return wrap  # type: ignore[no-any-return]
+    try:
+        value = json.loads(argument)
+    except ValueError:
+        value = argument
+    return lambda env: wrap(env, value)
+
+
+def _own_module(name: str) -> Any:
+    """A module beside this one that imports gymnasium, which must not happen before an environment is asked for."""
+    return importlib.import_module(f"{__package__}.{name}")
 
 
 def _can_be_made(env_id: str) -> bool:

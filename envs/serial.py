@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import Arrays
+from .checks import are_right
 from .columns import ActionLayout, Columns, UnsupportedSpace
-from .copies import EnvCopy, within_bounds
+from .copies import EnvCopy
 from .replay import ActionLog, State, kept_steps, split_state
 from .seeds import SeedOfEpisode
 from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure, Episode
@@ -103,9 +104,9 @@ class SerialVectorEnv:
                 self._cut(i, crash)
                 continue
             self.rewards[i], self.terminated[i], self.truncated[i] = reward, terminated, truncated
-            self._returns[i] += reward
+            self._returns[i] += copy.score
             if terminated or truncated:
-                self._finish(i)
+                self._finish(i, goes_on=copy.goes_on)
             if self.action_masks is not None:
                 self._copies[i].write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
         self._check()
@@ -166,14 +167,16 @@ class SerialVectorEnv:
             except EnvCrash as crash:
                 self._replace(i, crash)
 
-    def _finish(self, i: int) -> None:
-        length = int(self._log.lengths[i])
-        self.finished.append(Episode(self._copies[i].env_index, self._returns[i], length))
-        self.arrays.final_returns[i], self.arrays.final_lengths[i] = self._returns[i], length
-        self._failures[i] = 0
+    def _finish(self, i: int, *, goes_on: bool) -> None:
+        """An episode of copy i has ended; or only a part of it that is learned from apart, and it goes on."""
         for last, place in zip(self._rows[i], self._final_rows[i], strict=True):
             place[...] = last
-        self._start(i)
+        length = 0 if goes_on else int(self._log.lengths[i])
+        self.arrays.final_returns[i], self.arrays.final_lengths[i] = self._returns[i], length
+        if not goes_on:
+            self.finished.append(Episode(self._copies[i].env_index, self._returns[i], length))
+            self._failures[i] = 0
+            self._start(i)
 
     def _cut(self, i: int, crash: EnvCrash) -> None:
         self.valid[i] = False
@@ -213,7 +216,7 @@ class SerialVectorEnv:
             except EnvCrash as crash:
                 self._replace(i, crash)
                 return f"crashed in step {done + 1} when it was repeated"
-            if terminated or truncated:
+            if (terminated or truncated) and not self._copies[i].goes_on:
                 return f"ended in step {done + 1} when it was repeated: it is not a function of seed and actions"
         self._log.load(i, part["actions"])
         for name, place in zip(self._writer.specs, self._rows[i], strict=True):
@@ -234,8 +237,8 @@ class SerialVectorEnv:
 
     def _check(self) -> None:
         """Refuse wrong numbers. Looked for in whole arrays, 1 us each; only then in which copy."""
-        ended = self.terminated | self.truncated if self.finished else None
-        if self._looks_right(ended):
+        ended = self.terminated | self.truncated
+        if are_right(self.arrays, self._writer.specs, ended if ended.any() else None, self._checks):
             return
         lengths = {episode.env_index: episode.length for episode in self.finished}
         for i, copy in enumerate(self._copies):
@@ -243,20 +246,6 @@ class SerialVectorEnv:
             if copy.env_index in lengths:
                 copy.check_outcome(lengths[copy.env_index], self._final_rows[i], reward, self._checks)
             copy.check_outcome(int(self._log.lengths[i]), self._rows[i], reward, self._checks)
-
-    def _looks_right(self, ended: np.ndarray | None) -> bool:
-        if self._checks.finite and not np.isfinite(self.rewards).all():
-            return False
-        for name, spec in self._writer.specs.items():
-            stacked = [self.observations[name]]
-            if ended is not None:
-                stacked.append(self.final_observations[name][ended])
-            for values in stacked:
-                if self._checks.finite and spec.dtype.kind == "f" and not np.isfinite(values).all():
-                    return False
-                if self._checks.bounds and not within_bounds(spec, values):
-                    return False
-        return True
 
 
 def _check_fits(state: State, observations: Columns, layout: ActionLayout) -> None:

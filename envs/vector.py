@@ -9,6 +9,9 @@ row are never both set. When a copy's episode ends it is reset in the same step:
     final_observations[i]  last observation of the episode that ended: the true successor, whose value bootstraps a
                            truncated return. Meaningful only in a step where terminated[i] or truncated[i] is set.
 
+An environment may say that only a part of an episode is over that is learned from apart, as a life in a game: the row
+is ``terminated``, but nothing is reset, and the episode is not among the ``finished``.
+
 So every row is a real transition but those with ``valid[i]`` False, which nothing must be learned from: the environment
 crashed or hung in this step and was replaced, or (only behind an adapter) a foreign vector environment spent the step
 on its reset. Such a row has reward 0 and neither flag; what follows it is the first observation of a new episode. The

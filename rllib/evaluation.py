@@ -142,10 +142,10 @@ def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence
         still_playing: list[int] = []
         for i, action in zip(playing, layout.unflatten_all(layout.read(actions, len(playing))), strict=True):
             reward, terminated, truncated = copies[i].step(action, rows[i])
-            returns[i] += reward
+            returns[i] += copies[i].score
             lengths[i] += 1
             copies[i].check_outcome(lengths[i], rows[i], reward)
-            if not (terminated or truncated):
+            if not (terminated or truncated) or copies[i].goes_on:
                 still_playing.append(i)
         states = states[np.isin(playing, still_playing)]
         playing = still_playing

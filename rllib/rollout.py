@@ -83,6 +83,7 @@ def collect(
         starts[t + 1] |= ~valid[t]
         if envs.finished:
             episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
+        if truncated[t].any():
             cuts.append({name: envs.final_observations[name][envs.truncated] for name in observations})
             cut_states.append(states[envs.truncated])
     _copy(envs.observations, seen[num_steps])
