@@ -169,7 +169,9 @@ def use_threads(policy: ActorCritic, minibatch_size: int) -> int:
     """
     import torch
 
-    work = minibatch_size * sum(parameter.numel() for parameter in policy.nets.parameters())
+    # A recurrent net takes its rows step by step: few at once.
+    steps = policy.spec.network.sequence_length if policy.spec.is_recurrent else 1
+    work = minibatch_size // steps * sum(parameter.numel() for parameter in policy.nets.parameters())
     threads = max(1, min(os.cpu_count() or 1, work // _WORK_PER_THREAD))
     torch.set_num_threads(threads)
     return threads

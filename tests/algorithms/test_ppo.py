@@ -63,7 +63,7 @@ def test_the_loss_is_the_literal_formula(seed, switches):
     settings = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01, **switches}
     loss, metrics = ppo_loss(policy, minibatch, settings)
     with torch.no_grad():
-        logits, values, _ = policy.forward(minibatch)
+        logits, values = policy.forward(minibatch)
         probabilities, values = logits.double().softmax(1).numpy(), values.double().numpy()
     assert loss.item() == pytest.approx(literal_loss(probabilities, values, minibatch, settings), abs=1e-5)
     without = {name: value for name, value in settings.items() if name not in switches}

@@ -69,8 +69,9 @@ def without_times(metrics):
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-def test_the_number_of_workers_changes_nothing_to_the_last_bit(make):
-    one, three = make(num_workers=1), make(num_workers=3)
+@pytest.mark.parametrize("network", [{}, {"recurrent": "gru", "recurrent_size": 8, "sequence_length": 6}])
+def test_the_number_of_workers_changes_nothing_to_the_last_bit(make, network):
+    one, three = make(num_workers=1, **network), make(num_workers=3, **network)
     for _ in range(4):
         assert without_times(one.step()) == pytest.approx(without_times(three.step()), abs=0.0, nan_ok=True)
     same(arrays_of(one), arrays_of(three))
@@ -164,6 +165,7 @@ def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_e
         ({"num_workers": 2}, 2),
         ({"num_workers": 2}, 1),
         ({"num_workers": 1, "learning_rate_schedule": "adaptive"}, 2),
+        ({"num_workers": 2, "recurrent": "lstm", "recurrent_size": 8, "sequence_length": 7}, 1),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 1}, 2),
         ({"recurrent": "lstm", "recurrent_size": 8, "sequence_length": 9, "num_workers": 2}, 1),
