@@ -17,7 +17,9 @@ from shoal.scripts.standard_streams import OutputError, leave, make_ready, print
 COMMANDS = {
     "train": "train an algorithm on an environment",
     "evaluate": "play with the policy of a training run",
-    "bench": "measure the speed of the core",
+    "zoo": "list tuned settings and the returns measured with them",
+    "results": "measure the returns of the zoo's settings",
+    "bench": "measure the speed of the core, and of training",
     "run-as-ray": "run a program that was written for Ray on shoal",
     "chaos": "kill workers at random, and check every result",
     "soak": "work for long and in large amounts, and look for leaks",

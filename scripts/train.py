@@ -26,6 +26,7 @@ import tyro
 
 import shoal
 from shoal import algorithms
+from shoal.algorithms import zoo
 from shoal.envs import registry
 from shoal.rllib import callbacks, checkpoints
 from shoal.rllib.callbacks import Callback
@@ -49,6 +50,9 @@ class Options(Generic[C]):
 
     algo: str = DEFAULT_ALGORITHM
     """Algorithm to train with; decides which of the settings below there are."""
+
+    zoo: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Take environment and settings from this entry of the zoo, see `shoal zoo`; flags override."""
 
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for the results; by default a new one in runs/, named after algorithm, environment, seed and time."""
@@ -80,17 +84,26 @@ def plan(arguments: Sequence[str]) -> Plan:
         raise UsageError("--resume is empty: give the run directory of an earlier `shoal train`")
     if value_of("--run-dir", arguments) == "":
         raise UsageError("--run-dir is empty: name a folder, or leave the flag away")
+    entry = zoo.find(named) if (named := value_of("--zoo", arguments)) is not None else None
+    if entry and resume:
+        raise UsageError("--resume goes on with the run's own settings: leave --zoo away")
     checkpoint = checkpoints.load(_newest(Path(resume))) if resume else None
-    name = value_of("--algo", arguments) or (checkpoint.algorithm if checkpoint else DEFAULT_ALGORITHM)
+    usual = checkpoint.algorithm if checkpoint else entry.algorithm if entry else DEFAULT_ALGORITHM
+    name = value_of("--algo", arguments) or usual
+    if entry and name != entry.algorithm:
+        raise UsageError(f"the zoo's {entry.name} is for {entry.algorithm}, not for {name}: drop --algo")
     algorithm = algorithms.load(name)
     config_class = algorithms.config_class(name)
-    config = from_dict(config_class, checkpoint.config) if checkpoint else config_class()
+    if checkpoint:
+        config = from_dict(config_class, checkpoint.config)
+    else:
+        config = entry.config() if entry else config_class()
     options: Options[AlgorithmConfig] = parse(
         Options[config_class],  # type: ignore[valid-type]
         arguments,
         prog=PROG,
         description=f"Train {name} on an environment. Other algorithms: --algo {', '.join(algorithms.NAMES)}.",
-        default=Options(algo=name, config=config),
+        default=Options(algo=name, zoo=named, config=config),
     )
     options.session.check()
     registry.check(options.config.env)

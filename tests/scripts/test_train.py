@@ -227,7 +227,7 @@ def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir,
     [
         (["--algo", "nosuch"], "unknown algorithm 'nosuch': choose from sample"),
         (["--env", "NoSuch-v0"], "unknown environment 'NoSuch-v0'"),
-        (["--nosuch", "1"], "unknown flag --nosuch; there are these: --algo, --run-dir, --resume, --callback, "),
+        (["--nosuch", "1"], "unknown flag --nosuch; there are these: --algo, --zoo, --run-dir, --resume"),
         (["--num-workers", "-1"], "num_workers must be at least 1, not -1"),
         (["--num-workers", "0"], "num_workers must be at least 1, not 0"),
         (["--num-workers", "two"], "--num-workers INT: "),

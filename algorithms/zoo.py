@@ -1,0 +1,159 @@
+"""Tuned settings for environments that everybody knows, and the returns that this repository measured with them.
+
+`shoal train --zoo NAME` trains with an entry, `shoal zoo` lists them. Each has a budget of steps and the return that is
+to be reached within it. Settings begin from those of others, named with each; what was measured with them is in one
+file, `zoo_results.json`, which `shoal results` (`make results`) writes and nobody edits. No torch here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..rllib.config import AlgorithmConfig, ConfigError, from_dict
+from . import config_class
+
+#: What `shoal results` measured.
+RESULTS = Path(__file__).with_name("zoo_results.json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Settings for one environment."""
+
+    name: str  #: as in `--zoo`
+    settings: Mapping[str, Any]  #: fields of the algorithm's config that differ from its defaults
+    goal: float  #: return that the median of the seeds is to reach
+    source: str  #: where the settings begin from
+    algorithm: str = "ppo"
+
+    def config(self, **changes: Any) -> AlgorithmConfig:
+        """The settings as a config.
+
+        Args:
+          changes: fields that shall be different.
+        """
+        return replace(from_dict(config_class(self.algorithm), self.settings), **changes)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the policies of an entry earned, over seeds; `scripts/results.py` says how."""
+
+    steps: int  #: environment steps of each seed
+    seeds: tuple[int, ...]
+    returns: tuple[float, ...]  #: mean of the final evaluation, deterministic actions, by seed
+    median: float
+    mean: float
+    iqm: float  #: mean of the middle half
+    interval: tuple[float, float]  #: 95 %, of the IQM, by bootstrap over the seeds
+    wall_s: float  #: of training one seed, the median
+    machine: str
+    versions: str
+    date: str  #: ISO, UTC
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: those that it was measured with
+
+
+#: Tianshou's settings for MuJoCo (`examples/mujoco/mujoco_ppo.py`): advantages as they are, estimated anew before each
+#: epoch; observations and rewards normalised, values clipped.
+_MUJOCO = {
+    "num_envs": 8,
+    "rollout_steps": 256,
+    "num_epochs": 10,
+    "minibatch_size": 64,
+    "total_steps": 1_000_000,
+    "learning_rate": 3e-4,
+    "learning_rate_schedule": "linear",
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "clip_range_schedule": "constant",
+    "value_coef": 0.25,
+    "value_clip_range": 0.2,
+    "normalize_advantages": "off",
+    "recompute_advantages": True,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+}
+_TIANSHOU = "Tianshou, examples/mujoco/mujoco_ppo.py"
+
+ENTRIES = (
+    Entry("CartPole-v1", {"env": "CartPole-v1", "total_steps": 100_000}, 495.0, "shoal's defaults"),
+    Entry(
+        "Acrobot-v1",
+        {
+            "env": "Acrobot-v1",
+            "total_steps": 500_000,
+            "num_envs": 16,
+            "rollout_steps": 256,
+            "num_epochs": 4,
+            "minibatch_size": 64,
+            "learning_rate": 3e-4,
+            "learning_rate_schedule": "constant",
+            "gae_lambda": 0.94,
+            "clip_range_schedule": "constant",
+            "normalize_observations": True,
+            "normalize_rewards": True,
+        },
+        -85.0,
+        "SB3 RL Zoo, hyperparams/ppo.yml",
+    ),
+    Entry(
+        "Pendulum-v1",
+        {
+            "env": "Pendulum-v1",
+            "total_steps": 200_000,
+            "num_envs": 4,
+            "rollout_steps": 1024,
+            "minibatch_size": 64,
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "gae_lambda": 0.95,
+            "clip_range_schedule": "constant",
+        },
+        -180.0,
+        "SB3 RL Zoo, hyperparams/ppo.yml",
+    ),
+    Entry("Hopper-v5", {**_MUJOCO, "env": "Hopper-v5"}, 2_400.0, _TIANSHOU),
+    Entry("Walker2d-v5", {**_MUJOCO, "env": "Walker2d-v5"}, 3_000.0, _TIANSHOU),
+    Entry("HalfCheetah-v5", {**_MUJOCO, "env": "HalfCheetah-v5"}, 4_000.0, _TIANSHOU),
+)
+_BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+def find(name: str) -> Entry:
+    """The entry with this name.
+
+    Raises:
+      ConfigError: there is none; names the choices.
+    """
+    if name not in _BY_NAME:
+        close = difflib.get_close_matches(name, _BY_NAME, 1, 0.5)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ConfigError(f"the zoo has no {name!r}{hint}: it has {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
+
+
+def measured(results: Path = RESULTS) -> dict[str, Measured]:
+    """What was measured, by the name of the entry; entries that were not are missing.
+
+    Raises:
+      ConfigError: the file is damaged.
+    """
+    try:
+        told = json.loads(results.read_text(encoding="utf-8"))
+        return {name: _measured(row) for name, row in told.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(f"{results} is damaged ({error}): delete it, and run `shoal results` again") from error
+
+
+def _measured(row: Mapping[str, Any]) -> Measured:
+    low, high = row["interval"]
+    listed = {"seeds": tuple(row["seeds"]), "returns": tuple(row["returns"]), "interval": (low, high)}
+    return Measured(**{**row, **listed})
