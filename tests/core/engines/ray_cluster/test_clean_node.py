@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.ray
@@ -42,6 +44,35 @@ shoal.shutdown()
 with shoal.init(engine="ray", address=sys.argv[1], logging_level="warning"):
     assert shoal.get(where.remote())[0] == place
 print("done")
+"""
+
+ENVIRONMENT = """
+import importlib, os, sys, shoal
+os.makedirs("work"), os.makedirs("modules/told_by_package")
+open("work/data.txt", "w").write("hello")
+open("modules/told_by_package/__init__.py", "w").write("ANSWER = 42")
+shoal.init(
+    engine="ray", address=sys.argv[1], logging_level="warning",
+    runtime_env={
+        "working_dir": "work", "py_modules": ["modules/told_by_package"], "env_vars": {"SHOAL_MINE": "1"},
+        "excludes": ["*.bin"], "config": {"setup_timeout_seconds": 60},
+    },
+)
+
+@shoal.remote
+def look():
+    with open("data.txt") as file:
+        return file.read(), importlib.import_module("told_by_package").ANSWER, os.environ["SHOAL_MINE"]
+
+assert shoal.get(look.remote()) == ("hello", 42, "1")
+told = shoal.get(shoal.remote(lambda: dict(shoal.get_runtime_context().runtime_env)).remote())
+assert len(told["py_modules"]) == 1 and told["working_dir"].startswith("gcs://"), told
+variable = shoal.remote(lambda: (os.environ["SHOAL_MINE"], os.environ["SHOAL_JOB"]))
+assert shoal.get(variable.remote()) == ("1", "2")
+try:
+    look.options(runtime_env={"working_dir": "work"}).remote()
+except ValueError as error:
+    print(error)
 """
 
 PPO_THERE = """
@@ -118,6 +149,12 @@ print(shoal.get(shoal.remote(lambda: "and after a fork").remote()))
 def test_tasks_and_actors_run_by_the_shoal_that_the_driver_brings(clean_node, driver):
     ran = driver(TASKS, clean_node)
     assert ran.stdout == "done\n", ran.stderr
+
+
+def test_the_connections_environment_is_that_of_the_job_and_of_init_and_shoal(clean_node, driver):
+    job = {"runtime_env": {"env_vars": {"SHOAL_JOB": "2"}}, "metadata": {"job_name": "x"}}  # as `ray job submit` has it
+    ran = driver(ENVIRONMENT, clean_node, RAY_JOB_CONFIG_JSON_ENV_VAR=json.dumps(job))
+    assert "Ray sends folders to its machines at the connection only" in ran.stdout, ran.stderr
 
 
 def test_an_iteration_of_ppo_there_is_that_of_this_machine_to_the_last_bit(clean_node, driver):
