@@ -70,10 +70,15 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
             "this process was forked from one that is connected to Ray, which cannot be used in both: start it anew "
             "(multiprocessing's 'spawn'), or connect after the fork"
         )
+    if ray.util.client.ray.is_connected():
+        raise ValueError(
+            "this process is connected by Ray Client (ray://), through which a program cannot see where it runs: start "
+            "it on a machine of the cluster (`ray job submit`), without ray.init() or with address='auto'"
+        )
     if ray.is_initialized():
         refuse_what_is_settled(wishes, ray.get_runtime_context().gcs_address)
         libraries.check_workers(is_shipped=False, version=version)
-        return RayEngine(whereabouts=_whereabouts(ray.get_runtime_context()))
+        return RayEngine(whereabouts=_whereabouts(ray))
     temp_dir = wishes.own.get("_temp_dir")
     target = addresses.resolved(wishes.address, os.environ)
     running = addresses.recorded(temp_dir) if target in (None, "auto") else target
@@ -88,7 +93,7 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
         package = stack.enter_context(shipping.staged_package())
         stack.enter_context(_told_in_a_line(ray, running))
         # What `ray job submit` has said of the environment is in `wishes` already.
-        stack.enter_context(installation.set_for_a_while("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1"))
+        stack.enter_context(installation.set_for_a_while("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1", instead=True))
         stack.enter_context(_keeping_sigterm())
         joined = ray.init("local" if starts else wishes.address, **_arguments(wishes, package))
         if not starts:
@@ -202,6 +207,17 @@ def in_a_line(error: BaseException, running: str | None) -> Exception | None:
     return ValueError(f"Ray: {line}") if isinstance(error, ValueError) else EngineUnavailableError(f"Ray: {line}")
 
 
-def _whereabouts(here: Any) -> dict[str, Any]:
+def _whereabouts(ray: Any) -> dict[str, Any]:
     """Of a connection that is not ours, as far as Ray tells it."""
-    return {"address": here.gcs_address, "gcs_address": here.gcs_address, "node_id": here.get_node_id()}
+    from .place import session_directory
+
+    here = ray.get_runtime_context()
+    unknown = dict.fromkeys(("object_store_address", "raylet_socket_name"))
+    return {
+        **unknown,
+        "node_ip_address": ray.util.get_node_ip_address(),
+        "address": here.gcs_address,
+        "gcs_address": here.gcs_address,
+        "session_dir": session_directory(),
+        "node_id": here.get_node_id(),
+    }

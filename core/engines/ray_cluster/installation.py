@@ -57,13 +57,21 @@ def check_version(version: str) -> None:
 
 
 @contextmanager
-def set_for_a_while(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the length of a block, unless the user has set it."""
-    if name in os.environ:
+def set_for_a_while(name: str, value: str, *, instead: bool = False) -> Iterator[None]:
+    """An environment variable for the length of a block.
+
+    Args:
+      instead: also if the user has set it.
+    """
+    before = os.environ.get(name)
+    if before is not None and not instead:
         yield
         return
     os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop(name, None)
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

@@ -121,6 +121,12 @@ with shoal.init(engine="ray", address=sys.argv[1], logging_level="warning"):
 
 CONNECTED_BEFORE = """
 import os, sys, ray, shoal
+ray.util.client.ray.is_connected = lambda: True
+try:
+    shoal.init(engine="ray")
+except ValueError as error:
+    print(error)
+del ray.util.client.ray.is_connected
 ray.init(sys.argv[1], logging_level="warning")
 try:
     shoal.init(engine="ray")
@@ -128,7 +134,8 @@ except shoal.exceptions.EngineUnavailableError as error:
     print(error)
 ray.shutdown()
 ray.init(sys.argv[1], logging_level="warning", runtime_env={"py_modules": [os.path.join(sys.argv[2], "shoal")]})
-shoal.init(engine="ray")
+info = shoal.init(engine="ray").address_info
+assert os.path.isdir(info["session_dir"]) and info["address"] == ray.get_runtime_context().gcs_address, info
 print(shoal.get(shoal.remote(lambda: "worked").remote()))
 shoal.shutdown()
 print("still connected" if ray.is_initialized() else "disconnected")
@@ -181,7 +188,8 @@ def test_another_version_of_ray_is_told_in_a_line_and_leaves_no_half_connection(
 
 def test_a_connection_of_the_programs_own_is_used_if_shoal_is_there_and_left_as_it_is(clean_node, driver, tmp_path):
     ran = driver(CONNECTED_BEFORE, clean_node, str(tmp_path / "path"))
-    missing, *others = ran.stdout.splitlines()
+    client, missing, *others = ran.stdout.splitlines()
+    assert "connected by Ray Client (ray://)" in client
     assert "shoal 0.1.0 is not on the workers of the Ray cluster (No module named 'shoal')" in missing, ran.stderr
     assert "leave ray.init() to shoal.init(engine='ray', ...)" in missing
     assert others[:2] == ["worked", "still connected"], ran.stderr

@@ -52,5 +52,7 @@ def test_a_variable_is_set_for_a_block_unless_the_user_has(monkeypatch):
     monkeypatch.setenv("SHOAL_TEST_B", "theirs")
     with installation.set_for_a_while("SHOAL_TEST_A", "1"), installation.set_for_a_while("SHOAL_TEST_B", "1"):
         assert (os.environ["SHOAL_TEST_A"], os.environ["SHOAL_TEST_B"]) == ("1", "theirs")
+    with installation.set_for_a_while("SHOAL_TEST_B", "1", instead=True):
+        assert os.environ["SHOAL_TEST_B"] == "1"
     assert "SHOAL_TEST_A" not in os.environ
     assert os.environ["SHOAL_TEST_B"] == "theirs"
