@@ -151,6 +151,7 @@ class BatchedVectorEnv:
             "episode": self._episodes.copy(),
             "length": self._lengths.copy(),
             "episode_return": self._returns.copy(),
+            "begins": self._lengths == 0,
             "physics": self._states.T.copy(),
         }
 

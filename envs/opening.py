@@ -41,19 +41,17 @@ def open_vector(
     *,
     vector: Vector = "serial",
     num_processes: int = 0,
-    wrappers: Sequence[str] = (),
     worker_index: int | None = None,
     checks: Checks = USUAL_CHECKS,
 ) -> VectorEnv:
     """Copies of an environment.
 
     Args:
-      env_id: The environment's name, see ``registry``.
+      env_id: The environment's name, see ``registry``; wrappers in it are understood by "serial" and "parallel".
       env_indices: Index of each copy among all copies of the run.
       seeds: (index, episode number) -> seed of the reset that starts the episode.
       vector: Which implementation.
       num_processes: Of "parallel"; 0 takes as many as there are cores, but no more than copies.
-      wrappers: Of "serial" and "parallel"; see ``registry``.
       worker_index: The rollout worker that they live in, for messages.
       checks: Which numbers are refused.
 
@@ -64,40 +62,50 @@ def open_vector(
       UnsupportedSpace: its spaces have no columns.
     """
     options: dict[str, Any] = {"worker_index": worker_index, "checks": checks}
+    check(env_id, vector)
     if vector in ("serial", "parallel"):
-        registry.check(env_id, wrappers)
-        make = functools.partial(registry.make, env_id, tuple(wrappers))
+        make = functools.partial(registry.make, env_id)
         if vector == "serial":
             return SerialVectorEnv(make, env_indices, seeds, **options)
         processes = min(num_processes or os.cpu_count() or 1, len(env_indices))
         return ParallelVectorEnv(make, env_indices, seeds, num_processes=processes, **options)
-    if wrappers:
-        raise UnknownEnvironment(
-            f"{env_id} by {vector} takes no wrappers ({', '.join(wrappers)}): vector serial and parallel do"
-        )
     if vector == "batched":
-        if env_id not in CLASSIC:
-            raise UnknownEnvironment(f"{env_id} has no batched form: there are {', '.join(CLASSIC)}")
         return BatchedVectorEnv(CLASSIC[env_id](), env_indices, seeds, **options)
     first_seeds = [seeds(int(index), 0) for index in env_indices]
     return ForeignVectorEnv(_foreign(env_id, vector, first_seeds), env_indices, seeds, **options)
+
+
+def check(env_id: str, vector: Vector) -> None:
+    """Make sure that an implementation has an environment, without constructing it; as far as that can be known.
+
+    Raises:
+      UnknownEnvironment: it has not.
+    """
+    name, wrappers = registry.split(env_id)
+    if wrappers and vector not in ("serial", "parallel"):
+        raise UnknownEnvironment(
+            f"{name} by {vector} takes no wrappers ({', '.join(wrappers)}): serial and parallel do"
+        )
+    if vector == "batched" and name not in CLASSIC:
+        raise UnknownEnvironment(f"{name} has no batched form: there are {', '.join(CLASSIC)}")
+    if vector == "ale" and not name.startswith(ATARI):
+        raise UnknownEnvironment(f"{name} is no Atari game for ALE's vector environment: {ATARI}pong is one")
+    if vector != "envpool":  # which has names of its own
+        registry.check(env_id)
 
 
 def _foreign(env_id: str, vector: Vector, seeds: list[int]) -> Gymnasium | EnvPool | AtariLearningEnvironment:
     game = env_id.removeprefix(ATARI) if env_id.startswith(ATARI) else None
     try:
         if vector == "ale":
-            if game is None:
-                raise UnknownEnvironment(f"{env_id} is no Atari game for ALE's vector environment: {ATARI}pong is one")
-            registry.check(env_id)
-            return AtariLearningEnvironment(game, len(seeds), AtariOptions())
+            return AtariLearningEnvironment(env_id.removeprefix(ATARI), len(seeds), AtariOptions())
         if vector == "envpool":
             if game is None:
                 return EnvPool(env_id, seeds)
             task = "".join(word.capitalize() for word in game.split("_")) + "-v5"
             return EnvPool(task, seeds, AtariOptions())
         return Gymnasium(_make_gymnasium(env_id, len(seeds)))
-    except (UnknownEnvironment, ImportError):
+    except ImportError:
         raise
     except Exception as error:
         raise EnvFailure(f"{env_id} by {vector} cannot be made: {type(error).__name__}: {error}") from error
@@ -106,7 +114,6 @@ def _foreign(env_id: str, vector: Vector, seeds: list[int]) -> Gymnasium | EnvPo
 def _make_gymnasium(env_id: str, num_envs: int) -> Any:
     import gymnasium
 
-    registry.check(env_id)
     try:
         gymnasium.spec(env_id)
     except gymnasium.error.Error:

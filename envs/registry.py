@@ -5,8 +5,9 @@ A name is a gymnasium id (``CartPole-v1``), a gymnasium id with the module that 
 environment (``my_package.games:Maze``). The last two are imported in whichever process makes the environment, so the
 module must be importable in the rollout workers too. ``atari/space_invaders`` is a game as ``atari.py`` prepares it.
 
-Wrappers are names too, innermost first: those of ``WRAPPERS`` or ``module:attribute``, with an argument if they take
-one, ``frame_stack=4``. What stands behind the sign is read as JSON, else taken as text.
+Wrappers follow in the name, innermost first: ``CartPole-v1+time_limit=200+frame_stack=4``. Each is one of ``WRAPPERS``
+or ``module:attribute``, with an argument if it takes one, which is read as JSON, else taken as text. So whoever has
+the name plays in the same environment: rollout workers, evaluation, the checkpoint that is looked at a year later.
 
 ``check`` tells whether a name can be made without making it; ``make`` makes one copy. gymnasium is imported at the
 first call only: ``import shoal`` must not pay for it.
@@ -45,32 +46,40 @@ ATARI = "atari/"
 _Wrap = Callable[["gymnasium.Env[Any, Any]"], "gymnasium.Env[Any, Any]"]
 
 
-def check(env_id: str, wrappers: Sequence[str] = ()) -> None:
-    """Make sure that ``make`` finds the environment and its wrappers, without constructing anything.
+def check(env_id: str) -> None:
+    """Make sure that ``make(env_id)`` finds the environment and its wrappers, without constructing anything.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
     """
-    find(env_id)
+    name, wrappers = split(env_id)
+    find(name)
     for wrapper in wrappers:
         _wrapper(wrapper)
 
 
-def make(env_id: str, wrappers: Sequence[str] = ()) -> gymnasium.Env[Any, Any]:
-    """One copy of the environment in its wrappers, the first one innermost.
+def make(env_id: str) -> gymnasium.Env[Any, Any]:
+    """One copy of the environment, in its wrappers.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
       Exception: whatever the constructors of environment and wrappers raise.
     """
-    env: gymnasium.Env[Any, Any] = find(env_id)()
+    name, wrappers = split(env_id)
+    env: gymnasium.Env[Any, Any] = find(name)()
     for wrapper in wrappers:
         env = _wrapper(wrapper)(env)
     return env
 
 
+def split(env_id: str) -> tuple[str, list[str]]:
+    """The name of the environment itself, and its wrappers, innermost first."""
+    name, *wrappers = env_id.split("+")
+    return name, wrappers
+
+
 def find(env_id: str) -> Callable[..., Any]:
-    """What makes the environment: takes no arguments, unless it is the user's own and wants some.
+    """What makes the environment of this name without wrappers: takes no arguments, unless it is the user's own.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.

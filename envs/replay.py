@@ -8,11 +8,12 @@ with another number of workers.
     episode [N] int64           number of the episode under way
     length [N] int64            its steps so far
     episode_return [N] float64  what it earned so far
+    begins [N] bool             the next step is the first of an episode, or of a life that is learned from as one
     actions [sum of length, W]  all actions of copy 0's episode, then of copy 1's, ...
     observations/NAME [N, ...]  where it stands; what a replay must lead to
     action_masks [N, C] bool    only where the environment gives masks
 
-Batched environments (``batched.py``) keep the first three, and their physical state instead of the rest.
+Batched environments (``batched.py``) keep the first four, and their physical state instead of the rest.
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ class SerialVectorEnv:
         self._episodes[:] = -1 if first_episodes is None else np.asarray(first_episodes) - 1
         self._returns = [0.0] * self.num_envs
         self._failures = [0] * self.num_envs
+        self._begins = np.ones(self.num_envs, bool)  # the next step is the first of what is learned from as one
         self._is_reset = False
 
     def reset(self) -> None:
@@ -88,6 +89,7 @@ class SerialVectorEnv:
         for i in range(self.num_envs):
             self._start(i)
         self._find_masks()
+        self._begins[:] = True
         self._check()
 
     def step(self, actions: np.ndarray) -> None:
@@ -109,6 +111,8 @@ class SerialVectorEnv:
                 self._finish(i, goes_on=copy.goes_on)
             if self.action_masks is not None:
                 self._copies[i].write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
+        np.logical_or(self.terminated, self.truncated, out=self._begins)
+        self._begins |= ~self.valid
         self._check()
 
     def state(self) -> State:
@@ -119,6 +123,7 @@ class SerialVectorEnv:
             "episode": self._episodes.copy(),
             "length": self._log.lengths.copy(),
             "episode_return": np.array(self._returns, np.float64),
+            "begins": self._begins.copy(),
             "actions": np.concatenate([self._log.of(i) for i in range(self.num_envs)]),
             **{f"observations/{name}": column.copy() for name, column in self.observations.items()},
         }
@@ -134,6 +139,7 @@ class SerialVectorEnv:
             self._episodes[i] = int(part["episode"][0]) - 1
             reason = self._replay(i, part)
             self._returns[i] = float(part["episode_return"][0])
+            self._begins[i] = bool(part["begins"][0]) or reason is not None
             if reason is not None:
                 not_continued += 1
                 index = self._copies[i].env_index

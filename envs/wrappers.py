@@ -1,4 +1,4 @@
-"""What can be laid around an environment by name, as in ``registry.make("Ant-v5", ("time_limit=500",))``.
+"""What can be laid around an environment by name, as in ``registry.make("Ant-v5+time_limit=500+frame_stack=4")``.
 
 A wrapper that changes rewards tells the true ones too, so that the returns that are shown stay those of the task.
 """

@@ -22,8 +22,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ..core import api
-from ..envs import registry
+from ..envs import opening
+from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State, join_states, split_state
+from ..envs.vector import Checks
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
 from .config import AlgorithmConfig, ConfigError, to_dict
@@ -60,8 +62,8 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def __init__(self, config: C) -> None:
         try:
-            registry.check(config.env)
-        except registry.UnknownEnvironment as error:
+            opening.check(config.env, config.vector)
+        except UnknownEnvironment as error:
             raise ConfigError(f"env: {error}") from error
         self.config = config
         self.steps = 0  #: environment steps done so far
@@ -304,6 +306,9 @@ class Algorithm(abc.ABC, Generic[C]):
                 resumed_at=self._resumed_at,
                 replacement=0 if is_exact else replacement,
                 state=state,
+                vector=self.config.vector,
+                num_processes=self.config.env_processes,
+                checks=Checks(finite=self.config.env_checks != "none", bounds=self.config.env_checks == "bounds"),
             )
         )
 

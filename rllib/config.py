@@ -18,7 +18,9 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from ..envs.opening import Vector
 
 C = TypeVar("C", bound="AlgorithmConfig")
 
@@ -39,13 +41,25 @@ class AlgorithmConfig:
     """
 
     env: str = "CartPole-v1"
-    """Environment to learn: a gymnasium id, or module:attribute for one of your own."""
+    """Environment to learn: a gymnasium id, module:attribute for one of your own, or atari/GAME. Wrappers may follow:
+    CartPole-v1+time_limit=200+frame_stack=4."""
 
     num_workers: int = 2
     """Rollout workers, each an actor with its own process; at least 1. More than there are cores brings nothing."""
 
     num_envs: int = 8
     """Environment copies in total, split over the workers; at least one each. More make larger policy batches."""
+
+    vector: Vector = "serial"
+    """What steps the copies of a worker: serial, one by one in its process; parallel, processes of its own over shared
+    memory; batched, as arrays (CartPole-v1, Pendulum-v1); gymnasium, envpool or ale, vector environments of others."""
+
+    env_processes: int = 0
+    """Processes of each worker if vector is parallel; 0 takes as many as there are cores, but no more than copies."""
+
+    env_checks: Literal["none", "finite", "bounds"] = "finite"
+    """Which numbers of an environment end the run: NaN and infinite ones, these and observations outside their space,
+    or none. Checking bounds costs some microseconds a step, and more for images."""
 
     total_steps: int = 150_000
     """Environment steps to train for, summed over all copies. Training stops after the iteration that reaches it."""
@@ -95,6 +109,7 @@ def validate(config: AlgorithmConfig) -> None:
 _LEAST = {
     "num_workers": 1,
     "num_envs": 1,
+    "env_processes": 0,
     "total_steps": 1,
     "seed": 0,
     "eval_episodes": 1,

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from ..envs import registry
 from ..envs.columns import UnsupportedSpace
+from ..envs.libraries import MissingLibrary
+from ..envs.opening import Vector, open_vector
+from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State
-from ..envs.serial import SerialVectorEnv
-from ..envs.vector import Episode, NoStateError, VectorEnv
+from ..envs.vector import USUAL_CHECKS, Checks, Episode, NoStateError, VectorEnv
 from . import streams
 from .batch import Batch
 from .config import ConfigError
@@ -55,6 +55,9 @@ class EnvRunner:
       replacement: How often this worker was replaced without one; with ``resumed_at`` it keeps new copies from
         repeating old episodes.
       state: Where the environments stood when the worker that this one replaces had sent its last rollout.
+      vector: Which implementation steps the copies, see ``envs.opening``.
+      num_processes: Of vector "parallel".
+      checks: Which numbers of the environment are refused.
     """
 
     def __init__(
@@ -67,6 +70,9 @@ class EnvRunner:
         resumed_at: int = 0,
         replacement: int = 0,
         state: State | None = None,
+        vector: Vector = "serial",
+        num_processes: int = 0,
+        checks: Checks = USUAL_CHECKS,
     ) -> None:
         self._env_id = env_id
         self._worker_index = worker_index
@@ -75,6 +81,7 @@ class EnvRunner:
         self._resumed_at = resumed_at
         self._replacement = replacement
         self._state = state
+        self._vector, self._num_processes, self._checks = vector, num_processes, checks
         self._opened: VectorEnv | None = None
         self._memory: Memory | None = None  # None: to begin with the next rollout
         self._replaced_before = 0
@@ -148,17 +155,25 @@ class EnvRunner:
             memory.states = state.pop(_RECURRENT)
         envs.restore(state)
         # An episode that could not be continued has begun anew, like those that had just begun.
-        memory.starts = envs.state()["length"] == 0
+        memory.starts = envs.state()["begins"]
         return memory
 
     def _envs(self) -> VectorEnv:
         if self._opened is None:
-            make = partial(registry.make, self._env_id)
-            seeds = streams.environment_seeds(self._seed, self._resumed_at, self._replacement)
             try:
-                self._opened = SerialVectorEnv(make, self._env_indices, seeds, worker_index=self._worker_index)
+                self._opened = open_vector(
+                    self._env_id,
+                    self._env_indices,
+                    streams.environment_seeds(self._seed, self._resumed_at, self._replacement),
+                    vector=self._vector,
+                    num_processes=self._num_processes,
+                    worker_index=self._worker_index,
+                    checks=self._checks,
+                )
             except UnsupportedSpace as error:
                 raise ConfigError(f"env: {self._env_id!r}: {error}") from error
+            except (UnknownEnvironment, MissingLibrary) as error:
+                raise ConfigError(f"env: {error}") from error
         return self._opened
 
 

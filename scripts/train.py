@@ -27,7 +27,7 @@ import tyro
 import shoal
 from shoal import algorithms
 from shoal.algorithms import zoo
-from shoal.envs import registry
+from shoal.envs import opening
 from shoal.rllib import callbacks, checkpoints
 from shoal.rllib.callbacks import Callback
 from shoal.rllib.checkpoints import Checkpoint
@@ -106,7 +106,7 @@ def plan(arguments: Sequence[str]) -> Plan:
         default=Options(algo=name, zoo=named, config=config),
     )
     options.session.check()
-    registry.check(options.config.env)
+    opening.check(options.config.env, options.config.vector)
     if checkpoint is None:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
@@ -160,7 +160,7 @@ def run(
       UsageError, ConfigError, UnknownEnvironment: what is wrong, in one line.
       EnvFailure, CallbackFailure, WorkerLostError, Stopped, ...: what ended the run.
     """
-    registry.check(config.env)
+    opening.check(config.env, config.vector)
     place = run_directory.choose(run_dir, algorithm, config)
     return train(Plan(algorithms.load(algorithm), config, place, None, tuple(callbacks)))
 

@@ -123,16 +123,16 @@ def test_arguments_that_make_no_sense_are_refused():
 
 
 def test_wrappers_are_found_by_name_the_first_one_innermost():
-    env = registry.make("CartPole-v1", ("action_repeat=2", "time_limit=10", "frame_stack=3"))
+    env = registry.make("CartPole-v1+action_repeat=2+time_limit=10+frame_stack=3")
     assert [type(layer).__name__ for layer in (env, env.env, env.env.env)] == [
         "FrameStack",
         "TimeLimit",
         "ActionRepeat",
     ]
     assert env.observation_space.shape == (12,)
-    with_own = registry.make("CartPole-v1", ("shoal.envs.wrappers:ClipReward=0.5",))
+    with_own = registry.make("CartPole-v1+shoal.envs.wrappers:ClipReward=0.5")
     assert isinstance(with_own, ClipReward)
-    assert isinstance(registry.make("CartPole-v1", ("clip_reward",)), ClipReward)
+    assert isinstance(registry.make("CartPole-v1+clip_reward"), ClipReward)
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_wrappers_are_found_by_name_the_first_one_innermost():
 )
 def test_a_wrapper_that_nobody_knows_is_refused_before_anything_is_made(name, told):
     with pytest.raises(registry.UnknownEnvironment, match=told):
-        registry.check("CartPole-v1", (name,))
+        registry.check(f"CartPole-v1+{name}")

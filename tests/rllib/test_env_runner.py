@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shoal.envs.columns import ONLY
-from shoal.envs.vector import EnvFailure
+from shoal.envs.vector import Checks, EnvFailure
 from shoal.rllib.config import ConfigError
 from shoal.rllib.env_runner import EnvRunner
 from shoal.rllib.modules import ActorCritic
@@ -103,3 +103,45 @@ assert "torch" not in sys.modules, "torch was imported"
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_processes_of_a_worker_change_nothing_to_the_last_bit():
+    alone, apart = runner_of(env_indices=range(5)), runner_of(env_indices=range(5), vector="parallel", num_processes=2)
+    weights = weights_for(alone)
+    for iteration in range(3):
+        mine, its = (runner.collect(weights, 40, iteration) for runner in (alone, apart))
+        np.testing.assert_array_equal(mine.batch.rewards, its.batch.rewards)
+        np.testing.assert_array_equal(mine.batch.log_probs, its.batch.log_probs)
+        assert mine.batch.episodes == its.batch.episodes
+        for name, array in mine.state.items():
+            np.testing.assert_array_equal(array, its.state[name])
+    assert mine.batch.episodes
+
+
+def test_another_librarys_environments_have_no_state_to_go_on_from():
+    collected = (runner := runner_of(vector="gymnasium")).collect(weights_for(runner), 60, 0)
+    assert collected.state is None
+    assert not collected.batch.valid.all()
+    assert collected.batch.episodes
+
+
+@pytest.mark.parametrize(
+    ("env_id", "vector", "told"),
+    [
+        ("CartPole-v1+time_limit=9", "batched", "^env: CartPole-v1 by batched takes no wrappers"),
+        (
+            "CartPole-v1",
+            "envpool",
+            r"^env: CartPole-v1 in EnvPool needs the library envpool: pip install 'shoal\[envpo",
+        ),
+    ],
+)
+def test_what_an_implementation_lacks_is_an_error_of_the_setting(env_id, vector, told, monkeypatch):
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(ConfigError, match=told):
+        runner_of(env_id, vector=vector).policy_spec(NetworkSettings())
+
+
+def test_which_numbers_are_refused_is_a_setting():
+    runner = runner_of("shoal.envs.probes:Corridor", [0], checks=Checks(bounds=True))
+    runner.collect(weights_for(runner), 12, 0)
