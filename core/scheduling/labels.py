@@ -47,13 +47,16 @@ class NodeRule:
 
     alternatives: tuple[tuple[Condition, ...], ...]
 
+    def describe(self) -> str:
+        """``zone in (a, b), kind or zone in (c)``."""
+        return " or ".join(", ".join(condition.describe() for condition in one) for one in self.alternatives)
+
     def mismatch(self, labels: Mapping[str, str]) -> str:
         """Why a node with these labels will not do; empty if it will."""
         if any(all(condition.holds(labels) for condition in one) for one in self.alternatives):
             return ""
-        wanted = " or ".join(", ".join(condition.describe() for condition in one) for one in self.alternatives)
         has = ", ".join(f"{key}={value}" for key, value in labels.items())
-        return f"it needs a node with label {wanted}; the only node has {has}"
+        return f"it needs a node with label {self.describe()}; the only node has {has}"
 
 
 def check_labels(labels: object) -> dict[str, str]:

@@ -13,13 +13,14 @@ import ray
 import ray.exceptions
 
 from ... import ids
-from ...errors import ActorAlreadyExistsError
+from ...errors import ActorAlreadyExistsError, GetTimeoutError
 from ...options import ActorOptions, TaskOptions
 from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
 from .. import current
 from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
 from . import groups, nodes, options as ray_options, shipping, work
+from .demands import Demands
 from .failures import translated, translating
 from .handles import ActorLife, RayRef, inner_of, learn_refs, life_of, received, returned, weak_identity
 from .place import Places, session_directory
@@ -44,6 +45,7 @@ class RayEngine:
         # their ids. Calls are looked up by the options as well, what Ray is given only once by what it depends on.
         self._functions: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._classes: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._demands = Demands(self.nodes)
         learn_refs()
 
     # ---- tasks
@@ -55,7 +57,7 @@ class RayEngine:
         remote = self._prepare_task(function, options) if found is None else found[0]
         try:
             return returned(remote(*_inner(args), **_inner_named(kwargs)))
-        except ray.exceptions.RayError as error:
+        except Exception as error:  # noqa: BLE001  see `translated`
             raise translated(error) from None
 
     def _prepare_task(self, function: Callable[..., Any], options: TaskOptions) -> Callable[..., Any]:
@@ -68,6 +70,7 @@ class RayEngine:
             found = _keep(self._functions, known, (made, function))
         remote: Callable[..., Any] = found[0].options(**ray_options.of_task(options)).remote
         _keep(self._functions, (id(function), id(options)), (remote, function, options))
+        self._demands.ask(f"{function.__name__}()", options.resources, options.destination)
         return remote
 
     # ---- actors
@@ -105,6 +108,7 @@ class RayEngine:
             found = _keep(self._classes, known, (made, cls))
         created = found[0].options(**ray_options.of_actor(options))
         _keep(self._classes, (id(cls), id(options)), (created, cls, options))
+        self._demands.ask(f"actor {cls.__name__}", options.placement, options.destination)
         return created
 
     def call(
@@ -118,7 +122,7 @@ class RayEngine:
             remote = life.prepare(actor, method, how)
         try:
             return returned(remote(*_inner(args), **_inner_named(kwargs)))
-        except ray.exceptions.RayError as error:
+        except Exception as error:  # noqa: BLE001  see `translated`
             raise translated(error) from None
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
@@ -149,9 +153,19 @@ class RayEngine:
     # ---- objects
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
+        inner = [inner_of(ref) for ref in refs]
+        first_s, rest_s = self._patience(timeout_s)
         try:
-            values = ray.get([inner_of(ref) for ref in refs], timeout=timeout_s)
-        except ray.exceptions.RayError as error:
+            try:
+                values = ray.get(inner, timeout=first_s)
+            except ray.exceptions.GetTimeoutError:
+                if first_s == timeout_s:
+                    raise
+                self._demands.tell("get")
+                values = ray.get(inner, timeout=rest_s)
+        except ray.exceptions.GetTimeoutError:
+            raise GetTimeoutError(f"{_described(refs)} not ready within {timeout_s:g} s") from None
+        except Exception as error:  # noqa: BLE001  see `translated`
             raise translated(error) from None
         return [received(value) for value in values] if ray.DynamicObjectRefGenerator in map(type, values) else values
 
@@ -163,9 +177,20 @@ class RayEngine:
         self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         inner = {inner_of(ref): ref for ref in refs}
+        first_s, rest_s = self._patience(timeout_s)
         with translating():
-            ready, rest = ray.wait(list(inner), num_returns=num_returns, timeout=timeout_s)
+            ready, rest = ray.wait(list(inner), num_returns=num_returns, timeout=first_s)
+            if len(ready) < num_returns and first_s != timeout_s:
+                self._demands.tell("wait")
+                ready, rest = ray.wait(list(inner), num_returns=num_returns, timeout=rest_s)
         return [inner[ref] for ref in ready], [inner[ref] for ref in rest]
+
+    def _patience(self, timeout_s: float | None) -> tuple[float | None, float | None]:
+        """How long to wait until something is said, and how long then."""
+        notice_s = self._demands.notice_s
+        if timeout_s is None:
+            return notice_s, None
+        return (timeout_s, 0.0) if timeout_s <= notice_s else (notice_s, timeout_s - notice_s)
 
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         with translating():
@@ -236,6 +261,10 @@ class RayEngine:
     def shutdown(self) -> None:
         if self._disconnects:
             ray.shutdown()
+
+
+def _described(refs: Sequence[ObjectRef]) -> str:
+    return f"{refs[0]!r} was" if len(refs) == 1 else f"{len(refs)} objects, or some of them, were"
 
 
 def _keep(kept: dict[Any, Any], key: tuple[Any, ...], value: tuple[Any, ...]) -> tuple[Any, ...]:

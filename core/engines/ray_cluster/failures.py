@@ -35,6 +35,8 @@ _COLOR = re.compile(r"\x1b\[\d+m")
 #: Where in the text of another error that of a `Carried` begins.
 _CARRIED = f"{__name__}.Carried: "
 _ARGUMENT = "At least one of the input arguments for this task could not be computed:"
+_OBJECT = re.compile(r"\b[0-9a-f]{56}\b")
+_NO_ACTOR = "Can't find actor "
 #: Attributes that shoal's classes have, too.
 _ATTRIBUTES = ("actor_id", "actor_init_failed", "preempted", "object_ref_hex", "task_id")
 #: By these Ray itself is told something.
@@ -113,8 +115,12 @@ def translated(error: BaseException) -> BaseException:
     if isinstance(error, theirs.RayTaskError):
         return _task_error(error)
     if not isinstance(error, theirs.RayError):
-        return error
+        return _stranger(str(error)) or error
     ours: type[BaseException] = getattr(errors, type(error).__name__, ShoalError)
+    if isinstance(error, theirs.ActorHandleNotFoundError):
+        return errors.ActorHandleNotFoundError(
+            "the actor is not known to this session: was it created before shutdown() and another init()?"
+        )
     made = ours(_told(error))
     for name in _ATTRIBUTES:
         if hasattr(error, name) and hasattr(made, name):
@@ -128,8 +134,30 @@ def translating() -> Iterator[None]:
     """What Ray raises inside comes out as shoal's."""
     try:
         yield
-    except theirs.RayError as error:
+    except Exception as error:  # noqa: BLE001  what Ray finds about refs of other sessions is a plain one
         raise translated(error) from None
+
+
+def stranger(object_id: str) -> ShoalError:
+    """The error of a ref that Ray does not know, by its id in hexadecimal."""
+    return errors.ObjectLostError(
+        f"ObjectRef({object_id}) is not known to this session: was it made by hand, or before shutdown() and another "
+        "init()?",
+        object_ref_hex=object_id,
+    )
+
+
+def _stranger(text: str) -> ShoalError | None:
+    """Of a ref or handle that Ray does not know; None: the text of its error is about something else."""
+    if "whose owner is unknown" in text:
+        found = _OBJECT.search(text)
+        return stranger(found[0] if found else "")
+    if _NO_ACTOR in text:
+        return errors.ActorHandleNotFoundError(
+            f"actor {text.partition(_NO_ACTOR)[2].partition('.')[0]} is not known to this session: was it created "
+            "before shutdown() and another init()?"
+        )
+    return None
 
 
 def _told(error: BaseException) -> str:

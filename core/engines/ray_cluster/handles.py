@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.cloudpickle
@@ -26,8 +27,12 @@ from ...generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
 from ..base import ActorIdentity
-from .failures import translated
+from . import callbacks
+from .failures import stranger, translated, translating
 from .options import how_of, of_call
+
+if TYPE_CHECKING:
+    from asyncio import Future as AsyncioFuture
 
 #: Who owns an object is Ray's knowledge; a ref says only that somebody does.
 _OWNER = b"ray"
@@ -59,21 +64,21 @@ class RayRef(ObjectRef):
     def future(self) -> Future[Any]:
         """A ``concurrent.futures.Future`` of the value. Cancelling it does not cancel the task."""
         outer: Future[Any] = Future()
-
-        def settle(inner: Future[Any]) -> None:
-            if not outer.set_running_or_notify_cancel():
-                return
-            error = inner.exception()
-            if error is None:
-                outer.set_result(received(inner.result()))
-            else:
-                outer.set_exception(translated(error))
-
-        self.inner.future().add_done_callback(settle)
+        self.inner.future().add_done_callback(lambda inner: callbacks.run(partial(_settle, outer, inner)))
         return outer
 
+    def as_future(self) -> AsyncioFuture[Any]:
+        """An ``asyncio.Future`` of the value, on the running loop. Cancelling it does not cancel the task."""
+        import asyncio  # only coroutines come here; `import shoal` need not pay for it
+
+        outer: Future[Any] = Future()
+        # In Ray's thread: what is called there is asyncio's, which does not wait.
+        self.inner.future().add_done_callback(lambda inner: _settle(outer, inner))
+        return asyncio.wrap_future(outer)
+
     def __reduce__(self) -> tuple[Callable[..., ObjectRef], tuple[Any, ...]]:
-        return _loaded, (ray.cloudpickle.dumps(self.inner),)
+        with translating():
+            return _loaded, (ray.cloudpickle.dumps(self.inner),)
 
 
 class ActorLife(ObjectRef):
@@ -157,6 +162,16 @@ class RayStream:
         """Ray frees what was not taken when its generator goes."""
 
 
+def _settle(outer: Future[Any], inner: Future[Any]) -> None:
+    if not outer.set_running_or_notify_cancel():
+        return
+    error = inner.exception()
+    if error is None:
+        outer.set_result(received(inner.result()))
+    else:
+        outer.set_exception(translated(error))
+
+
 def learn_refs() -> None:
     """Have Ray's serialiser in this process, which is connected, put Ray's refs in the place of shoal's."""
     register_serializer(RayRef, serializer=_inner, deserializer=RayRef)
@@ -171,9 +186,15 @@ def _loaded(data: bytes) -> RayRef:
 
 
 def inner_of(ref: ObjectRef) -> Any:
-    """Ray's ref; of one that was made by hand, one made by hand."""
+    """Ray's ref; of one that was made by hand, one made by hand.
+
+    Raises:
+      ObjectLostError: no ref to the object is left in this process, so Ray would wait for it for ever.
+    """
     if isinstance(ref, (RayRef, NextItem)):
         return ref.inner
+    if ref.hex() not in ray._private.worker.global_worker.core_worker.get_all_reference_counts():  # noqa: SLF001
+        raise stranger(ref.hex())
     return ray.ObjectRef(ref.binary())
 
 

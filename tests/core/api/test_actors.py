@@ -139,7 +139,7 @@ def test_a_failed_argument_of_a_call_fails_that_call_only():
     assert shoal.get(good, timeout=DEADLINE_S) == 1
 
 
-@pytest.mark.native_only("kills its process")
+@pytest.mark.not_inline("kills its process")
 def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
     counter = Counter.remote()
     shoal.get(counter.add.remote(), timeout=DEADLINE_S)
@@ -149,7 +149,7 @@ def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
         shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("looks for the process, and needs a call that is still running")
+@pytest.mark.not_inline("looks for the process, and needs a call that is still running")
 def test_kill_ends_the_process_and_is_told_to_calls_under_way():
     @shoal.remote
     class Sleeper:
@@ -178,7 +178,7 @@ def test_no_call_after_kill_slips_through():
             shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("looks for the process")
+@pytest.mark.not_inline("looks for the process")
 def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
     @shoal.remote
     class Holder:
@@ -410,7 +410,7 @@ def _is_dead(counter: shoal.ActorHandle) -> bool:
     return False
 
 
-@pytest.mark.native_only("looks for the process")
+@pytest.mark.not_inline("looks for the process")
 def test_an_actor_that_owns_actors_takes_them_along():
     @shoal.remote
     class Parent:
@@ -451,7 +451,7 @@ def test_mistakes_are_told_at_the_call_site(call, error, text):
         call()
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_an_actor_killed_before_its_arguments_are_there_never_starts(tmp_path):
     @shoal.remote
     def late():

@@ -71,7 +71,7 @@ def test_is_canceled_is_for_calls_of_actors():
         shoal.get_runtime_context().is_canceled()
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 class TestRunningWork:
     def test_a_task_that_runs_is_interrupted(self, tmp_path):
         ref = forever.remote(tmp_path / "started")
@@ -225,7 +225,7 @@ class TestRunningWork:
             assert shoal.get(one.remote(), timeout=DEADLINE_S) == 1
 
 
-@pytest.mark.native_only("needs a call that is still running")
+@pytest.mark.not_inline("needs a call that is still running")
 class TestCallsOfActors:
     def test_a_queued_call_is_dropped_and_those_behind_it_run(self, tmp_path):
         @shoal.remote
@@ -338,7 +338,7 @@ class TestCallsOfActors:
         shoal.get(ref, timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("needs work that is still running")
+@pytest.mark.not_inline("needs work that is still running")
 class TestWorkThatDoesNotPause:
     """The news of the cancellation meets the runtime's own code as often as the user's."""
 
@@ -409,7 +409,7 @@ class TestWorkThatDoesNotPause:
         assert shoal.get(actor.one.remote(), timeout=DEADLINE_S) == 1
 
 
-@pytest.mark.native_only("needs a call that is still running")
+@pytest.mark.not_inline("needs a call that is still running")
 def test_what_a_cancelled_call_returns_leaves_nothing_behind():
     @shoal.remote
     class Actor:
@@ -427,7 +427,7 @@ def test_what_a_cancelled_call_returns_leaves_nothing_behind():
     shoal.get(shoal.put(bytes(400_000_000)))
 
 
-@pytest.mark.native_only("looks at what another process is given")
+@pytest.mark.not_inline("looks at what another process is given")
 def test_tasks_that_are_cancelled_ask_for_no_worker_any_more():
     @shoal.remote(num_cpus=2)
     class Holder:

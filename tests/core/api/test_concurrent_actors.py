@@ -168,7 +168,7 @@ def test_leaving_from_a_call_ends_the_actor_with_its_code(make):
         shoal.get(actor.leave.remote(), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("kills its process")
+@pytest.mark.not_inline("kills its process")
 def test_calls_under_way_in_several_threads_fail_with_the_death_of_the_actor():
     workers = Workers.options(max_concurrency=4).remote()
     refs = [workers.work.remote(30) for _ in range(3)]
@@ -235,7 +235,7 @@ class CannotBeLookedAt(Exception):  # noqa: N818  a user's
         raise RuntimeError(name)
 
 
-@pytest.mark.native_only("ends a process")
+@pytest.mark.not_inline("ends a process")
 @pytest.mark.parametrize("kind", ["async", "threads"])
 def test_an_exception_that_cannot_be_looked_at_ends_the_actor_and_not_only_the_call(kind):
     class Raising:

@@ -62,7 +62,7 @@ def test_every_actor_is_ready_calls_functions_and_can_be_told_to_end():
         shoal.get(leaver.__ray_terminate__.remote(), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("a process leaves")
+@pytest.mark.not_inline("a process leaves")
 def test_handlers_of_atexit_and_del_run_when_an_actor_leaves(tmp_path):
     @shoal.remote
     class Tidy:
@@ -87,7 +87,7 @@ def test_handlers_of_atexit_and_del_run_when_an_actor_leaves(tmp_path):
         time.sleep(0.01)
 
 
-@pytest.mark.native_only("needs a call that is still running")
+@pytest.mark.not_inline("needs a call that is still running")
 def test_more_calls_than_max_pending_calls_are_refused(tmp_path):
     @shoal.remote(max_pending_calls=2)
     class Slow:
@@ -109,7 +109,7 @@ def test_more_calls_than_max_pending_calls_are_refused(tmp_path):
     shoal.get(slow.work.remote(tmp_path / "go"), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("looks at processes")
+@pytest.mark.not_inline("looks at processes")
 def test_a_worker_leaves_after_max_calls_of_a_function():
     @shoal.remote(max_calls=2)
     def pid():
@@ -121,7 +121,7 @@ def test_a_worker_leaves_after_max_calls_of_a_function():
     assert len(set(shoal.get([pid.remote() for _ in range(20)], timeout=DEADLINE_S))) >= 10
 
 
-@pytest.mark.native_only("looks at processes")
+@pytest.mark.not_inline("looks at processes")
 def test_a_worker_that_leaves_after_max_calls_takes_nothing_with_it_that_is_needed():
     @shoal.remote(max_calls=1)
     def make():

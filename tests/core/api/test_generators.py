@@ -178,7 +178,7 @@ def test_backpressure_of_nothing_is_refused():
         count_to.options(_generator_backpressure_num_objects=0)
 
 
-@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+@pytest.mark.not_inline("the inline engine runs a generator to its end at once")
 def test_items_can_be_had_while_the_generator_runs(tmp_path):
     @shoal.remote
     def slow(gate):
@@ -196,7 +196,7 @@ def test_items_can_be_had_while_the_generator_runs(tmp_path):
     assert shoal.get(next(generator), timeout=DEADLINE_S) == 2
 
 
-@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+@pytest.mark.not_inline("the inline engine runs a generator to its end at once")
 def test_backpressure_holds_the_generator_back(tmp_path):
     @shoal.remote
     def count(log):
@@ -214,7 +214,7 @@ def test_backpressure_holds_the_generator_back(tmp_path):
     assert values(generator) == list(range(3, 20))
 
 
-@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+@pytest.mark.not_inline("the inline engine runs a generator to its end at once")
 def test_a_dropped_generator_runs_on_and_lets_go_of_its_items(tmp_path):
     @shoal.remote
     def count(done):
@@ -232,7 +232,7 @@ def test_a_dropped_generator_runs_on_and_lets_go_of_its_items(tmp_path):
         time.sleep(0.01)
 
 
-@pytest.mark.native_only("kills a worker")
+@pytest.mark.not_inline("kills a worker")
 def test_a_generator_whose_worker_dies_begins_again_and_repeats_nothing(tmp_path):
     @shoal.remote
     def count(flag):
@@ -246,7 +246,7 @@ def test_a_generator_whose_worker_dies_begins_again_and_repeats_nothing(tmp_path
     assert values(count.remote(str(tmp_path / "flag"))) == list(range(6))
 
 
-@pytest.mark.native_only("kills a worker")
+@pytest.mark.not_inline("kills a worker")
 def test_a_generator_that_yields_less_the_second_time_is_an_error(tmp_path):
     @shoal.remote
     def count(flag):
@@ -264,7 +264,7 @@ def test_a_generator_that_yields_less_the_second_time_is_an_error(tmp_path):
         shoal.get(refs[3], timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("kills a worker")
+@pytest.mark.not_inline("kills a worker")
 def test_a_generator_that_may_not_run_twice_ends_with_the_death_of_its_worker():
     @shoal.remote(max_retries=0)
     def count():
@@ -278,7 +278,7 @@ def test_a_generator_that_may_not_run_twice_ends_with_the_death_of_its_worker():
         shoal.get(refs[1], timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+@pytest.mark.not_inline("the inline engine runs a generator to its end at once")
 def test_any_number_of_coroutines_can_wait_for_their_consumers():
     actor = AsyncNumbers.remote()
     held = actor.count_to.options(_generator_backpressure_num_objects=1)
@@ -294,7 +294,7 @@ def test_any_number_of_coroutines_can_wait_for_their_consumers():
     assert values(held.remote(4)) == [0, 1, 2, 3]
 
 
-@pytest.mark.native_only("the inline engine runs a generator to its end at once")
+@pytest.mark.not_inline("the inline engine runs a generator to its end at once")
 def test_what_stands_behind_a_generator_that_is_held_back_runs_elsewhere():
     @shoal.remote
     def count(n):
@@ -309,7 +309,7 @@ def test_what_stands_behind_a_generator_that_is_held_back_runs_elsewhere():
         assert values(generator) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.native_only("looks into this process")
+@pytest.mark.not_inline("looks into this process")
 def test_looking_for_the_next_item_leaves_nothing_behind(tmp_path):
     @shoal.remote
     def wait_for(gate):

@@ -205,7 +205,7 @@ def test_a_ref_made_in_a_task_and_returned_in_a_container_can_be_got():
     assert shoal.get(small, timeout=DEADLINE_S) == "inner"
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_refs_of_a_dead_owner_are_an_error_that_says_so():
     @shoal.remote
     class Owner:
@@ -243,7 +243,7 @@ def test_nothing_is_counted_when_nothing_is_held():
     eventually(lambda: (len(counted()), len(values_kept())) <= before, "all counted down")
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_wait_returns_the_ready_in_order_and_no_more_than_asked():
     @shoal.remote
     def nap(seconds):
@@ -272,7 +272,7 @@ def test_failed_tasks_count_as_ready():
     assert shoal.wait([ref], timeout=DEADLINE_S) == ([ref], [])
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_get_times_out_and_the_ref_is_good_afterwards():
     @shoal.remote
     def nap():
@@ -321,7 +321,7 @@ def test_callbacks_of_futures_may_use_the_api():
     assert results == [2]
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_a_future_that_is_cancelled_or_times_out_harms_nobody():
     import asyncio
 
@@ -342,7 +342,7 @@ def test_a_future_that_is_cancelled_or_times_out_harms_nobody():
     assert ref.future().result(DEADLINE_S) == 1
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_looking_often_leaves_no_watchers_behind():
     @shoal.remote
     def slow():

@@ -86,7 +86,7 @@ def test_a_task_whose_argument_failed_does_not_run_and_fails_with_the_same_cause
         shoal.get(add.remote(add.remote(add.remote(fail.remote("first")))), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("needs a task that is still running")
+@pytest.mark.not_inline("needs a task that is still running")
 def test_get_of_a_list_raises_as_soon_as_one_fails(tmp_path):
     pending = wait_for.remote(tmp_path / "go")
     with pytest.raises(ValueError, match="early"):
@@ -118,7 +118,7 @@ def test_a_task_that_waits_for_one_queued_behind_it_gets_it():
     assert shoal.get([parent.remote(50) for _ in range(8)], timeout=DEADLINE_S) == [sum(range(50))] * 8
 
 
-@pytest.mark.native_only("needs tasks that run beside each other")
+@pytest.mark.not_inline("needs tasks that run beside each other")
 def test_short_tasks_are_not_trapped_behind_a_long_one(tmp_path):
     shoal.get([wait_for.remote(tmp_path) for _ in range(300)], timeout=DEADLINE_S)  # measured as short
     refs = [wait_for.remote(tmp_path / "go" if i == 0 else tmp_path) for i in range(100)]
@@ -127,7 +127,7 @@ def test_short_tasks_are_not_trapped_behind_a_long_one(tmp_path):
     shoal.get(refs[0], timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("needs tasks that run beside each other")
+@pytest.mark.not_inline("needs tasks that run beside each other")
 def test_num_cpus_bounds_what_runs_at_once():
     @shoal.remote(num_cpus=1)
     def span():
@@ -147,7 +147,7 @@ def test_a_demand_that_can_never_be_met_fails_and_says_what_is_missing():
         shoal.get(add.options(num_gpus=1).remote(1), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("needs tasks that run beside each other")
+@pytest.mark.not_inline("needs tasks that run beside each other")
 def test_tasks_without_cpu_run_though_all_cpus_are_taken():
     @shoal.remote
     def hold():
@@ -159,7 +159,7 @@ def test_tasks_without_cpu_run_though_all_cpus_are_taken():
     shoal.get(held, timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("kills its process")
+@pytest.mark.not_inline("kills its process")
 def test_a_killed_worker_is_replaced_and_its_task_runs_again(tmp_path):
     marker = tmp_path / "ran"
 
@@ -173,7 +173,7 @@ def test_a_killed_worker_is_replaced_and_its_task_runs_again(tmp_path):
     assert shoal.get(die_once.remote(), timeout=DEADLINE_S) == "second"
 
 
-@pytest.mark.native_only("kills its process")
+@pytest.mark.not_inline("kills its process")
 def test_a_task_that_always_dies_fails_with_the_signal_after_its_retries(tmp_path):
     @shoal.remote(max_retries=2)
     def die():
@@ -186,8 +186,8 @@ def test_a_task_that_always_dies_fails_with_the_signal_after_its_retries(tmp_pat
     assert (tmp_path / "runs").read_text() == "xxx"
 
 
-@pytest.mark.native_only("kills its process")
-@pytest.mark.native_only("kills its process")
+@pytest.mark.not_inline("kills its process")
+@pytest.mark.not_inline("kills its process")
 def test_a_task_without_retries_runs_once_and_takes_no_other_with_it(tmp_path):
     @shoal.remote(max_retries=0)
     def f(i):
@@ -251,7 +251,7 @@ def test_a_process_that_a_task_forks_ends_and_the_task_goes_on(ending, code):
     assert shoal.get(fork.remote(), timeout=DEADLINE_S) == code
 
 
-@pytest.mark.native_only("kills its process")
+@pytest.mark.not_inline("kills its process")
 def test_what_a_task_has_forked_ends_with_its_worker():
     @shoal.remote(max_retries=0)
     def leave_a_child():
@@ -281,7 +281,7 @@ def test_an_error_that_cannot_even_be_pickled_by_force_does_not_kill_the_worker(
         shoal.get(fail.remote(), timeout=DEADLINE_S)
 
 
-@pytest.mark.native_only("compares processes")
+@pytest.mark.not_inline("compares processes")
 def test_workers_do_not_share_numpys_random_stream():
     @shoal.remote
     def draw():
