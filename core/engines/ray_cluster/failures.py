@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, cast
 
 import ray
@@ -37,6 +38,8 @@ _CARRIED = f"{__name__}.Carried: "
 _ARGUMENT = "At least one of the input arguments for this task could not be computed:"
 _OBJECT = re.compile(r"\b[0-9a-f]{56}\b")
 _NO_ACTOR = "Can't find actor "
+#: How the file of the wrappers ends, wherever it is.
+_WRAPPERS = os.path.join("ray_cluster", "work.py")
 #: Attributes that shoal's classes have, too.
 _ATTRIBUTES = ("actor_id", "actor_init_failed", "preempted", "object_ref_hex", "task_id")
 #: By these Ray itself is told something.
@@ -76,10 +79,18 @@ def carried(
         end_fork(error)
     if isinstance(error, _SIGNALS):
         return error
+    error = error.with_traceback(_of_user(error.__traceback__))
     failure = serialize_failure(error, name=name, pid=os.getpid(), actor=actor, ran=True, ip=get_node_ip_address())
     told = cast(BaseException, values.deserialize(failure.kind, failure.data, failure.buffers))
     kind = CarriedAndTriedAgain if isinstance(error, retry_on) else Carried
     return kind(failure.data, str(told))
+
+
+def _of_user(frames: TracebackType | None) -> TracebackType | None:
+    """Without the wrappers, which have come from the driver and name its files: nobody knows them for the runtime's."""
+    while frames is not None and frames.tb_frame.f_code.co_filename.endswith(_WRAPPERS):
+        frames = frames.tb_next
+    return frames
 
 
 def left() -> BaseException:
@@ -117,7 +128,7 @@ def translated(error: BaseException) -> BaseException:
     if not isinstance(error, theirs.RayError):
         return _stranger(str(error)) or error
     ours: type[BaseException] = getattr(errors, type(error).__name__, ShoalError)
-    if isinstance(error, theirs.ActorHandleNotFoundError):
+    if type(error).__name__ == "ActorHandleNotFoundError":  # which not every Ray has
         return errors.ActorHandleNotFoundError(
             "the actor is not known to this session: was it created before shutdown() and another init()?"
         )

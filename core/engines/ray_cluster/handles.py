@@ -193,7 +193,7 @@ def inner_of(ref: ObjectRef) -> Any:
     """
     if isinstance(ref, (RayRef, NextItem)):
         return ref.inner
-    if ref.hex() not in ray._private.worker.global_worker.core_worker.get_all_reference_counts():  # noqa: SLF001
+    if ref.hex().encode() not in ray._private.worker.global_worker.core_worker.get_all_reference_counts():  # noqa: SLF001
         raise stranger(ref.hex())
     return ray.ObjectRef(ref.binary())
 

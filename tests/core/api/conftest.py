@@ -5,14 +5,12 @@ A test that cannot hold on all of them says so, with the reason:
     @pytest.mark.not_inline("kills its process")       needs processes: left out where there are none
     @pytest.mark.not_on_ray("...")                     holds on shoal's own engines and not on a Ray cluster
     @pytest.mark.native_only("...")                    both
-
-What an error says, beyond its class, is shoal's own on its own engines, and on Ray often Ray's: `own_words`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,12 +33,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         left_out |= numbers if marker is not None else set()
     engines = [engine for number, engine in enumerate(ENGINES) if number not in left_out]
     metafunc.parametrize("session", engines, indirect=True, scope="module")
-
-
-@pytest.fixture
-def own_words(session: str) -> Callable[[str], str]:
-    """For ``pytest.raises(match=...)``: the pattern, which on Ray, where such errors speak Ray's words, is any."""
-    return (lambda _pattern: "") if session == "ray" else (lambda pattern: pattern)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ from shoal.core.engines import current
 from shoal.core.engines.inline.engine import InlineEngine
 
 DEADLINE_S = 30
+#: What is said on a Ray cluster of a process that is gone.
+ON_RAY = "its worker process has died"
 
 
 @shoal.remote
@@ -143,7 +145,7 @@ def test_a_failed_argument_of_a_call_fails_that_call_only():
 def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
     counter = Counter.remote()
     shoal.get(counter.add.remote(), timeout=DEADLINE_S)
-    with pytest.raises(exceptions.ActorDiedError, match="SIGKILL"):
+    with pytest.raises(exceptions.ActorDiedError, match=f"SIGKILL|{ON_RAY}"):
         shoal.get(counter.die.remote(), timeout=DEADLINE_S)
     with pytest.raises(exceptions.RayActorError, match="Counter"):
         shoal.get(counter.add.remote(), timeout=DEADLINE_S)
@@ -174,7 +176,7 @@ def test_no_call_after_kill_slips_through():
         counter = Counter.remote()
         shoal.get(counter.add.remote(), timeout=DEADLINE_S)
         shoal.kill(counter)
-        with pytest.raises(exceptions.ActorDiedError, match="killed by kill"):
+        with pytest.raises(exceptions.ActorDiedError, match="killed by .?(ray.)?kill"):
             shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
@@ -218,7 +220,7 @@ def test_a_named_actor_can_be_found_until_its_last_handle_goes():
     assert shoal.get(found.add.remote(), timeout=DEADLINE_S) == 1
     shoal.get(holder.drop.remote(), timeout=DEADLINE_S)
     eventually(lambda: _name_is_free("held"), "the last handle has gone")
-    with pytest.raises(exceptions.ActorDiedError, match="last handle"):
+    with pytest.raises(exceptions.ActorDiedError, match="last handle|all references to the actor were removed"):
         shoal.get(found.add.remote(), timeout=DEADLINE_S)
 
 
@@ -277,10 +279,11 @@ def test_an_actor_restarts_with_its_arguments_and_without_its_state(tmp_path):
     log = tmp_path / "log"
     fragile = Fragile.options(max_restarts=1).remote(log)
     assert shoal.get(fragile.add.remote("a"), timeout=DEADLINE_S) == 1
-    with pytest.raises(exceptions.ActorUnavailableError, match=r"SIGKILL|exit code 9"):
+    with pytest.raises(exceptions.ActorUnavailableError, match=r"SIGKILL|exit code 9|temporarily unavailable"):
         shoal.get(fragile.die.remote(), timeout=DEADLINE_S)
-    assert shoal.get(fragile.add.remote("b"), timeout=DEADLINE_S) == 1
-    with pytest.raises(exceptions.ActorDiedError, match="after 1 restarts"):
+    add = fragile.add.options(max_task_retries=-1)  # on Ray a call is lost that comes while the actor restarts
+    assert shoal.get(add.remote("b"), timeout=DEADLINE_S) == 1
+    with pytest.raises(exceptions.ActorDiedError, match=f"after 1 restarts|{ON_RAY}"):
         shoal.get(fragile.die.remote(), timeout=DEADLINE_S)
     assert log.read_text().split() == ["start", "a", "start", "b"]
 
@@ -290,10 +293,11 @@ def test_calls_run_at_most_once_unless_told_otherwise(tmp_path):
     fragile = Fragile.options(max_restarts=-1).remote(log)
     with pytest.raises(exceptions.ActorUnavailableError):
         shoal.get(fragile.die_once.remote(tmp_path / "marker"), timeout=DEADLINE_S)
-    assert shoal.get(fragile.add.remote("next"), timeout=DEADLINE_S) == 1
+    assert shoal.get(fragile.add.options(max_task_retries=-1).remote("next"), timeout=DEADLINE_S) == 1
     assert log.read_text().split() == ["start", "die_once", "start", "next"]
 
 
+@pytest.mark.not_on_ray("Ray makes calls that it retries in any order")
 def test_calls_with_retries_run_again_in_their_order_after_a_restart(tmp_path):
     log = tmp_path / "log"
     fragile = Fragile.options(max_restarts=-1, max_task_retries=2).remote(log)
@@ -316,7 +320,7 @@ def test_kill_without_no_restart_uses_up_a_restart(tmp_path):
     shoal.get(fragile.add.remote("a"), timeout=DEADLINE_S)
     shoal.kill(fragile, no_restart=False)
     eventually(lambda: (tmp_path / "log").read_text().split().count("start") == 2, "it has restarted")
-    assert shoal.get(fragile.add.remote("b"), timeout=DEADLINE_S) == 1
+    assert shoal.get(fragile.add.options(max_task_retries=-1).remote("b"), timeout=DEADLINE_S) == 1
     shoal.kill(fragile)
     with pytest.raises(exceptions.ActorDiedError):
         shoal.get(fragile.add.remote("c"), timeout=DEADLINE_S)
@@ -367,6 +371,7 @@ def test_a_handle_may_be_used_elsewhere_before_the_actor_is_there():
     assert shoal.get(use.remote(counter), timeout=DEADLINE_S) == 42
 
 
+@pytest.mark.not_on_ray("a cluster may grow: there it waits, and who waits for it is told (test_notices.py)")
 def test_an_actor_that_can_never_be_placed_fails_its_calls():
     with pytest.raises(exceptions.ActorUnschedulableError, match="GPU"):
         shoal.get(Counter.options(num_gpus=4).remote().add.remote(), timeout=DEADLINE_S)
@@ -398,7 +403,7 @@ def test_the_actors_of_a_killed_actor_die_with_it():
     assert shoal.get(child.add.remote(), timeout=DEADLINE_S) == 1
     shoal.kill(parent)
     eventually(lambda: _is_dead(child), "the child has died with its creator")
-    with pytest.raises(exceptions.ActorDiedError, match="created it"):
+    with pytest.raises(exceptions.ActorDiedError, match="created it|its owner has died"):
         shoal.get(child.add.remote(), timeout=DEADLINE_S)
 
 

@@ -84,7 +84,7 @@ def test_who_does_not_want_to_know_is_not_told(caplog, monkeypatch, session):
     shoal.shutdown()
     monkeypatch.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     try:
-        with shoal.init(num_cpus=2, engine=session), caplog.at_level(logging.ERROR, "shoal"):
+        with shoal.init(num_cpus=2, engine=session, address="local"), caplog.at_level(logging.ERROR, "shoal"):
             ref = fail.remote()
             shoal.wait([ref], timeout=DEADLINE_S)
             del ref
@@ -92,4 +92,4 @@ def test_who_does_not_want_to_know_is_not_told(caplog, monkeypatch, session):
         assert messages(caplog) == []
     finally:
         monkeypatch.undo()
-        shoal.init(num_cpus=2, engine=session)
+        shoal.init(num_cpus=2, engine=session, address="local")
