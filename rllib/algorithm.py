@@ -252,6 +252,15 @@ class Algorithm(abc.ABC, Generic[C]):
         """
         return Policy(_weights_from(checkpoint))
 
+    @staticmethod
+    def weights_from(checkpoint: Checkpoint) -> Weights:
+        """The numbers of a checkpoint's policy, with what observations are normalised by.
+
+        Raises:
+          CheckpointError: as ``policy_from``.
+        """
+        return _weights_from(checkpoint)
+
     def close(self) -> None:
         """Kill the workers. May be called twice."""
         self._evaluator.close()
