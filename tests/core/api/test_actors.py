@@ -176,7 +176,7 @@ def test_no_call_after_kill_slips_through():
         counter = Counter.remote()
         shoal.get(counter.add.remote(), timeout=DEADLINE_S)
         shoal.kill(counter)
-        with pytest.raises(exceptions.ActorDiedError, match="killed by .?(ray.)?kill"):
+        with pytest.raises(exceptions.ActorDiedError, match=r"killed by .?(ray\.)?kill"):
             shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
@@ -220,7 +220,7 @@ def test_a_named_actor_can_be_found_until_its_last_handle_goes():
     assert shoal.get(found.add.remote(), timeout=DEADLINE_S) == 1
     shoal.get(holder.drop.remote(), timeout=DEADLINE_S)
     eventually(lambda: _name_is_free("held"), "the last handle has gone")
-    with pytest.raises(exceptions.ActorDiedError, match="last handle|all references to the actor were removed"):
+    with pytest.raises(exceptions.ActorDiedError, match=r"last handle|all references to the actor were removed"):
         shoal.get(found.add.remote(), timeout=DEADLINE_S)
 
 
@@ -403,7 +403,7 @@ def test_the_actors_of_a_killed_actor_die_with_it():
     assert shoal.get(child.add.remote(), timeout=DEADLINE_S) == 1
     shoal.kill(parent)
     eventually(lambda: _is_dead(child), "the child has died with its creator")
-    with pytest.raises(exceptions.ActorDiedError, match="created it|its owner has died"):
+    with pytest.raises(exceptions.ActorDiedError, match=r"created it|its owner has died"):
         shoal.get(child.add.remote(), timeout=DEADLINE_S)
 
 

@@ -34,7 +34,8 @@ def appeared(path):
 
 
 def is_cancelled(ref, text="was cancelled"):
-    with pytest.raises(TaskCancelledError, match=text):
+    """Ray does not tell what it was cancelled from."""
+    with pytest.raises(TaskCancelledError, match=f"{text}|^the task was cancelled"):
         shoal.get(ref, timeout=DEADLINE_S)
 
 
@@ -153,7 +154,7 @@ class TestRunningWork:
         ref = stubborn.remote(tmp_path / "started")
         appeared(tmp_path / "started")
         shoal.cancel(ref, force=True)
-        with pytest.raises(WorkerCrashedError, match="it was cancelled"):
+        with pytest.raises(WorkerCrashedError, match=r"it was cancelled|died unexpectedly"):
             shoal.get(ref, timeout=DEADLINE_S)
 
     def test_force_ends_a_process_that_never_lets_go_of_the_interpreter(self, tmp_path):

@@ -31,7 +31,8 @@ def is_on_ray():
 def counted_by_ray():
     import ray
 
-    return {bytes.fromhex(ref.decode()) for ref in ray._private.worker.global_worker.core_worker.get_all_reference_counts()}
+    counts = ray._private.worker.global_worker.core_worker.get_all_reference_counts()
+    return {bytes.fromhex(ref.decode()) for ref in counts}
 
 
 def counted():
@@ -235,7 +236,7 @@ def test_refs_of_a_dead_owner_are_an_error_that_says_so():
     owner = Owner.remote()
     (ref,) = shoal.get(owner.slow.remote(), timeout=DEADLINE_S)
     shoal.kill(owner)
-    with pytest.raises(exceptions.OwnerDiedError, match="owned|owner has exited"):
+    with pytest.raises(exceptions.OwnerDiedError, match=r"owned|owner has exited"):
         shoal.get(ref, timeout=DEADLINE_S)
 
 
