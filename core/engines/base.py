@@ -235,6 +235,10 @@ class Engine(Protocol):
         """The group of this id or name, or none; with neither, all."""
         ...
 
+    def trace(self) -> list[dict[str, Any]] | None:
+        """What was done and when, as Chrome's events, if the engine has them made; None: surveys tell it."""
+        ...
+
     def survey(
         self,
         subject: str,
@@ -248,10 +252,12 @@ class Engine(Protocol):
         """Ask what goes on.
 
         Args:
+          subject: tasks, counts (of tasks without a result), actors, objects, workers, jobs, placement_groups, spans,
+            metrics or store; the rows of `observing.rows` are made of the answers.
           key: only what concerns this task, object or actor.
           target: the one process to ask; empty: none but the head; None: all.
           limit: rows from each process at most.
-          timeout_s: how long a process may take to answer; a second at most.
+          timeout_s: how long a process may take to answer; a second at most, on engines of shoal's own.
           unless: give up, with nothing, as soon as this is true.
         """
         ...

@@ -8,13 +8,14 @@ of its own. A cluster is another matter: it may have several machines, and get m
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UnschedulableError
 from ..resources import SCALE, ResourceSet
 from ..scheduling.labels import NodeRule, parse_selector
-from .base import GroupDescription
+from .base import GroupDescription, Place
 
 #: What the table says of a group's progress, by its state.
 _PROGRESS = {"PENDING": "NO_RESOURCES", "CREATED": "FINISHED", "REMOVED": "REMOVED"}
@@ -76,10 +77,10 @@ def group_of(
     return GroupDescription(group_id, name, strategy, bundles, nodes, state, _PROGRESS[state], attempts, creation_s)
 
 
-def job_of(workers: Sequence[Mapping[str, Any]], job_id: bytes) -> dict[str, Any]:
-    """The row of the one job, by the facts of a survey of its workers."""
+def job_of(workers: Sequence[Mapping[str, Any]], here: Place) -> dict[str, Any]:
+    """The row of the one job, by the facts of a survey of its workers; only its driver knows what was started."""
     driver = next((row for row in workers if row["worker_type"] == "DRIVER"), None)
-    digits, info = job_id.hex(), None
+    digits, info = here.job_id.hex(), None
     if driver is not None:
         info = {"id": digits, "node_ip_address": driver["ip"], "pid": driver["pid"]}
     return {
@@ -87,6 +88,7 @@ def job_of(workers: Sequence[Mapping[str, Any]], job_id: bytes) -> dict[str, Any
         "submission_id": None,
         "type": "DRIVER",
         "status": "RUNNING",
+        "entrypoint": " ".join(sys.argv) if driver and driver["worker_id"] == here.worker_id.hex() else "",
         "driver_info": info,
         "start_time": None if driver is None else driver["start_time_ms"],
     }

@@ -18,7 +18,11 @@ from .rows import TaskState
 
 
 def attempts(rows: Iterable[Mapping[str, Any]], *, job_id: str, node_id: str) -> list[TaskState]:
-    """The rows of all processes as attempts, those of one task in order of time."""
+    """The rows of all processes as attempts, those of one task in order of time.
+
+    Args:
+      job_id, node_id: of the rows that do not say, for there is only one.
+    """
     by_task: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_task.setdefault(row["task_id"], []).append(dict(row))
@@ -49,15 +53,15 @@ def _state(row: Mapping[str, Any], number: int, job_id: str, node_id: str) -> Ta
     fields: dict[str, Any] = {
         name: row.get(name) for name in TaskState.__dataclass_fields__ if name not in ("attempt_number", "node_id")
     }
-    fields["job_id"] = job_id
+    fields["job_id"] = row.get("job_id", job_id)
     resources = row.get("required_resources")
     if resources is not None:
         fields["required_resources"] = {name: amount / SCALE for name, amount in outside(resources).items()}
-        fields["placement_group_id"] = group_of(resources) or None
+        fields["placement_group_id"] = row.get("placement_group_id") or group_of(resources) or None
     fields["language"] = "PYTHON"
-    fields["events"] = _events(row)
+    fields["events"] = row.get("events") or _events(row)
     ran = row.get("worker_id") is not None
-    return TaskState(attempt_number=number, node_id=node_id if ran else None, **fields)
+    return TaskState(attempt_number=number, node_id=row.get("node_id", node_id) if ran else None, **fields)
 
 
 def _events(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ A process that does not answer within a second is not waited for: the call raise
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -271,7 +270,7 @@ def summarize_objects(address: str | None = None, timeout: float = 30) -> dict[s
         "total_objects": len(sizes),
         "total_size_mb": total_mb,
         "total_num_workers": len({found_object.pid for found_object in found}),
-        "total_num_nodes": 1 if found else 0,
+        "total_num_nodes": len({found_object.ip for found_object in found}),
         "task_state_counts": dict(Counter(found_object.task_status for found_object in found)),
         "ref_type_counts": dict(Counter(found_object.reference_type for found_object in found)),
     }
@@ -353,23 +352,27 @@ def _actors(engine: Engine, timeout: float) -> _Found[ActorState]:
     for row in survey.facts:
         known = {name: row[name] for name in ActorState.__dataclass_fields__ if name in row}
         shape = row["required_resources"]
-        known["required_resources"], known["placement_group_id"] = _units(outside(shape)), group_of(shape) or None
+        known["required_resources"] = _units(outside(shape))
+        known["placement_group_id"] = row.get("placement_group_id") or group_of(shape) or None
         placed = row["state"] not in ("PENDING_CREATION", "DEPENDENCIES_UNREADY")
-        found.append(ActorState(job_id=here.job_id.hex(), node_id=here.node_id.hex() if placed else None, **known))
+        known.setdefault("job_id", here.job_id.hex())
+        known.setdefault("node_id", here.node_id.hex() if placed else None)
+        found.append(ActorState(**known))
     return found, survey.silent, survey.is_all
 
 
 def _objects(engine: Engine, timeout: float, *, key: bytes = b"") -> _Found[ObjectState]:
     survey = _ask(engine, "objects", timeout, key=key)
-    return [ObjectState(**row) for rows in survey.answers.values() for row in rows], survey.silent, survey.is_all
+    rows = [_made(ObjectState, row) for told in survey.answers.values() for row in told]
+    return rows, survey.silent, survey.is_all
 
 
 def _workers(engine: Engine, timeout: float) -> _Found[WorkerState]:
     survey = _ask(engine, "workers", timeout, target=b"")
-    found = [WorkerState(**row) for row in survey.facts]
+    found = [_made(WorkerState, row) for row in survey.facts]
     for worker in found:
         worker.worker_launch_time_ms = worker.worker_launched_time_ms = worker.start_time_ms
-    return found, [], True
+    return found, [], survey.is_all
 
 
 def _nodes(engine: Engine, timeout: float) -> _Found[NodeState]:  # noqa: ARG001  a question to the head alone
@@ -392,12 +395,12 @@ def _node(node: NodeDescription) -> NodeState:
 def _groups(engine: Engine, timeout: float) -> _Found[PlacementGroupState]:
     survey = _ask(engine, "placement_groups", timeout, target=b"")
     here = engine.place()
-    job_id, node_id = here.job_id.hex(), here.node_id.hex()
-    return [_group(row, job_id, node_id) for row in survey.facts], [], True
+    return [_group(row, here.job_id.hex(), here.node_id.hex()) for row in survey.facts], [], True
 
 
 def _group(row: Mapping[str, Any], job_id: str, node_id: str) -> PlacementGroupState:
-    group_id, is_placed = row["placement_group_id"], row["state"] == "CREATED"
+    group_id = row["placement_group_id"]
+    nodes = row.get("nodes") or [node_id if row["state"] == "CREATED" else ""] * len(row["bundles"])
     return PlacementGroupState(
         placement_group_id=group_id,
         name=row["name"],
@@ -407,29 +410,23 @@ def _group(row: Mapping[str, Any], job_id: str, node_id: str) -> PlacementGroupS
             {
                 "bundle_id": {"placement_group_id": group_id, "bundle_index": index},
                 "unit_resources": _units(bundle),
-                "node_id": node_id if is_placed else "",
+                "node_id": nodes[index],
             }
             for index, bundle in enumerate(row["bundles"])
         ],
-        is_detached=row["is_detached"],
+        is_detached=row.get("is_detached"),
         stats={"scheduling_attempt": row["attempts"]},
     )
 
 
 def _jobs(engine: Engine, timeout: float) -> _Found[JobState]:
-    survey = _ask(engine, "workers", timeout, target=b"")
-    job_id = engine.place().job_id.hex()
-    driver = next((row for row in survey.facts if row["worker_type"] == "DRIVER"), None)
-    state = JobState(
-        job_id=job_id,
-        submission_id=None,
-        type="DRIVER",
-        status="RUNNING",
-        entrypoint=" ".join(sys.argv) if engine.place().worker_id.hex() == (driver or {}).get("worker_id") else "",
-        driver_info=None if driver is None else {"id": job_id, "node_ip_address": driver["ip"], "pid": driver["pid"]},
-        start_time=None if driver is None else driver["start_time_ms"],
-    )
-    return [state], [], True
+    survey = _ask(engine, "jobs", timeout, target=b"")
+    return [_made(JobState, row) for row in survey.facts], [], survey.is_all
+
+
+def _made(kind: type[R], row: Mapping[str, Any]) -> R:
+    """A row of what was told; what it has no field for is left out."""
+    return kind(**{name: row[name] for name in kind.__dataclass_fields__ if name in row})
 
 
 def _one(found: Iterable[R], name: str, wanted: str) -> R | None:

@@ -35,6 +35,8 @@ class Measures:
         self._changed = False
         #: Called, in any thread, when something is recorded and nothing was since `rows` was last asked for.
         self.on_change: Callable[[], None] = lambda: None
+        #: Told of every value (identity, description, values of the tags, value), where others collect them too.
+        self.exporter: Callable[[Identity, str, tuple[str, ...], float], None] | None = None
 
     def declare(self, identity: Identity, description: str) -> None:
         """A measure that exists, though nothing was recorded yet. Twice is the same one."""
@@ -56,8 +58,11 @@ class Measures:
                 buckets[bisect_left(boundaries, value)] += 1
                 buckets[-1] += value
             first, self._changed = not self._changed, True
+            description = self._descriptions[identity]
         if first:
             self.on_change()
+        if self.exporter is not None:
+            self.exporter(identity, description, tags, value)
 
     def rows(self) -> list[Row]:
         """Everything, as it travels."""
@@ -71,6 +76,7 @@ class Measures:
         self._points = {identity: {} for identity in self._points}
         self._changed = False
         self.on_change = lambda: None
+        self.exporter = None
 
 
 def merge(rows: Iterable[Row]) -> list[Row]:

@@ -4,7 +4,8 @@
     ray.get, ray.wait                                                   of each wait that lasted
 
 Every process remembers a bounded number of the last ones (history.py); this asks all of them and puts the answers into
-Ray's form: "X" events with microseconds, "M" rows that name processes and threads.
+Ray's form: "X" events with microseconds, "M" rows that name processes and threads. The events of a Ray
+cluster are Ray's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..engines.base import Engine
 from ..engines.current import running
 from ..errors import SessionError
 from ..scheduling.machine import ADDRESS
@@ -43,17 +45,24 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
     engine = running()
     if engine is None:
         raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
+    events = engine.trace()
+    if events is None:
+        events = _surveyed(engine)
+    if filename is None:
+        return events
+    Path(filename).write_text(json.dumps(events), encoding="utf-8")
+    return None
+
+
+def _surveyed(engine: Engine) -> list[dict[str, Any]]:
+    """The events, of what every process tells."""
     here = engine.place()
     tasks, spans = engine.survey("tasks", limit=_MOST), engine.survey("spans", limit=_MOST)
     told = [row for rows in (tasks.facts, *tasks.answers.values()) for row in rows if "task_id" in row]
     waits = [row for rows in (spans.facts, *spans.answers.values()) for row in rows if "verb" in row]
     kinds = {row["worker_id"]: row["worker_type"].lower() for row in tasks.facts if "worker_type" in row}
     ran = [task for task in attempts(told, job_id=here.job_id.hex(), node_id=here.node_id.hex()) if task.profiling_data]
-    events = trace(ran, waits, kinds)
-    if filename is None:
-        return events
-    Path(filename).write_text(json.dumps(events), encoding="utf-8")
-    return None
+    return trace(ran, waits, kinds)
 
 
 def trace(

@@ -14,12 +14,13 @@ import ray.exceptions
 
 from ... import ids
 from ...errors import ActorAlreadyExistsError, GetTimeoutError
+from ...observing.measures import MEASURES
 from ...options import ActorOptions, TaskOptions
 from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
 from .. import current
 from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
-from . import groups, nodes, options as ray_options, shipping, work
+from . import groups, metrics, nodes, options as ray_options, reasons, shipping, state, work
 from .demands import Demands
 from .failures import translated, translating
 from .handles import ActorLife, RayRef, inner_of, learn_refs, life_of, received, returned, weak_identity
@@ -47,6 +48,7 @@ class RayEngine:
         self._classes: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._demands = Demands(self.nodes)
         learn_refs()
+        MEASURES.exporter = metrics.Exported()
 
     # ---- tasks
 
@@ -243,6 +245,9 @@ class RayEngine:
     def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
         return groups.described(group_id=group_id, name=name)
 
+    def trace(self) -> list[dict[str, Any]]:
+        return state.timeline()
+
     def survey(
         self,
         subject: str,
@@ -253,12 +258,13 @@ class RayEngine:
         timeout_s: float | None = None,
         unless: Callable[[], Any] = lambda: False,
     ) -> Survey:
-        raise NotImplementedError
+        return state.survey(subject, key=key, limit=limit, timeout_s=timeout_s)
 
     def explain(self, ref: ObjectRef) -> str:
-        raise NotImplementedError
+        return reasons.explain(ref)
 
     def shutdown(self) -> None:
+        MEASURES.exporter = None
         if self._disconnects:
             ray.shutdown()
 

@@ -14,6 +14,7 @@ from shoal.util import state
 from shoal.util.state.exception import RayStateApiException
 
 DEADLINE_S = 30
+NO_SERVER = pytest.mark.not_on_ray("Ray's lists come from its API server, which `pip install ray` does not bring")
 
 
 @shoal.remote
@@ -58,6 +59,7 @@ def eventually(look):
         time.sleep(0.01)
 
 
+@NO_SERVER
 def test_a_finished_task_is_listed_with_its_phases():
     ref = add_one.remote(1)
     assert shoal.get(ref, timeout=DEADLINE_S) == 2
@@ -71,6 +73,7 @@ def test_a_finished_task_is_listed_with_its_phases():
     assert abs(task.end_time_ms / 1e3 - time.time()) < DEADLINE_S
 
 
+@NO_SERVER
 def test_a_failed_task_says_so():
     ref = broken.remote()
     with pytest.raises(KeyError):
@@ -80,6 +83,7 @@ def test_a_failed_task_says_so():
     assert task.error_message == "raised KeyError"
 
 
+@NO_SERVER
 def test_a_task_behind_a_failed_argument_has_failed_too():
     ref = add_one.remote(broken.remote())
     with pytest.raises(KeyError):
@@ -112,6 +116,7 @@ def test_a_task_whose_worker_died_is_remembered_by_its_owner(tmp_path):
     assert [(task.attempt_number, task.state) for task in attempts] == [(0, "FAILED"), (1, "FINISHED")]
 
 
+@NO_SERVER
 def test_actors_are_listed_with_their_lives():
     actor = Counter.options(name="listed").remote()
     shoal.get(actor.up.remote(), timeout=DEADLINE_S)
@@ -125,6 +130,7 @@ def test_actors_are_listed_with_their_lives():
     assert "killed by kill()" in state.get_actor(row.actor_id).death_cause
 
 
+@NO_SERVER
 def test_calls_and_creations_are_tasks_of_their_kinds():
     actor = Counter.remote()
     ref = actor.up.remote()
@@ -135,6 +141,7 @@ def test_calls_and_creations_are_tasks_of_their_kinds():
     assert [task.name for task in state.list_tasks(filters=filters)] == ["Counter.__init__"]
 
 
+@NO_SERVER
 def test_objects_are_listed_with_their_sizes():
     ref = shoal.put(b"x" * 1000)
     (row,) = state.get_objects(ref.hex())
@@ -150,18 +157,22 @@ def test_objects_are_listed_with_their_sizes():
     eventually(lambda: state.get_objects(row.object_id) == [])
 
 
-def test_processes_machines_and_the_job_are_listed():
-    drivers = state.list_workers(filters=[("worker_type", "=", "driver")])
-    assert [driver.pid for driver in drivers] == [os.getpid()]
-    assert state.get_worker(drivers[0].worker_id).is_alive
+def test_machines_and_groups_are_listed():
     (node,) = state.list_nodes()
     assert node.node_id == shoal.nodes()[0]["NodeID"]
     assert node.resources_total["CPU"] == 2
     assert state.get_node(node.node_id).state == "ALIVE"
+    assert state.list_placement_groups() == []
+
+
+@NO_SERVER
+def test_processes_and_the_job_are_listed():
+    drivers = state.list_workers(filters=[("worker_type", "=", "driver")])
+    assert [driver.pid for driver in drivers] == [os.getpid()]
+    assert state.get_worker(drivers[0].worker_id).is_alive
     (job,) = state.list_jobs()
     assert (job.type, job.status, job.driver_info["pid"]) == ("DRIVER", "RUNNING", os.getpid())
     assert state.get_job("00") is None
-    assert state.list_placement_groups() == []
 
 
 def test_questions_that_make_no_sense_are_refused():
@@ -176,6 +187,7 @@ def test_questions_that_make_no_sense_are_refused():
             ask()
 
 
+@NO_SERVER
 def test_details_are_told_only_when_they_are_asked_for():
     shoal.get(add_one.remote(1), timeout=DEADLINE_S)
     assert {task.end_time_ms for task in state.list_tasks(limit=5)} == {None}
@@ -183,6 +195,7 @@ def test_details_are_told_only_when_they_are_asked_for():
     assert None not in {task.end_time_ms for task in found}
 
 
+@pytest.mark.not_on_ray("Ray's events are Ray's: they name their task in an event of its own")
 def test_the_timeline_is_chromes(tmp_path):
     ref = sleep.options(name="traced").remote(0.02)
     shoal.get(ref, timeout=DEADLINE_S)

@@ -12,6 +12,7 @@ from shoal.util import metrics
 from shoal.util.metrics import Counter, Gauge, Histogram
 
 DEADLINE_S = 30
+IN_PROMETHEUS = pytest.mark.not_on_ray("the numbers of a Ray cluster are read by Prometheus, node by node")
 
 
 @shoal.remote
@@ -43,6 +44,7 @@ def states(name):
     return {tuple(state.tags.values()): state for state in metrics.snapshot() if state.name == name}
 
 
+@IN_PROMETHEUS
 def test_counters_of_all_processes_add_up(name):
     mine = Counter(name, tag_keys=("kind",))
     mine.inc(5, tags={"kind": "plain"})
@@ -52,6 +54,7 @@ def test_counters_of_all_processes_add_up(name):
     assert found[("plain",)].tags == {"kind": "plain"}
 
 
+@IN_PROMETHEUS
 def test_histograms_and_gauges(name):
     actor = Measuring.remote(name)
     shoal.get(actor.observe.remote(0.5, 5, 50, 6), timeout=DEADLINE_S)
@@ -77,6 +80,7 @@ def test_what_a_killed_worker_had_counted_stays(name):
     assert found[()].count == 3
 
 
+@IN_PROMETHEUS
 def test_prometheus_can_read_it(name):
     Counter(name, description='says "hi"\n', tag_keys=("where",)).inc(2, tags={"where": 'a"b'})
     Histogram(f"{name}_h", boundaries=[0.1, 1]).observe(0.5)
@@ -123,6 +127,7 @@ def test_rays_checks(name):
     assert Gauge(f"{name}_g").set(None) is None
 
 
+@IN_PROMETHEUS
 def test_a_name_that_prometheus_would_not_take_is_warned_of_and_dropped():
     with pytest.warns(UserWarning, match="no name for a metric"):
         counter = Counter("9-lives")
@@ -130,6 +135,7 @@ def test_a_name_that_prometheus_would_not_take_is_warned_of_and_dropped():
     assert states("9-lives") == {}
 
 
+@IN_PROMETHEUS
 def test_metrics_travel_and_tell_of_themselves(name):
     histogram = Histogram(name, "sizes", [1.0, 2.0], ("a",)).set_default_tags({"a": "b"})
     assert histogram.info == {

@@ -252,6 +252,7 @@ def test_a_group_waits_for_what_others_hold():
     assert shoal.get(task, timeout=SOON_S)[0] == group.id.hex()
 
 
+@pytest.mark.not_on_ray("what tasks and actors do is told by Ray's API server, which `pip install ray` does not bring")
 def test_what_waits_for_a_group_can_be_explained():
     holder = Counter.options(num_cpus=1).remote()
     shoal.get(holder.add.remote(), timeout=SOON_S)
@@ -272,6 +273,7 @@ def test_what_waits_for_a_group_can_be_explained():
     assert [bundle["unit_resources"] for bundle in row.bundles] == [{"CPU": 1.0}, {"CPU": 1.0}]
 
 
+@pytest.mark.not_on_ray("what tasks and actors do is told by Ray's API server, which `pip install ray` does not bring")
 def test_tasks_and_actors_are_listed_with_their_group():
     group = placement_group([{"CPU": 1}])
     actor = Counter.options(scheduling_strategy=Inside(group)).remote()
