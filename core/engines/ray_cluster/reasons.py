@@ -17,6 +17,7 @@ from ...refs import ObjectRef
 from ...resources import ResourceSet
 from ..base import NodeDescription, Stock
 from . import nodes, state
+from .demands import unmet
 from .handles import inner_of
 
 _WAITS = {
@@ -64,8 +65,9 @@ def reason(task: Mapping[str, Any], stock: Stock, machines: Sequence[NodeDescrip
 
 def _shortage(task: Mapping[str, Any], stock: Stock, machines: Sequence[NodeDescription]) -> str:
     demand = ResourceSet(task["required_resources"])
-    if not any(demand.fits(ResourceSet(machine.total)) for machine in machines if machine.is_alive):
-        return f"it needs {demand.describe()}, which no node has in all: it waits until one joins that has"
+    never = unmet(demand, None, [machine for machine in machines if machine.is_alive])
+    if never:
+        return f"it {never}: it waits until a node joins that has"
     free = ResourceSet(stock.available)
     if demand.fits(free):
         return f"it needs {demand.describe()}, and waits for a worker to start, or for a node that has all of it free"
