@@ -89,11 +89,15 @@ class ActingTower:
         """
         hidden = flat
         if self._images:
-            parts = [_relu(_dense(dense, in_blocks(encoder(images[name])))) for name, encoder, dense in self._images]
+            parts = [_dense(dense, in_blocks(encoder(images[name]))) for name, encoder, dense in self._images]
+            for part in parts:
+                _relu(part, part)
             hidden = np.concatenate(parts if flat is None else [*parts, flat], axis=2)
         assert hidden is not None
-        for layer in self._hidden:
-            hidden = self._activate(_dense(layer, hidden))
+        for weight, bias in self._hidden:
+            hidden = hidden @ weight
+            hidden += bias
+            self._activate(hidden, hidden)
         if self._cell is None or state is None:
             return hidden, None
         return self._cell(hidden, state)
@@ -163,18 +167,12 @@ def _dense(layer: _Layer, inputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
-def _tanh(inputs: np.ndarray) -> np.ndarray:
-    np.tanh(inputs, out=inputs)
-    return inputs
+def _relu(inputs: np.ndarray, into: np.ndarray) -> None:
+    np.maximum(inputs, 0.0, out=into)
 
 
-def _relu(inputs: np.ndarray) -> np.ndarray:
-    np.maximum(inputs, 0.0, out=inputs)
-    return inputs
-
-
-def _elu(inputs: np.ndarray) -> np.ndarray:
-    return np.where(inputs > 0.0, inputs, np.expm1(np.minimum(inputs, 0.0)))
+def _elu(inputs: np.ndarray, into: np.ndarray) -> None:
+    into[...] = np.where(inputs > 0.0, inputs, np.expm1(np.minimum(inputs, 0.0)))
 
 
 def _sigmoid(inputs: np.ndarray) -> np.ndarray:
@@ -183,4 +181,5 @@ def _sigmoid(inputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
-_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"tanh": _tanh, "relu": _relu, "elu": _elu}
+#: (inputs, where the outputs go)
+_ACTIVATIONS: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {"tanh": np.tanh, "relu": _relu, "elu": _elu}

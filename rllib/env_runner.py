@@ -4,8 +4,8 @@ A plain class; ``Algorithm`` makes actors of it and ``WorkerSet`` talks to them.
 object-store reference that the runtime has resolved), batches leave as return values. Imports no torch, but for
 policies that see images (``image_encoders.py``); the runtime gives a worker one thread for it.
 
-The constructor only stores, so that a failing environment is the error of a call, with its own traceback, and not
-the death of an actor.
+The constructor makes nothing that can fail, so that a failing environment is the error of a call, with its own
+traceback, and not the death of an actor.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .evaluation import play_episodes
 from .policy import Policy
 from .policy_spec import NetworkSettings, PolicySpec, policy_spec
 from .rollout import Memory, collect
+from .threads import limit_matrix_threads
 from .weights import Weights
 
 #: Name in the state of the environments of what acting remembers of them, [N, S] float32; of recurrent policies only.
@@ -85,6 +86,7 @@ class EnvRunner:
         self._opened: VectorEnv | None = None
         self._memory: Memory | None = None  # None: to begin with the next rollout
         self._replaced_before = 0
+        limit_matrix_threads(1)  # the runtime came too late for numpy: an LSTM took 20 times as long on a busy machine
 
     def policy_spec(self, network: NetworkSettings) -> PolicySpec:
         """The shape of the policy that fits the environment.

@@ -19,6 +19,7 @@ from typing import Any
 from ..core import api
 from .evaluation import Evaluation, play_episodes
 from .policy import Policy
+from .threads import limit_matrix_threads
 from .weights import Weights
 from .worker_set import Completed, WorkerSet
 
@@ -48,6 +49,7 @@ class EvaluationActor:
         self._env_id = env_id
         self._seed = seed
         os.nice(NICENESS)
+        limit_matrix_threads(1)
 
     def evaluate(self, steps: int, weights: Weights, episodes: Sequence[int]) -> Evaluated:
         """Play the evaluation episodes with these numbers, with the likeliest actions.
