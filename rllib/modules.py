@@ -154,7 +154,8 @@ def _unrolled(
     places = exists.reshape(-1).nonzero().squeeze(1).to(rows.device)
     grid = rows.new_zeros(steps * pieces, rows.shape[1]).index_copy(0, places, rows)
     outputs, _ = layer(grid.reshape(steps, pieces, -1), hidden)
-    return outputs.reshape(steps * pieces, -1)[places]
+    unpadded: torch.Tensor = outputs.reshape(steps * pieces, -1)[places]
+    return unpadded
 
 
 @contextmanager
