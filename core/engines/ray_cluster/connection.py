@@ -86,7 +86,7 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
     if not starts:
         refuse_a_new_rays(wishes, running)
         if running is not None:
-            addresses.knock(running, is_encrypted=os.environ.get("RAY_USE_TLS", "0") in ("1", "true"))
+            _knock(running, is_noted=target != running)
     with ExitStack() as stack:
         if not starts:
             stack.enter_context(installation.set_for_a_while(*_ATTEMPTS))
@@ -99,6 +99,19 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
         if not starts:
             libraries.check_workers(is_shipped=True, version=version)
         return RayEngine(disconnects=True, whereabouts={**joined.address_info, "webui_url": joined.dashboard_url or ""})
+
+
+def _knock(running: str, *, is_noted: bool) -> None:
+    """`addresses.knock`; of a cluster that nobody has named it is said how it came to be meant."""
+    try:
+        addresses.knock(running, is_encrypted=os.environ.get("RAY_USE_TLS", "0") in ("1", "true"))
+    except ClusterConnectionError as error:
+        if not is_noted:
+            raise
+        raise ClusterConnectionError(
+            f"{error} `ray start` has left a note of it on this machine: `ray stop` forgets it, and address='local' "
+            "starts a Ray of your own"
+        ) from None
 
 
 def _arguments(wishes: Wishes, package: str) -> dict[str, Any]:

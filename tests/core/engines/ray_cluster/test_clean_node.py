@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -94,6 +95,15 @@ assert repr(there) == repr(here), (there, here)
 print("done")
 """
 
+GONE = """
+import shoal
+for address in (None, "auto"):
+    try:
+        shoal.init(engine="ray", address=address)
+    except ConnectionError as error:
+        print(error)
+"""
+
 MISSING = """
 import sys, shoal
 from shoal.core.engines.ray_cluster import libraries
@@ -167,6 +177,18 @@ def test_the_connections_environment_is_that_of_the_job_and_of_init_and_shoal(cl
 def test_an_iteration_of_ppo_there_is_that_of_this_machine_to_the_last_bit(clean_node, driver):
     ran = driver(PPO_THERE, clean_node)
     assert ran.stdout == "done\n", ran.stderr
+
+
+def test_a_cluster_that_has_gone_and_left_its_note_is_told_with_what_forgets_it(driver, tmp_path):
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        gone = f"127.0.0.1:{listener.getsockname()[1]}"
+    (tmp_path / "ray" / "ray_current_cluster").write_text(gone)
+    ran = driver(GONE, RAY_TMPDIR=str(tmp_path))
+    assert ran.stdout.count("\n") == 2, ran.stderr
+    for line in ran.stdout.splitlines():
+        assert f"no Ray cluster answers at {gone} (Connection refused)" in line
+        assert line.endswith("`ray stop` forgets it, and address='local' starts a Ray of your own")
 
 
 def test_a_library_that_is_missing_there_is_named_with_what_to_do(clean_node, driver):
