@@ -1,8 +1,20 @@
 """Toy environments whose values are known in closed form, and some that fail on purpose.
 
 They test the learning code: where a critic can be exact, whatever differs from the formula is a bug. All follow the
-gymnasium interface and are made by name: ``shoal.envs.probes:Corridor``. Only ``Choice`` and ``Target`` use chance, and
-only that of their seed.
+gymnasium interface and are made by name: ``shoal.envs.probes:Corridor``. Chance is only that of their seed.
+
+Each of these isolates one fault of a learner, if it passes those above (after Jones 2021, "Debugging reinforcement
+learning systems"):
+
+    ConstantReward     the critic's loss or its optimiser
+    SignedReward       observations that do not reach the critic
+    Delay              discounting, or the successor's value
+    Advice             the advantage, or the policy's loss and its sign
+    Choice, Target     observations that do not reach the policy; actions that are clipped or scaled wrongly
+    Standstill         the value of what follows a time limit; ``standstill_*`` the same behind gymnasium's vector
+                       environments, in each autoreset mode
+    Recall             memory: recurrent states that are not kept, not reset, or other ones in training than in acting
+    OneWay             masks that are not stored with the actions, or not applied in training
 """
 
 from __future__ import annotations
@@ -110,6 +122,140 @@ class Target(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self.action_space.contains(action):
             raise ValueError(f"action {action} is outside {self.action_space}")
         return self._shown.copy(), -float((action[0] - 0.5 * self._shown[0]) ** 2), True, False, {}
+
+
+class ConstantReward(gymnasium.Env[np.ndarray, np.int64]):
+    """One-step episodes, reward 1, nothing to see and nothing to choose: V = 1."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Discrete(1)
+        self._sign = 0.0
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> Outcome:
+        return self._observation(), 1.0, True, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self._sign], np.float32)
+
+
+class SignedReward(ConstantReward):
+    """One-step episodes whose reward is what was shown, -1 or 1, whatever the action: V(sign) = sign."""
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        gymnasium.Env.reset(self, seed=seed, options=options)
+        self._sign = float(self.np_random.integers(2)) * 2.0 - 1.0
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> Outcome:
+        return self._observation(), self._sign, True, False, {}
+
+
+class Delay(ConstantReward):
+    """Two steps, of which only the second is rewarded, with 1: V(0) = gamma, V(1) = 1."""
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        self._sign = 0.0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: np.int64) -> Outcome:
+        over = self._sign == 1.0
+        self._sign = 1.0
+        return self._observation(), float(over), over, False, {}
+
+
+class Advice(ConstantReward):
+    """One-step episodes with nothing to see: action 1 earns 1, action 0 loses 1. The best policy earns exactly 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Discrete(2)
+
+    def step(self, action: np.int64) -> Outcome:
+        return self._observation(), 1.0 if action == 1 else -1.0, True, False, {}
+
+
+class Recall(gymnasium.Env[np.ndarray, np.int64]):
+    """A sign is shown once, and must be named (as in ``Choice``) ``wait`` steps later, for 1 or -1.
+
+    Observation: [2] float32: the sign at first and 0 then; 1 when the answer is asked for. With a memory the best
+    policy earns exactly 1, without one any policy earns 0 in the mean.
+    """
+
+    def __init__(self, wait: int = 3) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._wait, self._done, self._sign = wait, 0, 1.0
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        self._done, self._sign = 0, float(self.np_random.integers(2)) * 2.0 - 1.0
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> Outcome:
+        over = self._done == self._wait
+        reward = (1.0 if (action == 1) == (self._sign > 0) else -1.0) if over else 0.0
+        self._done += 1
+        return self._observation(), reward, over, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self._sign if self._done == 0 else 0.0, self._done == self._wait], np.float32)
+
+
+class OneWay(gymnasium.Env[np.ndarray, np.int64]):
+    """Of five actions two are allowed, others in each step; the lower one of them earns 1, the other 0; a forbidden one
+    raises. The observation does not tell which are allowed, so that only the mask does: 8 steps, best return 8.
+
+    Observation: [1] float32, always 0. Mask: ``infos["action_mask"]``.
+    """
+
+    def __init__(self, steps: int = 8) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Discrete(5)
+        self._steps, self._left = steps, steps
+        self._allowed = (0, 1)
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        self._left = self._steps
+        return np.zeros(1, np.float32), self._draw()
+
+    def step(self, action: np.int64) -> Outcome:
+        if action not in self._allowed:
+            raise ValueError(f"action {action} is not among the allowed ones, {self._allowed}")
+        reward = float(action == self._allowed[0])
+        self._left -= 1
+        return np.zeros(1, np.float32), reward, self._left == 0, False, self._draw()
+
+    def _draw(self) -> Info:
+        first, second = sorted(self.np_random.choice(5, 2, replace=False).tolist())
+        self._allowed = (first, second)
+        mask = np.zeros(5, np.int8)
+        mask[[first, second]] = 1
+        return {"action_mask": mask}
+
+
+def standstill_next_step(num_envs: int) -> gymnasium.vector.SyncVectorEnv:
+    """``Standstill`` behind gymnasium's autoreset of the next step: one row in six is no transition."""
+    return _standstill(num_envs, gymnasium.vector.AutoresetMode.NEXT_STEP)
+
+
+def standstill_same_step(num_envs: int) -> gymnasium.vector.SyncVectorEnv:
+    """``Standstill`` behind gymnasium's autoreset in the same step."""
+    return _standstill(num_envs, gymnasium.vector.AutoresetMode.SAME_STEP)
+
+
+def standstill_disabled(num_envs: int) -> gymnasium.vector.SyncVectorEnv:
+    """``Standstill`` behind a vector environment that resets nothing by itself."""
+    return _standstill(num_envs, gymnasium.vector.AutoresetMode.DISABLED)
+
+
+def _standstill(num_envs: int, mode: gymnasium.vector.AutoresetMode) -> gymnasium.vector.SyncVectorEnv:
+    return gymnasium.vector.SyncVectorEnv([Standstill] * num_envs, autoreset_mode=mode)
 
 
 class FailsToStart(Corridor):

@@ -38,15 +38,25 @@ class RunningMoments:
         return self._squares / self.count if self.count else np.ones_like(self._squares)
 
     def update(self, rows: np.ndarray) -> None:
-        """Count rows [N, *shape], by the pairwise formula of Chan, Golub and LeVeque 1979, eq. 2.1."""
+        """Count rows [N, *shape]."""
         if not len(rows):
             return
         rows = rows.astype(np.float64)
-        mean = rows.mean(axis=0)
-        apart = mean - self.mean
-        total = self.count + len(rows)
-        self._squares += np.square(rows - mean).sum(axis=0) + np.square(apart) * (self.count * len(rows) / total)
-        self.mean = self.mean + apart * (len(rows) / total)
+        of_rows = RunningMoments(rows.shape[1:])
+        of_rows.count, of_rows.mean = len(rows), rows.mean(axis=0)
+        of_rows._squares = np.square(rows - of_rows.mean).sum(axis=0)
+        self.merge(of_rows)
+
+    def merge(self, other: RunningMoments) -> None:
+        """Count what another one has counted, on another worker for instance, by the pairwise formula of Chan, Golub
+        and LeVeque 1979, eq. 2.1. Exact but for rounding, whatever is merged with what first.
+        """
+        total = self.count + other.count
+        if not total:
+            return
+        apart = other.mean - self.mean
+        self._squares += other._squares + np.square(apart) * (self.count * other.count / total)
+        self.mean = self.mean + apart * (other.count / total)
         self.count = total
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -21,6 +21,19 @@ def test_moments_of_a_stream_are_those_of_all_its_rows_together(seed):
     np.testing.assert_allclose(moments.variance, rows.var(axis=0), rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_moments_of_several_workers_merged_in_any_order_are_those_of_all_rows(seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(-20.0, 3.0, (150, 2))
+    parts = [streamed(part) for part in np.split(rows, [0, 10, 11, 90])]
+    merged = RunningMoments((2,))
+    for k in rng.permutation(len(parts)):
+        merged.merge(parts[k])
+    assert merged.count == 150
+    np.testing.assert_allclose(merged.mean, rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(merged.variance, rows.var(axis=0), rtol=1e-9)
+
+
 def test_observations_get_mean_zero_and_deviation_one():
     rows = np.random.default_rng(0).normal([5.0, -300.0], [0.1, 40.0], (5_000, 2)).astype(np.float32)
     normalized = ObservationNormalizer.of(streamed(rows))(rows)
