@@ -26,6 +26,7 @@ from ..rllib.modules import ActorCritic
 from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
 from ..rllib.policy import Policy
 from ..rllib.policy_spec import NetworkSettings
+from ..rllib.rollout import revalued
 from ..rllib.schedules import adapted_to_divergence, scheduled
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class PPOConfig(AlgorithmConfig):
 
     recompute_advantages: bool = False
     """Estimate advantages and returns anew before each epoch, with the critic as it is then: helps on MuJoCo
-    (Tianshou). Not for recurrent policies."""
+    (Tianshou)."""
 
     normalize_observations: bool = False
     """Shift and scale observations by the mean and deviation of all seen so far; for robots and the like."""
@@ -148,8 +149,6 @@ class PPOConfig(AlgorithmConfig):
         for field in ("value_clip_range", "max_grad_norm", "target_kl"):
             value = getattr(self, field)
             require(self, field, value is None or value > 0.0, "None or greater than 0")
-        is_possible = self.recurrent == "none" or not self.recompute_advantages
-        require(self, "recompute_advantages", is_possible, "False for a recurrent policy")
         require(self, "dual_clip", self.dual_clip is None or self.dual_clip > 1.0, "None or greater than 1")
         for field in ("gamma", "gae_lambda"):
             require(self, field, 0.0 <= getattr(self, field) <= 1.0, "from 0 to 1")
@@ -345,14 +344,7 @@ class PPO(Algorithm[PPOConfig]):
 
     def _values_now(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """``values`` and ``next_values`` of the batch, [T, B] each, as the critic sees them now."""
-        policy = Policy(self.weights())
-        flat = {name: column.reshape(-1, *column.shape[2:]) for name, column in batch.observations.items()}
-        values = policy.values(flat).reshape(batch.values.shape)
-        next_values = np.concatenate([values[1:], policy.values(batch.last_observations)[None]])
-        next_values[batch.terminated] = 0.0
-        if batch.truncated.any():
-            next_values[batch.truncated] = policy.values(batch.cut_observations)
-        return values, next_values
+        return revalued(batch, Policy(self.weights()))
 
     def _update(self, minibatch: dict[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
         """One gradient step."""

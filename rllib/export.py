@@ -246,7 +246,7 @@ class _Arithmetic:
         logits = parameters[:, :choices]
         if masks is not None:
             logits = torch.where(masks, logits, torch.tensor(FORBIDDEN))
-        parts = torch.split(logits, actions.sizes, 1) if choices else ()
+        parts = torch.split(logits, list(actions.sizes), 1) if choices else ()
         chosen = [part.argmax(1, keepdim=True) + start for part, start in zip(parts, actions.starts, strict=True)]
         if not reals:
             return torch.cat(chosen, 1)

@@ -124,6 +124,37 @@ def collect(
     )
 
 
+def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
+    """What another critic makes of a rollout.
+
+    Args:
+      batch: As ``collect`` made it.
+      policy: Of the same shape as the one that acted; if it is recurrent it begins with the memory of that one.
+
+    Returns:
+      values and next_values, [T, B] each, as in the batch.
+    """
+    num_steps, num_envs = batch.valid.shape
+    states, cut_states = policy.initial_states(num_envs), []
+    if batch.states is None:
+        rows = {name: column.reshape(-1, *column.shape[2:]) for name, column in batch.observations.items()}
+        values = policy.values(rows).reshape(batch.values.shape)
+        cut_states = [policy.initial_states(int(batch.truncated.sum()))]
+    else:
+        values, states = np.empty_like(batch.values), batch.states[0]
+        for t in range(num_steps):
+            states = np.where(batch.starts[t, :, None], np.float32(0.0), states)
+            acted = policy.step({name: column[t] for name, column in batch.observations.items()}, states)
+            assert acted.values is not None
+            values[t], states = acted.values, acted.states
+            cut_states.append(states[batch.truncated[t]])
+    next_values = np.concatenate([values[1:], policy.values(batch.last_observations, states)[None]])
+    next_values[batch.terminated] = 0.0
+    if batch.truncated.any():
+        next_values[batch.truncated] = policy.values(batch.cut_observations, np.concatenate(cut_states))
+    return values, next_values
+
+
 def _copy(observations: Columns, into: Mapping[str, np.ndarray]) -> None:
     for name, place in into.items():
         place[...] = observations[name]

@@ -17,7 +17,7 @@ from shoal.rllib.batch import concatenate
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.rollout import Memory, collect
+from shoal.rllib.rollout import Memory, collect, revalued
 from shoal.rllib.weights import Weights
 
 GAMMA = 0.9
@@ -170,6 +170,21 @@ def test_recurrent_states_are_those_of_a_step_by_step_walk_that_forgets_at_each_
             last = next(cuts) if batch.truncated[t, copy] else np.array([observation[0] + 1.0], np.float32)
             assert last[0] == observation[0] + 1.0
             assert batch.next_values[t, copy] == policy.values({ONLY: last[None]}, states[copy])[0]
+
+
+@pytest.mark.parametrize("network", [{}, {"shared_value_net": True}, {"recurrent": "lstm"}, {"recurrent": "gru"}])
+@pytest.mark.parametrize("walk", [Corridor, EndlessCorridor])
+def test_the_critic_that_acted_makes_the_same_of_a_rollout_afterwards_and_another_one_something_else(network, walk):
+    envs = opened(walk, 3)
+    weights = weights_for(envs, **{"recurrent_size": 8, **network})
+    other = {name: array + 0.1 for name, array in weights.arrays.items()}
+    for batch in rollouts(envs, Policy(weights), 9, 2):
+        values, next_values = revalued(batch, Policy(weights))
+        np.testing.assert_array_equal(values, batch.values)
+        np.testing.assert_array_equal(next_values, batch.next_values)
+        values, next_values = revalued(batch, Policy(dataclasses.replace(weights, arrays=other)))
+        assert (values != batch.values).all()
+        assert (next_values != batch.next_values)[~batch.terminated].all()
 
 
 class Locks(gymnasium.Env):
