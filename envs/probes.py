@@ -258,6 +258,21 @@ def _standstill(num_envs: int, mode: gymnasium.vector.AutoresetMode) -> gymnasiu
     return gymnasium.vector.SyncVectorEnv([Standstill] * num_envs, autoreset_mode=mode)
 
 
+class Filmed(Corridor):
+    """A corridor that can draw itself: a white square that walks from left to right."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as gymnasium has it
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        picture = np.zeros((32, 64, 3), np.uint8)
+        picture[8:24, 8 * self._position : 8 * self._position + 8] = 255
+        return picture
+
+
 class FailsToStart(Corridor):
     """Its constructor raises."""
 

@@ -58,15 +58,21 @@ def check(env_id: str) -> None:
         _wrapper(wrapper)
 
 
-def make(env_id: str) -> gymnasium.Env[Any, Any]:
+def make(env_id: str, *, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """One copy of the environment, in its wrappers.
+
+    Args:
+      env_id: Its name.
+      render_mode: How it shall show itself, as gymnasium calls it; handed to its constructor if given.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
       Exception: whatever the constructors of environment and wrappers raise.
     """
     name, wrappers = split(env_id)
-    env: gymnasium.Env[Any, Any] = find(name)()
+    # A game of atari.py always has its picture ready.
+    more = {} if render_mode is None or name.startswith(ATARI) else {"render_mode": render_mode}
+    env: gymnasium.Env[Any, Any] = find(name)(**more)
     for wrapper in wrappers:
         env = _wrapper(wrapper)(env)
     return env
@@ -111,7 +117,7 @@ def find(env_id: str) -> Callable[..., Any]:
     except gymnasium.error.Error as error:
         raise UnknownEnvironment(_not_in_module(env_id, choices) if separator else _unknown(env_id)) from error
     # The passive checker only prints advice, and costs as much per step as CartPole itself.
-    return lambda: gymnasium.make(spec, disable_env_checker=True)
+    return functools.partial(gymnasium.make, spec, disable_env_checker=True)
 
 
 def _atari_game(game: str) -> Callable[[], Any]:

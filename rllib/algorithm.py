@@ -158,14 +158,18 @@ class Algorithm(abc.ABC, Generic[C]):
         by_worker = self.workers.map("evaluate", [(self._weights_ref, share) for share in shares])
         return Evaluation.of(itertools.chain.from_iterable(by_worker))
 
-    def begin_evaluation(self, episodes: int) -> None:
+    def begin_evaluation(self, episodes: int, *, films: bool = False) -> None:
         """Have the present policy play the episodes that ``evaluate`` plays, in an actor of its own while training goes
         on; see ``evaluations``. Waits only if two such evaluations are under way already.
+
+        Args:
+          episodes: How many.
+          films: Whether to make a film of the first, see ``video.py``.
 
         Raises:
           EnvFailure, WorkerLostError: an earlier one failed.
         """
-        self._evaluator.submit(self.steps, self._weights_ref, episodes)
+        self._evaluator.submit(self.steps, self._weights_ref, episodes, films=films)
 
     def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
         """What ``begin_evaluation`` began and has finished since the last call, oldest first.

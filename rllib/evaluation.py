@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -125,7 +125,14 @@ def play_episodes(
     return played
 
 
-def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence[int]) -> list[Episode]:
+def play_watched(copy: EnvCopy, policy: Actor, seed: int, number: int, watch: Callable[[], object]) -> Episode:
+    """Play the evaluation episode with this number in a copy; ``watch`` is called after the reset and each step."""
+    return _play_side_by_side([copy], policy, [streams.evaluation_seed(seed, number)], watch)[0]
+
+
+def _play_side_by_side(
+    copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence[int], watch: Callable[[], object] = lambda: None
+) -> list[Episode]:
     writer, layout = copies[0].writer, ActionLayout.of(copies[0].action_space)
     columns = writer.allocate(len(copies))
     rows = writer.rows(columns)
@@ -135,6 +142,7 @@ def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence
     returns, lengths = [0.0] * len(copies), [0] * len(copies)
     playing = list(range(len(copies)))
     states: np.ndarray | None = None
+    watch()
     while playing:
         observations = {name: column[playing] for name, column in columns.items()}
         masks = _masks([copies[i] for i in playing], [lengths[i] for i in playing], layout)
@@ -149,6 +157,7 @@ def _play_side_by_side(copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence
                 still_playing.append(i)
         states = states[np.isin(playing, still_playing)]
         playing = still_playing
+        watch()
     return [Episode(copies[i].env_index, returns[i], lengths[i]) for i in range(len(copies))]
 
 

@@ -12,14 +12,17 @@ it runs at a lower priority than they do. Imports no torch.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..core import api
 from .evaluation import Evaluation, play_episodes
 from .policy import Policy
 from .threads import limit_matrix_threads
+from .video import record
 from .weights import Weights
 from .worker_set import Completed, WorkerSet
 
@@ -35,6 +38,7 @@ class Evaluated:
 
     steps: int  #: environment steps that the policy had learned from
     evaluation: Evaluation
+    film: bytes | None = None  #: of the first episode, if one was asked for: what an MP4 file has in it
 
 
 class EvaluationActor:
@@ -54,10 +58,29 @@ class EvaluationActor:
     def evaluate(self, steps: int, weights: Weights, episodes: Sequence[int]) -> Evaluated:
         """Play the evaluation episodes with these numbers, with the likeliest actions.
 
+        Args:
+          steps: Environment steps that the policy had learned from.
+          weights: The policy.
+          episodes: Numbers of the episodes.
+
         Raises:
           EnvFailure: an environment raised.
         """
         return Evaluated(steps, Evaluation.of(play_episodes(self._env_id, Policy(weights), episodes, self._seed)))
+
+    def evaluate_and_film(self, steps: int, weights: Weights, episodes: Sequence[int]) -> Evaluated:
+        """As ``evaluate``, with a film of the first episode; it comes back with the result, as this may be another
+        machine than the driver's.
+
+        Raises:
+          ConfigError: the environment cannot be filmed.
+          EnvFailure: an environment raised.
+        """
+        evaluated = self.evaluate(steps, weights, episodes)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "film.mp4"
+            record(self._env_id, Policy(weights), path, seed=self._seed, episode=episodes[0])
+            return replace(evaluated, film=path.read_bytes())
 
 
 class Evaluator:
@@ -73,13 +96,14 @@ class Evaluator:
         self._workers: WorkerSet | None = None
         self._finished: list[Evaluated] = []
 
-    def submit(self, steps: int, weights: Any, episodes: int) -> None:
+    def submit(self, steps: int, weights: Any, episodes: int, *, films: bool = False) -> None:
         """Have a policy evaluated; waits while ``MAX_IN_FLIGHT`` others are.
 
         Args:
           steps: What the result is to be known by.
           weights: Reference to ``Weights``.
           episodes: How many, from the first on.
+          films: Whether to make a film of the first.
 
         Raises:
           EnvFailure, WorkerLostError: an evaluation before this one failed.
@@ -88,7 +112,8 @@ class Evaluator:
             self._workers = WorkerSet(self._make, 1, max_in_flight=MAX_IN_FLIGHT, kind="evaluation actor")
         while self._workers.in_flight(0) >= MAX_IN_FLIGHT:
             self._take(next(self._workers.completed()))
-        self._workers.submit(0, "evaluate", steps, weights, range(episodes))
+        work = "evaluate_and_film" if films else "evaluate"
+        self._workers.submit(0, work, steps, weights, range(episodes))
 
     def finished(self, *, wait: bool) -> list[Evaluated]:
         """What was finished since the last call, by the order of submission.

@@ -20,7 +20,7 @@ import shoal
 from shoal import algorithms
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
-from shoal.rllib import checkpoints, evaluation, policy_spec
+from shoal.rllib import checkpoints, evaluation, policy_spec, video
 from shoal.rllib.config import from_dict
 from shoal.rllib.policy import Policy
 from shoal.scripts import run_directory
@@ -43,6 +43,9 @@ class Options:
 
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Decides how each episode starts, 0 or more; by default the run's own seed."""
+
+    record: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
+    """Make a film of the first episode, too."""
 
     session: tyro.conf.OmitArgPrefixes[SessionFlags] = INLINE
 
@@ -75,6 +78,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     _check_fits(policy, config.env)
     episodes = config.eval_episodes if options.episodes is None else options.episodes
     seed = config.seed if options.seed is None else options.seed
+    if options.record is not None:
+        _film(options.record, config.env, policy, seed)
     played = _play(options.session, config.env, policy, episodes, seed)
     with printing():
         print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
@@ -91,6 +96,15 @@ def _play(session: SessionFlags, env_id: str, policy: Policy, episodes: int, see
     finally:
         shoal.shutdown()
     return played
+
+
+def _film(path: Path, env_id: str, policy: Policy, seed: int) -> None:
+    if path.suffix.lower() != ".mp4" or not path.parent.is_dir():
+        raise UsageError(f"--record {path}: name a file that ends in .mp4, in a folder that there is")
+    try:
+        video.record(env_id, policy, path, seed=seed)
+    except OSError as error:
+        raise UsageError(f"--record {path} cannot be written: {error}") from error
 
 
 def _check_fits(policy: Policy, env_id: str) -> None:

@@ -5,6 +5,7 @@
       progress.csv  metrics.jsonl  events.*  curve.png       see rllib/loggers.py
       checkpoints/step_000150000/     see rllib/checkpoints.py; the newest few
       checkpoints/best/               that of the best evaluation
+      videos/step_000150000.mp4       with --record, the first episode of each evaluation
       evaluation.json                 the last evaluation: every return, mean, deviation, interval
 
 A run owns its folder: training never writes into one that holds another run, and while it is at work it holds a lock
@@ -34,6 +35,7 @@ from shoal.scripts.command_line import RunDirectoryError, UsageError
 
 CONFIG = "config.json"
 EVALUATION = "evaluation.json"
+VIDEOS = "videos"
 #: Where runs go that were given no folder.
 RUNS = Path("runs")
 #: Any of these makes a folder a run's.
@@ -257,6 +259,12 @@ def best_mean(run_dir: Path) -> float:
     if not isinstance(mean, int | float):
         raise checkpoints.CheckpointError(f"{place} does not tell what its policy earned: remove it to go on")
     return float(mean)
+
+
+def place_for_film(run_dir: Path, steps: int) -> Path:
+    """Where the film of the evaluation after so many steps belongs: `RUN_DIR/videos/step_000150000.mp4`."""
+    (run_dir / VIDEOS).mkdir(exist_ok=True)
+    return run_dir / VIDEOS / f"step_{steps:09d}.mp4"
 
 
 def describe(evaluation: Evaluation) -> str:

@@ -28,7 +28,7 @@ import shoal
 from shoal import algorithms
 from shoal.algorithms import zoo
 from shoal.envs import opening
-from shoal.rllib import callbacks, checkpoints
+from shoal.rllib import callbacks, checkpoints, video
 from shoal.rllib.callbacks import Callback
 from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, from_dict
@@ -64,6 +64,9 @@ class Options(Generic[C]):
     """Your own code that the run calls after iterations, evaluations and checkpoints: see shoal.rllib.callbacks."""
 
     session: tyro.conf.OmitArgPrefixes[SessionFlags] = NATIVE
+
+    record: bool = False
+    """Make a film of the first episode of each evaluation, in videos/ of the run directory."""
 
     config: tyro.conf.OmitArgPrefixes[C]
 
@@ -111,8 +114,18 @@ def plan(arguments: Sequence[str]) -> Plan:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
         run_dir = _resumed(options, checkpoint, config)
+    if options.record:
+        video.check(options.config.env)
     loaded = tuple(callbacks.load(called) for called in options.callback)
-    return Plan(algorithm, options.config, run_dir, checkpoint, loaded, options.session)
+    return Plan(
+        algorithm,
+        options.config,
+        run_dir,
+        checkpoint,
+        callbacks=loaded,
+        session=options.session,
+        records=options.record,
+    )
 
 
 def _newest(resume: Path) -> Path:

@@ -31,7 +31,9 @@ from shoal.rllib.config import AlgorithmConfig
 from shoal.rllib.evaluation import Evaluation
 from shoal.rllib.learner import DivergedError
 from shoal.rllib.loggers import EVALUATION, RunLog
+from shoal.rllib.policy import Policy
 from shoal.rllib.progress import Progress
+from shoal.rllib.video import record
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import RunDirectoryError, Stopped
@@ -51,6 +53,7 @@ class Plan:
     run_dir: Path
     resume_from: Checkpoint | None
     callbacks: tuple[Callback, ...] = ()
+    records: bool = False  #: make a film of the first episode of each evaluation
     session: SessionFlags = NATIVE
 
 
@@ -202,7 +205,7 @@ class Run:
                     self._save()
                 if not is_over and _crossed(config.eval_interval_steps, steps_before, algorithm.steps):
                     self._under_evaluation[algorithm.steps] = algorithm.checkpoint()
-                    algorithm.begin_evaluation(config.eval_episodes)
+                    algorithm.begin_evaluation(config.eval_episodes, films=self._plan.records)
                 self._take_evaluations(log, progress, wait=False)
             self._save()
             self._take_evaluations(log, progress, wait=True)
@@ -220,6 +223,9 @@ class Run:
         """Write down what the evaluations beside training have found out."""
         for evaluated in self._algorithm.evaluations(wait=wait):
             self._note_evaluation(log, evaluated.steps, evaluated.evaluation)
+            if evaluated.film is not None:
+                with run_directory.writing(self._plan.run_dir):
+                    run_directory.place_for_film(self._plan.run_dir, evaluated.steps).write_bytes(evaluated.film)
             self._keep_if_best(self._under_evaluation.pop(evaluated.steps), evaluated.evaluation)
             progress.note(f"evaluation at {evaluated.steps:,} steps: {run_directory.describe(evaluated.evaluation)}")
 
@@ -229,6 +235,10 @@ class Run:
         steps = self._algorithm.steps
         self._note_evaluation(log, steps, evaluation)
         self._keep_if_best(self._algorithm.checkpoint(), evaluation)
+        if self._plan.records:
+            with run_directory.writing(self._plan.run_dir):
+                film = run_directory.place_for_film(self._plan.run_dir, steps)
+                record(self._config.env, Policy(self._algorithm.weights()), film, seed=self._config.seed)
         self._display.say(f"evaluation at {steps:,} steps: {run_directory.describe(evaluation)}")
 
     def _note_evaluation(self, log: RunLog, steps: int, evaluation: Evaluation) -> None:

@@ -86,3 +86,11 @@ def test_an_environment_that_fails_in_evaluation_is_raised_with_its_traceback(ma
     algorithm.begin_evaluation(1)
     with pytest.raises(EnvFailure, match="environment 0: its step raised ZeroDivisionError"):
         algorithm.evaluations(wait=True)
+
+
+def test_a_film_comes_back_with_its_evaluation(make):
+    algorithm = make(env="shoal.envs.probes:Filmed")
+    algorithm.begin_evaluation(2, films=True)
+    [evaluated] = algorithm.evaluations(wait=True)
+    assert evaluated.evaluation.lengths == (5, 5)
+    assert evaluated.film[4:8] == b"ftyp"

@@ -81,7 +81,7 @@ class Sample:
         bonus = self.story.bonus(self.steps)
         return Evaluation(returns=tuple(n + bonus for n in range(episodes)), lengths=(1,) * episodes)
 
-    def begin_evaluation(self, episodes: int) -> None:
+    def begin_evaluation(self, episodes: int, *, films: bool = False) -> None:
         self.begun.append(Evaluated(self.steps, self.evaluate(episodes)))
 
     def evaluations(self, *, wait: bool = False) -> list[Evaluated]:

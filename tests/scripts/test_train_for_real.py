@@ -130,6 +130,23 @@ def test_training_leaves_a_run_that_evaluate_plays_and_resume_continues(shoal_co
     assert any(moved)
 
 
+def test_evaluations_are_filmed_in_training_and_afterwards(shoal_command, tmp_path):
+    run = tmp_path / "run"
+    few = ("--num-workers", "1", "--num-envs", "1", "--rollout-steps", "16", "--eval-episodes", "2")
+    steps = ("--total-steps", "32", "--eval-interval-steps", "16", "--run-dir", run)
+    code, _, err = finish(shoal_command("train", "--env", "shoal.envs.probes:Filmed", "--record", *few, *steps))
+    assert (code, err) == (0, "")
+    assert sorted(place.name for place in (run / "videos").iterdir()) == ["step_000000016.mp4", "step_000000032.mp4"]
+    assert all(place.stat().st_size > 500 for place in (run / "videos").iterdir())
+    code, _, err = finish(shoal_command("evaluate", run, "--record", tmp_path / "later.mp4"))
+    assert (code, err) == (0, "")
+    assert (tmp_path / "later.mp4").stat().st_size > 500
+    not_drawn = ("train", "--env", "shoal.envs.probes:Choice", "--record")
+    for refused in (not_drawn, ("evaluate", run, "--record", "a.gif")):
+        code, out, err = finish(shoal_command(*refused))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+
+
 @pytest.mark.parametrize("whole_group", [True, False], ids=["whole group, as a terminal does", "only the driver"])
 def test_ctrl_c_saves_a_checkpoint_and_leaves_with_a_clean_message(shoal_command, tmp_path, whole_group):
     run = tmp_path / "run"
