@@ -121,6 +121,33 @@ ENTRIES = (
     Entry("Hopper-v5", {**_MUJOCO, "env": "Hopper-v5"}, 2_400.0, _TIANSHOU),
     Entry("Walker2d-v5", {**_MUJOCO, "env": "Walker2d-v5"}, 3_000.0, _TIANSHOU),
     Entry("HalfCheetah-v5", {**_MUJOCO, "env": "HalfCheetah-v5"}, 4_000.0, _TIANSHOU),
+    Entry(
+        "CartPole-without-velocities",
+        {
+            "env": "shoal.envs.memory:CartPoleWithoutVelocities",
+            "total_steps": 200_000,
+            "recurrent": "lstm",
+            "recurrent_size": 64,
+            "sequence_length": 32,
+        },
+        475.0,
+        "shoal's defaults with a memory; the RL Zoo's CartPoleNoVel-v1",
+    ),
+    Entry(
+        "Pong",
+        {
+            "env": "atari/pong",
+            "total_steps": 10_000_000,
+            "num_epochs": 4,
+            "learning_rate": 2.5e-4,
+            "gae_lambda": 0.95,
+            "clip_range": 0.1,
+            "entropy_coef": 0.01,
+            "checkpoint_interval_steps": 500_000,
+        },
+        20.0,
+        "OpenAI baselines, as in Huang et al. 2022",
+    ),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
 

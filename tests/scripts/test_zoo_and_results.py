@@ -56,8 +56,8 @@ def test_an_entry_shows_its_settings_and_the_return_of_each_seed(written, capsys
     write(written, {"Pendulum-v1": measured_row(settings={"gamma": 0.5})})
     assert zoo.main(["Pendulum-v1"]) == 0
     assert "the settings have changed since" in capsys.readouterr().out
-    assert zoo.main(["Pong"]) == 2
-    assert capsys.readouterr().err.startswith("shoal zoo: the zoo has no 'Pong'")
+    assert zoo.main(["Breakout"]) == 2
+    assert capsys.readouterr().err.startswith("shoal zoo: the zoo has no 'Breakout'")
 
 
 def test_training_takes_an_entrys_settings_and_flags_override_them(tmp_path):
