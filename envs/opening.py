@@ -4,8 +4,8 @@
     parallel   in other processes, over one shared block (``parallel.py``)
     batched    as arrays, for environments whose equations are in ``classic.py``
     gymnasium  by gymnasium's own vector environment of that name (``make_vec``), or by the one that the user's
-               ``module:attribute`` makes when it is called with ``num_envs``
-    envpool    by EnvPool, under its name for the environment or ``atari/GAME``
+               ``module:attribute`` makes, if it asks for ``num_envs``
+    envpool    by EnvPool: what it has under gymnasium's names, and ``atari/GAME``
     ale        by ALE's own vector environment: ``atari/GAME``
 
 The last three keep their own counsel about episodes: a run on them cannot go on in the midst of one (``foreign.py``).
@@ -90,8 +90,9 @@ def check(env_id: str, vector: Vector) -> None:
         raise UnknownEnvironment(f"{name} has no batched form: there are {', '.join(CLASSIC)}")
     if vector == "ale" and not name.startswith(ATARI):
         raise UnknownEnvironment(f"{name} is no Atari game for ALE's vector environment: {ATARI}pong is one")
-    if vector != "envpool":  # which has names of its own
-        registry.check(env_id)
+    registry.check(env_id)  # everywhere: evaluation plays ordinary copies
+    if vector != "gymnasium" and registry.makes_vectors(registry.find(name)):
+        raise UnknownEnvironment(f"{name} makes vector environments, which vector gymnasium steps, not {vector}")
 
 
 def _foreign(env_id: str, vector: Vector, seeds: list[int]) -> Gymnasium | EnvPool | AtariLearningEnvironment:
@@ -114,8 +115,7 @@ def _foreign(env_id: str, vector: Vector, seeds: list[int]) -> Gymnasium | EnvPo
 def _make_gymnasium(env_id: str, num_envs: int) -> Any:
     import gymnasium
 
-    try:
-        gymnasium.spec(env_id)
-    except gymnasium.error.Error:
-        return registry.find(env_id)(num_envs=num_envs)
-    return gymnasium.make_vec(env_id, num_envs)
+    constructor = registry.find(env_id)
+    return (
+        constructor(num_envs=num_envs) if registry.makes_vectors(constructor) else gymnasium.make_vec(env_id, num_envs)
+    )

@@ -3,7 +3,8 @@
 A name is a gymnasium id (``CartPole-v1``), a gymnasium id with the module that registers it
 (``my_package.games:Maze-v0``), or ``module:attribute`` where the attribute is a class or a function that returns an
 environment (``my_package.games:Maze``). The last two are imported in whichever process makes the environment, so the
-module must be importable in the rollout workers too. ``atari/space_invaders`` is a game as ``atari.py`` prepares it.
+module must be importable in the rollout workers too. One that asks for ``num_envs`` makes vector environments. The name
+``atari/space_invaders`` is a game as ``atari.py`` prepares it.
 
 Wrappers follow in the name, innermost first: ``CartPole-v1+time_limit=200+frame_stack=4``. Each is one of ``WRAPPERS``
 or ``module:attribute``, with an argument if it takes one, which is read as JSON, else taken as text. So whoever has
@@ -18,6 +19,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,10 +74,24 @@ def make(env_id: str, *, render_mode: str | None = None) -> gymnasium.Env[Any, A
     name, wrappers = split(env_id)
     # A game of atari.py always has its picture ready.
     more = {} if render_mode is None or name.startswith(ATARI) else {"render_mode": render_mode}
-    env: gymnasium.Env[Any, Any] = find(name)(**more)
+    constructor = find(name)
+    env: gymnasium.Env[Any, Any]
+    if makes_vectors(constructor):
+        env = _own_module("single").Single(constructor(num_envs=1, **more))
+    else:
+        env = constructor(**more)
     for wrapper in wrappers:
         env = _wrapper(wrapper)(env)
     return env
+
+
+def makes_vectors(constructor: Callable[..., Any]) -> bool:
+    """Whether this makes vector environments: it asks for ``num_envs`` and does not do without."""
+    try:
+        asked = inspect.signature(constructor).parameters.get("num_envs")
+    except (TypeError, ValueError):  # some constructors written in C do not tell
+        return False
+    return asked is not None and asked.default is inspect.Parameter.empty
 
 
 def split(env_id: str) -> tuple[str, list[str]]:
@@ -85,7 +101,7 @@ def split(env_id: str) -> tuple[str, list[str]]:
 
 
 def find(env_id: str) -> Callable[..., Any]:
-    """What makes the environment of this name without wrappers: takes no arguments, unless it is the user's own.
+    """What makes the environment of this name without wrappers: takes no arguments, or ``num_envs``.
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
