@@ -6,6 +6,7 @@ left of a call is turning shoal's refs into Ray's on the way in, and Ray's into 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -70,7 +71,8 @@ class RayEngine:
             wrapped = work.task(function, attach, options.retry_on)
             made = ray.remote(max_calls=options.max_calls)(wrapped) if options.max_calls else ray.remote(wrapped)
             found = _keep(self._functions, known, (made, function))
-        remote: Callable[..., Any] = found[0].options(**ray_options.of_task(options)).remote
+        said = ray_options.of_task(options, generator=inspect.isgeneratorfunction(function))
+        remote: Callable[..., Any] = (found[0].options(**said) if said else found[0]).remote
         _keep(self._functions, (id(function), id(options)), (remote, function, options))
         self._demands.ask(f"{function.__name__}()", options.resources, options.destination)
         return remote
@@ -185,7 +187,9 @@ class RayEngine:
             if len(ready) < num_returns and first_s != timeout_s:
                 self._demands.tell("wait")
                 ready, rest = ray.wait(list(inner), num_returns=num_returns, timeout=rest_s)
-        return [inner[ref] for ref in ready], [inner[ref] for ref in rest]
+        done = set(ready)
+        # Ray tells of what is in this process before what is in its store.
+        return [ref for one, ref in inner.items() if one in done], [inner[ref] for ref in rest]
 
     def _patience(self, timeout_s: float | None) -> tuple[float | None, float | None]:
         """How long to wait until something is said, and how long then."""
@@ -195,8 +199,11 @@ class RayEngine:
         return (timeout_s, 0.0) if timeout_s <= notice_s else (notice_s, timeout_s - notice_s)
 
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        inner = inner_of(ref)
         with translating():
-            ray.cancel(inner_of(ref), force=force, recursive=recursive)
+            # What has finished stays as it is; to be told to cancel it just then can crash Ray in this process.
+            if not ray.wait([inner], timeout=0, fetch_local=False)[0]:
+                ray.cancel(inner, force=force, recursive=recursive)
 
     def is_canceled(self) -> bool:
         return bool(ray.get_runtime_context().is_canceled())

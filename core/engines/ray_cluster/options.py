@@ -13,7 +13,7 @@ from ray.util import scheduling_strategies as theirs
 from ray.util.placement_group import PlacementGroup
 
 from ...environments.runtime_env import WantedEnvironment
-from ...options import DYNAMIC, STREAMING, ActorOptions, Destination, TaskOptions
+from ...options import DEFAULT_MAX_RETRIES, DYNAMIC, STREAMING, ActorOptions, Destination, TaskOptions
 from ...protocol.specs import WireMethod
 from ...resources import SCALE
 from ...scheduling import bundles
@@ -25,15 +25,19 @@ _RETURNS: Mapping[int, int | str] = {STREAMING: "streaming", DYNAMIC: "dynamic"}
 _OWN_OPTION = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 
-def of_task(given: TaskOptions) -> dict[str, Any]:
-    """For ``.options`` of a remote function."""
-    said = {
-        "num_returns": _RETURNS.get(given.num_returns, given.num_returns),
-        "max_retries": given.max_retries,
-        "retry_exceptions": [CarriedAndTriedAgain] if given.retry_on else False,
-        **amounts(given.resources, zero_cpus=True),
-        **_place(given.resources, given.destination),
-    }
+def of_task(given: TaskOptions, *, generator: bool) -> dict[str, Any]:
+    """For ``.options`` of a remote function, as far as it is not what Ray takes by itself: each that is said costs 1 us
+    at every call.
+    """
+    said = {**amounts(given.resources, zero_cpus=True), **_place(given.resources, given.destination)}
+    if said.get("num_cpus") == 1:
+        del said["num_cpus"]
+    if given.num_returns != (STREAMING if generator else 1):
+        said["num_returns"] = _RETURNS.get(given.num_returns, given.num_returns)
+    if given.max_retries != DEFAULT_MAX_RETRIES:
+        said["max_retries"] = given.max_retries
+    if given.retry_on:
+        said["retry_exceptions"] = [CarriedAndTriedAgain]
     if given.name is not None:
         said["name"] = given.name
     if given.backpressure > 0:

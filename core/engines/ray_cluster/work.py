@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from ...options import STREAMING
 from ...protocol.specs import WireMethod
 from ...runtime.concurrency import is_async
 from ...runtime.outcomes import end_fork
@@ -87,7 +88,8 @@ def _method(cls: type, method: str, member: Any, how: WireMethod) -> Wrapper:
     run = _wrapped(function, begun, failed)
     run.__name__, run.__qualname__, run.__doc__ = method, f"{cls.__name__}.{method}", function.__doc__
     run.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
-    said = of_call(how, PLAIN)
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    said = of_call(how, (STREAMING, *PLAIN[1:]) if is_generator else PLAIN)
     declared: Wrapper = ray.method(**said)(run) if said else run
     return declared
 

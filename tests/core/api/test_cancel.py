@@ -454,22 +454,23 @@ def test_tasks_that_are_cancelled_ask_for_no_worker_any_more():
 def test_a_generator_method_of_a_threaded_actor_ends_at_its_next_yield(tmp_path):
     @shoal.remote(max_concurrency=2)
     class Actor:
-        def count(self, closed):
+        def count(self, folder):
             number = 0
             try:
                 while True:
                     yield number
                     number += 1
                     time.sleep(0.001)
+                    (folder / "started").touch()
             finally:
-                closed.touch()
+                (folder / "closed").touch()
 
         def one(self):
             return 1
 
     actor = Actor.remote()
-    generator = actor.count.remote(tmp_path / "closed")
-    time.sleep(0.05)
+    generator = actor.count.remote(tmp_path)
+    appeared(tmp_path / "started")
     shoal.cancel(generator)
     shoal.wait([generator.completed()], timeout=DEADLINE_S)
     *_, last = generator

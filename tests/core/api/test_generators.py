@@ -38,6 +38,10 @@ class Numbers:
     def count_to(self, n):
         yield from range(n)
 
+    @shoal.method(num_returns=1)
+    def first(self):
+        yield 1
+
     @shoal.method(num_returns=2)
     def pair(self):
         yield 1
@@ -136,6 +140,7 @@ def test_a_generator_with_a_fixed_number_of_returns_is_a_list_of_refs():
     assert shoal.get(Numbers.remote().pair.remote(), timeout=DEADLINE_S) == [1, 2]
     with pytest.raises(ValueError, match="num_returns=3"):
         shoal.get(count_to.options(num_returns=3).remote(2), timeout=DEADLINE_S)
+    assert shoal.get(Numbers.remote().first.remote(), timeout=DEADLINE_S) == 1
     assert shoal.get(count_to.options(num_returns=1).remote(5), timeout=DEADLINE_S) == 0, "what is more is left"
 
 
