@@ -11,9 +11,10 @@ from typing import Any
 from ...errors import EngineUnavailableError
 from ...ray_compat import ray_names
 
-#: Versions that the engine works with, as setup.cfg has them: from the first on, below the second.
-FIRST, END = (2, 40), (3,)
-_RANGE = "ray>=2.40,<3"
+#: Versions that the engine works with, as setup.cfg has them: from the first on, below the second. Drivers of Ray before
+#: 2.56 are not told the labels of their node.
+FIRST, END = (2, 56), (3,)
+RANGE = "ray>=2.56,<3"
 #: What Ray reads when it is imported: seconds that it gives a head to answer the first question; 30 by itself.
 _FIRST_ANSWER = ("RAY_py_gcs_connect_timeout_s", "5")
 
@@ -37,7 +38,7 @@ def load() -> Any:
             raise EngineUnavailableError(
                 "engine='ray' needs Ray, which is not installed here: pip install 'shoal[ray]'"
             ) from None
-        raise EngineUnavailableError(f"Ray is installed, but {error}: pip install '{_RANGE}' again") from error
+        raise EngineUnavailableError(f"Ray is installed, but {error}: pip install '{RANGE}' again") from error
     except ImportError as error:
         raise EngineUnavailableError(f"Ray is installed and cannot be imported: {error}") from error
     check_version(ray.__version__)
@@ -52,7 +53,7 @@ def check_version(version: str) -> None:
     parts = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if not FIRST <= parts < END:
         raise EngineUnavailableError(
-            f"Ray {version} is installed; engine='ray' works with {_RANGE}: pip install '{_RANGE}'"
+            f"Ray {version} is installed; engine='ray' works with {RANGE}: pip install '{RANGE}'"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,14 +23,18 @@ def test_a_missing_ray_is_told_with_what_to_install(monkeypatch):
     assert current.running() is None
 
 
-@pytest.mark.parametrize("version", ["2.40.0", "2.60.0", "2.99.1", "2.61.0.dev0"])
+@pytest.mark.parametrize("version", ["2.56.0", "2.60.0", "2.99.1", "2.61.0.dev0"])
 def test_versions_in_the_range_are_taken(version):
     installation.check_version(version)
 
 
-@pytest.mark.parametrize("version", ["2.39.0", "1.13.0", "3.0.0", "3.0.0.dev0"])
+def test_the_range_is_that_of_the_installation():
+    assert f"\n    {installation.RANGE}\n" in (Path(shoal.__path__[0]) / "setup.cfg").read_text()
+
+
+@pytest.mark.parametrize("version", ["2.55.1", "1.13.0", "3.0.0", "3.0.0.dev0"])
 def test_other_versions_are_told_with_the_range(version):
-    with pytest.raises(EngineUnavailableError, match=rf"Ray {version} is installed.*pip install 'ray>=2\.40,<3'"):
+    with pytest.raises(EngineUnavailableError, match=rf"Ray {version} is installed.*pip install 'ray>=2\.56,<3'"):
         installation.check_version(version)
 
 
