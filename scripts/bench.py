@@ -1,5 +1,6 @@
 """`shoal bench core`: the speed of the runtime, case by case, under the names of Ray's own microbenchmark.
 `shoal bench engine`: what the Ray engine adds to Ray's own time (`benchmarks/engine_report.py`).
+`shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
 
 `--vs ray` runs the same cases on an installed Ray, in turn with ours: in every round a few cases at a time, each time
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import tyro
 
 import shoal
-from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report
+from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report, stepping
 from shoal.scripts.benchmarks.cases import CASES
 from shoal.scripts.benchmarks.comparison import MILLISECONDS, Row, Samples, Subject
 from shoal.scripts.benchmarks.life_cycle import STAGES
@@ -47,9 +48,9 @@ _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote 
 class Options:
     """What `shoal bench` can be told."""
 
-    subject: tyro.conf.Positional[Literal["core", "engine", "rl"]] = "core"
+    subject: tyro.conf.Positional[Literal["core", "engine", "envs", "rl"]] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast training is. The last two have options of their own: shoal bench engine --help, shoal bench rl --help."""
+    fast environments are stepped; or training. The others have options of their own: shoal bench rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""
@@ -194,6 +195,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run `shoal bench` with these arguments and return its exit code."""
     if arguments[:1] == ["engine"]:
         return run_command(PROG, lambda: engine_report.bench(arguments[1:], f"{PROG} engine"))
+    if arguments[:1] == ["envs"]:
+        return run_command(PROG, lambda: stepping.bench(arguments[1:], f"{PROG} envs"))
     if arguments[:1] == ["rl"]:
         return run_command(PROG, lambda: learning_report.bench(arguments[1:], f"{PROG} rl"))
     return run_command(PROG, lambda: bench(arguments))
