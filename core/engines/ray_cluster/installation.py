@@ -11,8 +11,8 @@ from typing import Any
 from ...errors import EngineUnavailableError
 from ...ray_compat import ray_names
 
-#: Versions that the engine works with, as setup.cfg has them: from the first on, below the second. Drivers of Ray before
-#: 2.56 are not told the labels of their node.
+#: Versions that the engine works with, as setup.cfg has them: from the first on, below the second. Before 2.56 drivers
+#: are not told the labels of their node.
 FIRST, END = (2, 56), (3,)
 RANGE = "ray>=2.56,<3"
 #: What Ray reads when it is imported: seconds that it gives a head to answer the first question; 30 by itself.
