@@ -79,7 +79,7 @@ def _seconds(side: Side, called: str, how: Callable[..., int]) -> float:
 def measure(rounds: int, init: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every case for so many rounds."""
     shoal: Any = importlib.import_module("shoal")
-    shoal.init(engine="ray", **init)
+    shoal.init("local", engine="ray", **init)
     sides = {"ray": _side(importlib.import_module("ray")), "shoal": _side(shoal)}
     for name, (called, how) in CASES.items():
         found: dict[str, list[float]] = {side: [] for side in sides}

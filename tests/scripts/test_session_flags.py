@@ -28,11 +28,11 @@ def test_an_engine_of_this_machine_gets_what_the_command_wants(engine):
 
 def test_a_ray_of_its_own_gets_what_the_command_wants(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "there:1")
-    for flags in (SessionFlags(engine="ray", address="local"),):
-        flags.check()
-        assert not flags.joins
-        told = flags.arguments(num_cpus=3)
-        assert (told["engine"], told["address"], told["num_cpus"]) == ("ray", "local", 3)
+    flags = SessionFlags(engine="ray", address="local")
+    flags.check()
+    assert not flags.joins
+    told = flags.arguments(num_cpus=3)
+    assert (told["engine"], told["address"], told["num_cpus"]) == ("ray", "local", 3)
     monkeypatch.delenv("RAY_ADDRESS")
     assert SessionFlags(engine="ray").arguments(num_cpus=3)["address"] == "local"
 

@@ -189,7 +189,9 @@ def in_a_line(error: BaseException, running: str | None) -> Exception | None:
     is_of_token = type(error).__name__ == "AuthenticationError" or "AuthenticationError" in str(error.__cause__)
     if isinstance(error, EngineUnavailableError):
         return None
-    if not is_of_token and not isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+    # A node that does not come up in time is to Ray an Exception, and no more.
+    is_known = isinstance(error, (ConnectionError, RuntimeError, ValueError)) or type(error) is Exception
+    if not is_of_token and not is_known:
         return None
     text = str(error)
     where = f"the Ray cluster at {running}" if running else "Ray"

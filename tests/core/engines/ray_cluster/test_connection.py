@@ -64,6 +64,7 @@ def test_a_machine_without_a_cluster_is_told_what_to_start():
     [
         (ConnectionError("a\n  b"), ClusterConnectionError, "no Ray cluster answers at head:6379: a b"),
         (RuntimeError("a\n  b"), EngineUnavailableError, "Ray: a b"),
+        (Exception("a\n  b"), EngineUnavailableError, "Ray: a b"),
         (ValueError("a\n  b"), ValueError, "Ray: a b"),
     ],
 )
