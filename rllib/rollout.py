@@ -49,7 +49,7 @@ def collect(
     observations = spec.observations.empty(num_steps + 1, envs.num_envs)
     seen = [{name: column[t] for name, column in observations.items()} for t in range(num_steps + 1)]
     parameters = np.empty((*shape, distribution.num_parameters), np.float32)
-    is_choice = isinstance(distribution, Categorical)
+    is_choice, is_recurrent = isinstance(distribution, Categorical), spec.is_recurrent
     actions = np.empty((*shape, distribution.action_size), np.int64 if is_choice else np.float32)
     masks = None if envs.action_masks is None else np.empty((*shape, distribution.num_choices), bool)
     rewards = np.empty(shape, np.float32)
@@ -64,7 +64,9 @@ def collect(
     cut_states: list[np.ndarray] = []
     for t in range(num_steps):
         _copy(envs.observations, seen[t])
-        if spec.is_recurrent:
+        if is_recurrent:
+            if t:
+                starts[t] = terminated[t - 1] | truncated[t - 1] | ~valid[t - 1]
             states = np.where(starts[t, :, None], np.float32(0.0), states)
             if t % spec.network.sequence_length == 0:
                 kept_states.append(states)
@@ -79,14 +81,13 @@ def collect(
         actions[t] = distribution.sample(parameters[t], noise[t], mask)
         envs.step(spec.actions.for_environment(actions[t]))
         rewards[t], terminated[t], truncated[t], valid[t] = envs.rewards, envs.terminated, envs.truncated, envs.valid
-        np.logical_or(terminated[t], truncated[t], out=starts[t + 1])
-        starts[t + 1] |= ~valid[t]
         if envs.finished:
             episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
         if truncated[t].any():
             cuts.append({name: envs.final_observations[name][envs.truncated] for name in observations})
             cut_states.append(states[envs.truncated])
     _copy(envs.observations, seen[num_steps])
+    starts[1:] = terminated | truncated | ~valid
     memory.states, memory.starts = states, starts[num_steps].copy()
 
     if values_in_step:

@@ -173,7 +173,7 @@ class ActionSpec:
           [N, W], choices counted from the space's start, real numbers within their bounds.
         """
         if not self.low:
-            return actions + self._start_row if any(self.starts) else actions
+            return actions + self._start_row if self._is_offset else actions
         if not self.sizes:
             return self._bounded(actions)
         sent = np.empty_like(actions)
@@ -189,6 +189,10 @@ class ActionSpec:
         # Rounding may step over a bound by its last digit; environments check.
         bounded: np.ndarray = (low + 0.5 * (high - low) * (1.0 + np.tanh(reals))).clip(low, high)
         return bounded
+
+    @cached_property
+    def _is_offset(self) -> bool:
+        return any(self.starts)
 
     @cached_property
     def _start_row(self) -> np.ndarray:
