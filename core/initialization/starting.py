@@ -20,6 +20,7 @@ from ..environments.runtime_env import WantedEnvironment, refuse_foreign, wanted
 from ..errors import SessionError
 from ..ray_compat.job_config import JobConfig, LoggingConfig
 from ..runtime.process import Process
+from ..scheduling.labels import check_labels
 from ..scheduling.machine import ADDRESS, CLUSTER_ADDRESS, Machine, offer
 from . import host_process, init_options
 from .init_context import RayContext
@@ -144,7 +145,7 @@ def init(
                     "num_cpus": num_cpus,
                     "num_gpus": num_gpus,
                     "resources": resources,
-                    "labels": labels,
+                    "labels": None if labels is None else check_labels(labels),
                     "object_store_memory": object_store_memory,
                     "configure_logging": configure_logging,
                     "logging_level": logging_level,

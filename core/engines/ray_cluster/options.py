@@ -22,7 +22,7 @@ from . import shipping
 from .failures import CarriedAndTriedAgain
 
 _RETURNS: Mapping[int, int | str] = {STREAMING: "streaming", DYNAMIC: "dynamic"}
-_OWN_OPTION = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+_OWN_OPTION = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory", "object_store_memory": "object_store_memory"}
 
 
 def of_task(given: TaskOptions, *, generator: bool) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def amounts(shape: Mapping[str, int], *, zero_cpus: bool) -> dict[str, Any]:
     others: dict[str, float] = {}
     for name, amount in bundles.outside(shape).items():
         if name in _OWN_OPTION:
-            said[_OWN_OPTION[name]] = amount / SCALE
+            said[_OWN_OPTION[name]] = amount / SCALE if amount % SCALE else amount // SCALE  # bytes are whole to Ray
         else:
             others[name] = amount / SCALE
     if others:
