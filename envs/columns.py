@@ -159,9 +159,11 @@ class ColumnWriter:
 
     def _write_only(self, row: Row, value: Any) -> None:
         """Raises ValueError if the value has not the space's shape; assignment would spread a smaller array."""
-        if np.shape(value) != row[0].shape:
-            raise ValueError(f"observation of shape {np.shape(value)}; the space says {row[0].shape}")
-        row[0][...] = value
+        (place,) = row
+        shape = value.shape if isinstance(value, np.ndarray) else np.shape(value)  # which takes four times as long
+        if shape != place.shape:
+            raise ValueError(f"observation of shape {shape}; the space says {place.shape}")
+        place[...] = value
 
     def _write_all(self, row: Row, value: Any) -> None:
         for name, path, place in zip(self._names, self._paths, row, strict=True):
@@ -239,14 +241,14 @@ class ActionLayout:
         return cls(tuple(parts), _rebuilder(space))
 
     def unflatten(self, row: np.ndarray) -> Any:
-        """What ``env.step`` takes, of one row [W]: an int, an array, or the space's nesting of these."""
+        """What ``env.step`` takes, of one row [W]: an integer, an array, or the space's nesting of these."""
         return self.unflatten_all(row[None])[0]
 
     def unflatten_all(self, actions: np.ndarray) -> list[Any]:
         """What each of N environments takes, of actions [N, W]."""
         if self._is_plain and self.parts[0].kind == "discrete":
-            whole: list[Any] = actions[:, 0].tolist()
-            return whole
+            # numpy's integers, as gymnasium's own samples are: its Discrete takes 2.5 us more to check a Python int.
+            return list(actions[:, 0])
         leaves = [self._leaf(part, actions) for part in self.parts]
         if self._is_plain:
             return leaves[0]
@@ -312,7 +314,7 @@ class ActionLayout:
     def _leaf(self, part: ActionPart, actions: np.ndarray) -> list[Any]:
         values = actions[:, part.columns]
         if part.kind == "discrete":
-            return values[:, 0].astype(np.int64).tolist()  # type: ignore[no-any-return]
+            return list(values[:, 0].astype(np.int64))
         return list(values.astype(part.dtype).reshape(len(values), *part.shape))
 
 

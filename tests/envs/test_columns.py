@@ -156,8 +156,10 @@ def test_the_layout_of_a_nested_action_tells_where_each_part_lies():
     assert taken["keys"].dtype == np.int8
 
 
-def test_a_discrete_action_is_a_plain_int_and_a_box_an_array_of_its_own_dtype():
-    assert ActionLayout.of(spaces.Discrete(3)).unflatten_all(np.array([[2], [0]])) == [2, 0]
+def test_a_discrete_action_is_an_integer_of_numpy_as_in_samples_and_a_box_an_array_of_its_own_dtype():
+    taken = ActionLayout.of(spaces.Discrete(3)).unflatten_all(np.array([[2], [0]]))
+    assert taken == [2, 0]
+    assert {type(action) for action in taken} == {type(spaces.Discrete(3).sample())}
     (taken,) = ActionLayout.of(spaces.Box(-1, 1, (2,), np.float64)).unflatten_all(np.array([[0.5, 1]], np.float32))
     assert taken.dtype == np.float64
 
