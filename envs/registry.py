@@ -16,6 +16,7 @@ first call only: ``import shoal`` must not pay for it.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import importlib
@@ -132,7 +133,10 @@ def find(env_id: str) -> Callable[..., Any]:
         spec = gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
         raise UnknownEnvironment(_not_in_module(env_id, choices) if separator else _unknown(env_id)) from error
-    # The passive checker only prints advice, and costs as much per step as CartPole itself.
+    # What gymnasium lays around an environment to watch its users is left out: the passive checker only prints advice,
+    # and costs as much per step as CartPole itself; nothing here steps before it resets.
+    spec = copy.copy(spec)
+    spec.order_enforce = False
     return functools.partial(gymnasium.make, spec, disable_env_checker=True)
 
 

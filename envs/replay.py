@@ -52,7 +52,8 @@ class ActionLog:
         """One more step of every copy, actions [N, W]."""
         if self._room == 0:
             self._make_room()
-        self._actions[np.minimum(self.lengths, MAX_STEPS - 1), self._copies] = actions
+        places = self.lengths if len(self._actions) < MAX_STEPS else np.minimum(self.lengths, MAX_STEPS - 1)
+        self._actions[places, self._copies] = actions
         self.lengths += 1
         self._room -= 1
 

@@ -82,14 +82,17 @@ class SerialVectorEnv:
         self._failures = [0] * self.num_envs
         self._begins = np.ones(self.num_envs, bool)  # the next step is the first of what is learned from as one
         self._is_reset = False
+        self._is_quiet = True  # no copy has ended, crashed or begun in the last step: no flag is to be cleared
 
     def reset(self) -> None:
         """See ``VectorEnv``."""
         self._clear()
+        self.finished = []
         for i in range(self.num_envs):
             self._start(i)
         self._find_masks()
         self._begins[:] = True
+        self._is_quiet = False
         self._check()
 
     def step(self, actions: np.ndarray) -> None:
@@ -97,7 +100,9 @@ class SerialVectorEnv:
         if not self._is_reset:
             raise RuntimeError("reset the environments before the first step")
         actions = self.layout.read(actions, self.num_envs)
-        self._clear()
+        if not self._is_quiet:
+            self._clear()
+        self.finished = []
         self._log.record(actions)
         for i, (copy, action) in enumerate(zip(self._copies, self.layout.unflatten_all(actions), strict=True)):
             try:
@@ -105,14 +110,16 @@ class SerialVectorEnv:
             except EnvCrash as crash:
                 self._cut(i, crash)
                 continue
-            self.rewards[i], self.terminated[i], self.truncated[i] = reward, terminated, truncated
+            self.rewards[i] = reward
             self._returns[i] += copy.score
             if terminated or truncated:
+                self.terminated[i], self.truncated[i] = terminated, truncated
                 self._finish(i, goes_on=copy.goes_on)
             if self.action_masks is not None:
                 self._copies[i].write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
-        np.logical_or(self.terminated, self.truncated, out=self._begins)
-        self._begins |= ~self.valid
+        if not self._is_quiet:
+            np.logical_or(self.terminated, self.truncated, out=self._begins)
+            self._begins |= ~self.valid
         self._check()
 
     def state(self) -> State:
@@ -134,6 +141,7 @@ class SerialVectorEnv:
         parts = split_state(state, [1] * self.num_envs)
         _check_fits(state, self.observations, self.layout)
         self._clear()
+        self.finished = []
         not_continued = 0
         for i, part in enumerate(parts):
             self._episodes[i] = int(part["episode"][0]) - 1
@@ -145,6 +153,7 @@ class SerialVectorEnv:
                 index = self._copies[i].env_index
                 self.incidents.append(f"environment {index}: a new episode, as the one under way {reason}")
                 self._start(i)
+        self._is_quiet = False
         self._find_masks()
         self._check()
         return not_continued
@@ -156,10 +165,10 @@ class SerialVectorEnv:
             copy.close()
 
     def _clear(self) -> None:
-        self.finished = []
-        for array in (self.rewards, self.terminated, self.truncated):
+        for array in (self.rewards, self.terminated, self.truncated, self._begins):
             array[:] = 0
         self.valid[:] = True
+        self._is_quiet = True
 
     def _start(self, i: int) -> None:
         """The next episode in copy i; a copy that cannot be reset is replaced."""
@@ -175,6 +184,7 @@ class SerialVectorEnv:
 
     def _finish(self, i: int, *, goes_on: bool) -> None:
         """An episode of copy i has ended; or only a part of it that is learned from apart, and it goes on."""
+        self._is_quiet = False
         for last, place in zip(self._rows[i], self._final_rows[i], strict=True):
             place[...] = last
         length = 0 if goes_on else int(self._log.lengths[i])
@@ -185,7 +195,8 @@ class SerialVectorEnv:
             self._start(i)
 
     def _cut(self, i: int, crash: EnvCrash) -> None:
-        self.valid[i] = False
+        self._is_quiet = False
+        self.valid[i], self.rewards[i] = False, 0.0
         self._replace(i, crash)
         self._start(i)
         if self.action_masks is not None:
@@ -243,8 +254,8 @@ class SerialVectorEnv:
 
     def _check(self) -> None:
         """Refuse wrong numbers. Looked for in whole arrays, 1 us each; only then in which copy."""
-        ended = self.terminated | self.truncated
-        if are_right(self.arrays, self._writer.specs, ended if ended.any() else None, self._checks):
+        ended = None if self._is_quiet else self.terminated | self.truncated
+        if are_right(self.arrays, self._writer.specs, ended, self._checks):
             return
         lengths = {episode.env_index: episode.length for episode in self.finished}
         for i, copy in enumerate(self._copies):
