@@ -102,6 +102,28 @@ class Choice(gymnasium.Env[np.ndarray, np.int64]):
         return np.array([self._sign], np.float32), reward, True, False, {}
 
 
+class Lamp(Choice):
+    """As Choice, but the sign is shown as an image [8, 8, 3] of bytes: noise, of which one half is brighter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[np.ndarray, Info]:
+        super().reset(seed=seed, options=options)
+        return self._image(), {}
+
+    def step(self, action: np.int64) -> Outcome:
+        _, *outcome = super().step(action)
+        return self._image(), *outcome
+
+    def _image(self) -> np.ndarray:
+        image = self.np_random.integers(0, 128, (8, 8, 3))
+        image[:, 4:] += 64 * (self._sign == 1)
+        image[:, :4] += 64 * (self._sign == -1)
+        return image.astype(np.uint8)
+
+
 class Target(gymnasium.Env[np.ndarray, np.ndarray]):
     """One-step episodes with a continuous action: reward -(action - 0.5 * observation) ** 2, best 0.
 

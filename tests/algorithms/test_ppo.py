@@ -154,9 +154,20 @@ class TestWithWorkers:
         for algorithm in made:
             algorithm.close()
 
-    def test_the_first_gradient_step_sees_the_policy_that_acted(self, toy):
-        for env in ("CartPole-v1", "shoal.envs.probes:Target"):
-            metrics = toy(env, num_epochs=1, minibatch_size=10_000).step()
+    @pytest.mark.parametrize(
+        ("env", "settings"),
+        [
+            ("CartPole-v1", {}),
+            ("shoal.envs.probes:Target", {"squash": True, "log_std": "predicted"}),
+            ("shoal.envs.probes:OneWay", {"recurrent": "lstm", "normalize_observations": True}),
+            ("shoal.envs.memory:CartPoleWithoutVelocities", {"recurrent": "gru", "sequence_length": 5}),
+            ("shoal.envs.probes:Lamp", {"network": "impala_cnn"}),
+        ],
+    )
+    def test_the_first_gradient_step_sees_the_policy_that_acted(self, toy, env, settings):
+        algorithm = toy(env, num_epochs=1, minibatch_size=10_000, **settings)
+        for _ in range(2):  # the second has a policy that learned, and what was carried over
+            metrics = algorithm.step()
             assert metrics["learner/gradient_steps"] == 1
             assert metrics["learner/approx_kl"] == pytest.approx(0.0, abs=1e-6)
             assert metrics["learner/clip_fraction"] == 0.0

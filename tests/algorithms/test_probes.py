@@ -86,6 +86,11 @@ def test_what_was_shown_before_is_remembered_and_without_a_memory_it_is_not(trai
     assert abs(trained("Recall", 5, **settings).evaluate(100).mean) < 0.5
 
 
+def test_what_is_to_be_seen_in_an_image(trained):
+    settings = {"network": "impala_cnn", "learning_rate": 0.001, "num_envs": 8, "minibatch_size": 64}
+    assert trained("Lamp", 12, **settings).evaluate(30).mean >= 0.9
+
+
 def test_masks_that_change_with_every_step(trained):
     """A learner that sampled or learned without them would meet the exception, or mistake what earned the reward."""
     assert trained("OneWay", 30).evaluate(10).mean == 8.0

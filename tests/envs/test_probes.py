@@ -12,6 +12,7 @@ from shoal.envs import probes
         probes.EndlessCorridor,
         probes.Standstill,
         probes.Choice,
+        probes.Lamp,
         probes.Target,
         probes.ConstantReward,
         probes.SignedReward,
