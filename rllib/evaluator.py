@@ -47,13 +47,15 @@ class EvaluationActor:
     Args:
       env_id: The environment's name.
       seed: The run's seed; decides how each episode starts.
+      driver_pid: The process that asks.
     """
 
-    def __init__(self, *, env_id: str, seed: int) -> None:
+    def __init__(self, *, env_id: str, seed: int, driver_pid: int) -> None:
         self._env_id = env_id
         self._seed = seed
-        os.nice(NICENESS)
-        limit_matrix_threads(1)
+        if os.getpid() != driver_pid:  # inline, the actor lives in the driver
+            os.nice(NICENESS)
+            limit_matrix_threads(1)
 
     def evaluate(self, steps: int, weights: Weights, episodes: Sequence[int]) -> Evaluated:
         """Play the evaluation episodes with these numbers, with the likeliest actions.
@@ -140,4 +142,5 @@ class Evaluator:
         self._finished.append(completed.value)
 
     def _make(self, worker: int, replacement: int) -> Any:
-        return api.remote(EvaluationActor).options(num_cpus=0).remote(env_id=self._env_id, seed=self._seed)
+        made = api.remote(EvaluationActor).options(num_cpus=0)
+        return made.remote(env_id=self._env_id, seed=self._seed, driver_pid=os.getpid())

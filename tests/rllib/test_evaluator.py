@@ -9,7 +9,7 @@ import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.evaluation import play
-from shoal.rllib.evaluator import MAX_IN_FLIGHT, EvaluationActor
+from shoal.rllib.evaluator import MAX_IN_FLIGHT, NICENESS, EvaluationActor
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,3 +94,14 @@ def test_a_film_comes_back_with_its_evaluation(make):
     [evaluated] = algorithm.evaluations(wait=True)
     assert evaluated.evaluation.lengths == (5, 5)
     assert evaluated.film[4:8] == b"ftyp"
+
+
+def test_the_actor_has_a_lower_priority_than_training_but_never_lowers_the_drivers():
+    before = os.nice(0)
+    assert EvaluationActor(env_id="CartPole-v1", seed=0, driver_pid=os.getpid())
+    assert os.nice(0) == before
+    actor = shoal.remote(EvaluationActor).options(num_cpus=0)
+    made = actor.remote(env_id="CartPole-v1", seed=0, driver_pid=os.getpid())
+    its = shoal.get(made.__ray_call__.remote(lambda actor: os.nice(0)), timeout=60)
+    assert its == min(before + NICENESS, 19)
+    shoal.kill(made)
