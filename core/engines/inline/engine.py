@@ -5,8 +5,8 @@ and the same program does the same things in the same order every time. Everythi
 and out passes through the same serialiser (fresh containers, read-only arrays, functions frozen when first submitted),
 and errors, names, counts of refs, ends of actors and demands that cannot be met come out the same.
 
-    .remote() -> tables (session.py) -> take what can run (work.py), run it (runs.py), tell the
-                 tables, take what has become possible, ...
+    .remote() -> tables (session.py) -> take what can run (turns.py, work.py), run it (runs.py), tell
+                 the tables, take what has become possible, ...
     get, wait -> the value is there (objects.py), as a rule. If not: help, wait for other threads, or say that
                  nobody can make it
 
@@ -14,23 +14,13 @@ Where one process shows: only work that waits for a busy actor (called from insi
 actors hold, or for other threads is ever pending. A task or call that would end its process by SystemExit ends as
 native's would; one that really kills the process kills all. A killed actor's running method cannot be stopped: it goes
 on, and its result is dropped. KeyboardInterrupt fails the work that it strikes and goes on to who submitted it.
-
-Invariants: tables change only under `_changing`, where SIGINT waits; user code, which includes loading and dropping
-values, never runs there, so it may use the API freely. Whenever the lock is free, unfinished work is ready, running in
-some thread, or stuck behind something else; hence who waits without a time-out, while nothing is ready and every
-running thread waits likewise, would wait for ever, and gets a SessionError that says for what.
 """
 
 from __future__ import annotations
 
 import socket
-import threading
-import time
-from asyncio import CancelledError
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ... import ids, refs
@@ -42,7 +32,6 @@ from ...errors import (
     GetTimeoutError,
     PendingCallsLimitExceeded,
     PlacementGroupNameTakenError,
-    SessionError,
 )
 from ...observing.measures import MEASURES
 from ...options import ActorOptions, Destination, TaskOptions
@@ -60,23 +49,13 @@ from ...scheduling.machine import ADDRESS, CLUSTER_ADDRESS
 from ...serialization import values
 from ...serialization.functions import FunctionExporter
 from ...serialization.values import FAILURE
-from ...transport.interrupts import Interrupts
 from .. import one_node
 from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
-from .runs import Outcome, Runs
+from .runs import Runs
 from .session import InlineSession
 from .survey import InlineInspector
-from .work import Actor, Work
-
-#: A waiting thread looks this often whether refs have died meanwhile: their end can tell nobody (`refs.py`).
-_LOOK_S = 0.05
-
-
-class _Thread(threading.local):
-    """What the engine knows of the calling thread. counted: it is one of `_active`. on_event_loop: it is an actor's."""
-
-    counted = False
-    on_event_loop = False
+from .turns import Turns
+from .work import Actor
 
 
 class InlineEngine:
@@ -119,7 +98,7 @@ class InlineEngine:
             inline_bytes=inline_bytes,
             report_unhandled=report_unhandled,
             wait=lambda refs, num_returns, timeout_s: self.wait(refs, num_returns=num_returns, timeout_s=timeout_s),
-            settled=lambda ref: self.future(ref, loaded=False),
+            settled=lambda ref: self._turns.future(ref, loaded=False),
             gpus=gpus,
         )
         self._total = dict(total)
@@ -134,17 +113,7 @@ class InlineEngine:
         )
         self._inspector = InlineInspector(self._tables, self._history, self._node_id, MEASURES.rows)
         self._exporter = FunctionExporter()
-        self._interrupts = Interrupts()
-        self._condition = threading.Condition(threading.RLock())
-        self._starting = threading.Lock()  # around `Lanes.start`, which several threads may come to
-        #: Runs under way, less those whose thread waits for others without a time-out.
-        self._active = 0
-        self._thread = _Thread()
-        self._due: deque[tuple[Future[Any], ObjectRef, bool]] = deque()
-        self._helper: threading.Thread | None = None
-        self._help_wanted = False
-        self._closed = False
-        self._interrupts.install()
+        self._turns = Turns(self._tables, self._runs, self._history)
         refs.connect(self)
 
     # ---- base.Engine
@@ -156,7 +125,7 @@ class InlineEngine:
         packed = pack(args, kwargs)
         environment = self._resolve(options.runtime_env)
         demand = ResourceSet(options.resources)
-        with self._changing():
+        with self._turns.changing():
             made = self._tables.submit(
                 options.name or function.__name__,
                 exported,
@@ -169,7 +138,7 @@ class InlineEngine:
                 captures=options.destination.captures,
                 refused=self._refusal(options.destination),
             )
-        self._run_ready()
+        self._turns.run_ready()
         return made
 
     def create_actor(
@@ -189,7 +158,7 @@ class InlineEngine:
                 f"{cls.__name__} runs several calls at once, and the inline engine has one process: it cannot give "
                 "them an environment of their own (runtime_env); use the native engine"
             )
-        with self._changing():
+        with self._turns.changing():
             existing = self._schedule.named(options.name, namespace) if options.name else None
             if existing is not None:
                 if options.get_if_exists:
@@ -200,17 +169,17 @@ class InlineEngine:
                 )
             refused = self._refusal(options.destination)
             actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment, refused)
-        self._run_ready()
+        self._turns.run_ready()
         return ActorIdentity(actor.actor_id, actor.class_name, actor.methods, ref, actor.options.max_pending_calls)
 
     def call(
         self, actor: ActorIdentity, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, how: WireMethod
     ) -> Returns:
         packed = pack(args, kwargs)
-        with self._changing():
+        with self._turns.changing():
             self._check_pending(actor, method)
             made = self._tables.call(actor.actor_id, actor.class_name, method, packed, how, actor.ref)
-        self._run_ready()
+        self._turns.run_ready()
         return made
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
@@ -223,7 +192,7 @@ class InlineEngine:
         def pending() -> list[ObjectRef]:
             return [ref for ref in refs if objects.value(ref.binary()) is None and ref.binary() in objects]
 
-        if not self._await("get", lambda: not pending() or failed() is not None, timeout_s, pending):
+        if not self._turns.wait_until("get", lambda: not pending() or failed() is not None, timeout_s, pending):
             missing = pending()
             raise GetTimeoutError(
                 f"{len(missing)} of {len(refs)} objects were not ready within {timeout_s:g} s, "
@@ -236,9 +205,9 @@ class InlineEngine:
 
     def put(self, value: Any) -> ObjectRef:
         serialized = values.serialize(value)
-        with self._changing():
+        with self._turns.changing():
             ref = self._tables.put(serialized)
-        self._run_ready()
+        self._turns.run_ready()
         return ref
 
     def wait(
@@ -249,7 +218,7 @@ class InlineEngine:
         def is_ready(ref: ObjectRef) -> bool:
             return objects.value(ref.binary()) is not None or ref.binary() not in objects
 
-        self._await(
+        self._turns.wait_until(
             "wait",
             lambda: sum(map(is_ready, refs)) >= num_returns,
             timeout_s,
@@ -262,10 +231,10 @@ class InlineEngine:
         return ready, rest
 
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
-        with self._changing():
+        with self._turns.changing():
             self._tables.cancel(ref.binary(), force=force)
-            self._condition.notify_all()
-        self._run_ready()
+            self._turns.changed()
+        self._turns.run_ready()
 
     def is_canceled(self) -> bool:
         task = context.current()
@@ -283,7 +252,7 @@ class InlineEngine:
             )
 
     def kill(self, actor: ActorIdentity, *, no_restart: bool) -> None:
-        with self._changing():
+        with self._turns.changing():
             found = self._schedule.actors.get(actor.actor_id)
             if found is None:
                 raise ActorHandleNotFoundError(
@@ -291,19 +260,19 @@ class InlineEngine:
                     "was it created before shutdown() and another init()?"
                 )
             self._tables.kill(found, no_restart=no_restart)
-            self._condition.notify_all()
-        self._run_ready()
+            self._turns.changed()
+        self._turns.run_ready()
 
     def exit_actor(self) -> NoReturn:
         exit_actor()
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
-        with self._changing():
+        with self._turns.changing():
             found = self._schedule.named(name, namespace or self._namespace)
         return None if found is None else _weak(found)
 
     def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
-        with self._changing():
+        with self._turns.changing():
             actor = self._schedule.actors.get(ids.ActorID(actor_id))
         return None if actor is None else ActorDescription(_weak(actor), actor.name, actor.namespace, actor.restarts)
 
@@ -335,7 +304,7 @@ class InlineEngine:
     ) -> ids.PlacementGroupID:
         namespace, labels = self._namespace, self._labels
         one_node.check_group(bundles, strategy=strategy, selectors=selectors, total=self._total, labels=labels)
-        with self._changing():
+        with self._turns.changing():
             group_id = self._tables.create_group(
                 bundles, strategy=strategy, name=name, namespace=namespace, detached=detached
             )
@@ -347,18 +316,18 @@ class InlineEngine:
         return group_id
 
     def remove_group(self, group_id: bytes) -> None:
-        with self._changing():
+        with self._turns.changing():
             self._tables.remove_group(group_id)
-            self._condition.notify_all()
-        self._run_ready()
+            self._turns.changed()
+        self._turns.run_ready()
 
     def group_ready(self, group_id: bytes, value: Any) -> ObjectRef:
         serialized = values.serialize(value).owned()
-        with self._changing():
+        with self._turns.changing():
             return self._tables.group_ready(group_id, serialized)
 
     def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
-        with self._changing():
+        with self._turns.changing():
             rows = self._tables.groups.describe(group_id, name, self._namespace)
         return [one_node.group_of(*row, node_id=self._node_id) for row in rows]
 
@@ -395,7 +364,7 @@ class InlineEngine:
         return [NodeDescription(self._node_id, ADDRESS, socket.gethostname(), self.stock().total, self._labels)]
 
     def stock(self) -> Stock:
-        with self._changing():
+        with self._turns.changing():
             return Stock(self._schedule.total.parts(), self._schedule.available.parts())
 
     def trace(self) -> None:
@@ -411,25 +380,20 @@ class InlineEngine:
         timeout_s: float | None = None,
         unless: Callable[[], Any] = lambda: False,
     ) -> Survey:
-        with self._changing():
+        with self._turns.changing():
             if subject == "jobs":
                 workers = self._inspector.survey("workers", b"", limit).facts
                 return Survey([one_node.job_of(workers, self.place())], {}, [], is_all=True)
             return self._inspector.survey(subject, key, limit)
 
     def explain(self, ref: ObjectRef) -> str:
-        with self._changing():
+        with self._turns.changing():
             return self._tables.reason(ref)
 
     def shutdown(self) -> None:
         """Everything that waits fails; actors are dropped; refs of this session count no more."""
         refs.connect(None)
-        with self._changing():
-            self._closed = True
-            self._tables.close(SessionError("shoal has been shut down"))
-            self._condition.notify_all()
-        self._deliver()
-        self._interrupts.remove()
+        self._turns.close()
 
     # ---- refs.RefEvents; `released` is the objects'
 
@@ -447,229 +411,9 @@ class InlineEngine:
     def awaited(self, ref: ObjectRef, future: object) -> None:
         """Nobody asks later what the ref waits for: it has its value, as a rule."""
 
-    def future(self, ref: ObjectRef, *, loaded: bool = True) -> Future[Any]:
-        """A future of the ref's value, or, if not `loaded`, of None: done, as a rule. Callbacks run in the thread that
-        makes it so, and may use the API.
-        """
-        future: Future[Any] = Future()
-
-        def ready() -> None:
-            self._due.append((future, ref, loaded))
-
-        with self._changing():
-            if not self.objects.watch(ref.binary(), ready):
-                ready()
-        self._deliver()
-        return future
-
-    # ---- running
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Around every change of the tables."""
-        with self._interrupts, self._condition:
-            self.objects.settle()
-            yield
-
-    def _run_ready(self) -> None:
-        """Run what can be run, until there is nothing more."""
-        if self._thread.on_event_loop:
-            self._hand_over()
-        else:
-            while self._step():
-                self._deliver()
-        self._deliver()
-
-    def _hand_over(self) -> None:
-        """An actor's event loop must not run other work, it might wait for that very actor; a thread of ours does."""
-        with self._condition:
-            if not self._schedule.ready:
-                return
-            if self._helper is None:
-                self._helper = threading.Thread(target=self._help, name="shoal-inline", daemon=True)
-                self._helper.start()
-            self._help_wanted = True
-            self._condition.notify_all()
-
-    def _help(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._help_wanted or self._closed)  # as long as the session lasts
-                if self._closed:
-                    return
-                self._help_wanted = False
-            self._run_ready()
-
-    def _step(self) -> bool:
-        """Run one piece of work; False when none is ready."""
-        with self._interrupts:  # SIGINT strikes within user code, between `open` and `shut`, or afterwards
-            with self._changing():
-                work = self._schedule.take()
-                if work is None:
-                    return False
-                lanes = work.actor.lanes if work.actor is not None and work.is_call else None
-                counted = lanes is not None or not self._thread.counted
-                self._active += counted
-            call = LaneCall(self, work)
-            if lanes is None:
-                outcome = self._run_here(work)
-            else:
-                try:
-                    with self._starting:
-                        lanes.start(work.group, call)
-                    return True
-                except KeyError:
-                    error = ValueError(f"{work.name}(): the actor has no concurrency group {work.group!r}")
-                    outcome = Outcome(error=error, ran=True)
-            interruption = outcome.error if isinstance(outcome.error, KeyboardInterrupt) else None
-            self.finished(work, call.attempt, outcome, counted=counted)
-        if interruption is not None:
-            raise interruption
-        return True
-
-    def _run_here(self, work: Work) -> Outcome:
-        was_counted, self._thread.counted = self._thread.counted, True
-        try:
-            self._interrupts.open()
-            return self._runs.carry_out(work)
-        except KeyboardInterrupt as error:  # it struck between two lines of ours
-            return Outcome(error=error)
-        finally:
-            self._interrupts.shut()
-            self._thread.counted = was_counted
-
-    def run_in_lane(self, work: Work) -> Outcome:
-        """In a thread of an actor."""
-        self._thread.counted = True
-        return self._runs.carry_out(work)
-
-    async def run_on_event_loop(self, work: Work) -> Outcome:
-        """On the event loop of an actor."""
-        self._thread.on_event_loop = True  # for good: the thread is the loop's
-        return await self._runs.perform(work, on_event_loop=True)
-
-    def finished(self, work: Work, attempt: int, outcome: Outcome, *, counted: bool) -> None:
-        """A run has come to its end. In any thread.
-
-        Args:
-          counted: it was counted in `_active`.
-        """
-        failure = self._tables.failure_of(work, outcome)
-        with self._changing():
-            self._active -= counted
-            self._tables.over(work, attempt, outcome, failure)
-            self._condition.notify_all()
-        outcome.error = None  # it holds the frames that hold the outcome: arguments would live until the collector runs
-
-    def leave_lane(self) -> None:
-        """The thread of an actor goes on: it runs what its call has made possible."""
-        self._thread.counted = False
-        self._run_ready()
-
-    # ---- waiting
-
-    def _await(
-        self,
-        verb: str,
-        done: Callable[[], bool],
-        timeout_s: float | None,
-        missing: Callable[[], list[ObjectRef]],
-    ) -> bool:
-        """Wait until `done`; False when `timeout_s` has passed.
-
-        Raises:
-          SessionError: there is no time-out, and nothing that is left could make one of the `missing`.
-        """
-        thread, ends = self._thread, None if timeout_s is None else time.monotonic() + timeout_s
-        stops_counting = thread.counted and timeout_s is None
-        with self._condition:
-            self._active -= stops_counting
-            thread.counted = thread.counted and not stops_counting
-            self._condition.notify_all()
-        task = context.current()
-        number = 0 if done() else self._history.begin_wait(verb, task.task_id if task else b"", ())
-        try:
-            while True:
-                self._run_ready()
-                with self._changing():
-                    if done():
-                        return True
-                    if self._closed:
-                        raise SessionError("shoal has been shut down")
-                    if not self._schedule.ready or thread.on_event_loop:
-                        if ends is None and not self._active:
-                            raise SessionError(self._stuck(missing()))
-                        left_s = _LOOK_S if ends is None else min(_LOOK_S, ends - time.monotonic())
-                        if left_s <= 0:
-                            return False
-                        self._sleep(left_s)
-        finally:
-            if number:
-                self._history.end_wait(number)
-            with self._condition:
-                self._active += stops_counting
-                thread.counted = thread.counted or stops_counting
-
-    def _sleep(self, timeout_s: float) -> None:
-        """Until something has changed, or `timeout_s`."""
-        self._interrupts.open()
-        try:
-            self._condition.wait(timeout_s)
-        finally:
-            self._interrupts.shut()
-
-    def _stuck(self, missing: list[ObjectRef]) -> str:
-        """Why a wait would never end."""
-        ref = missing[0]
-        work = self._schedule.maker(ref.binary())
-        maker = "nobody" if work is None else f"{work.name}(), which {self._schedule.reason(work)}"
-        return f"this wait would never end: {ref!r} is made by {maker}, and no thread is left that could change it"
-
-    def _deliver(self) -> None:
-        """Fulfil futures and drop dead actors: user code, which must not run while tables change."""
-        while self._tables.graveyard:
-            _, lanes = self._tables.graveyard.pop()
-            if lanes is not None:
-                lanes.close()
-        while self._due:
-            try:
-                future, ref, loaded = self._due.popleft()
-            except IndexError:
-                return  # another thread has taken the last
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                value = self._runs.load(ref) if loaded else None
-            except BaseException as error:  # noqa: BLE001  whatever get() would raise belongs to the future
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-
-class LaneCall:
-    """One run of a call in one of an actor's lanes (`concurrency.Call`)."""
-
-    def __init__(self, engine: InlineEngine, work: Work) -> None:
-        self._engine = engine
-        self._work = work
-        self.key = work.task_id
-        self.attempt = work.attempt
-
-    def cancelled(self) -> None:
-        """Before it began."""
-        self._end(Outcome(error=CancelledError()))
-
-    def run(self) -> None:
-        """In a thread."""
-        self._end(self._engine.run_in_lane(self._work))
-
-    async def run_async(self) -> None:
-        """On the event loop."""
-        self._end(await self._engine.run_on_event_loop(self._work))
-
-    def _end(self, outcome: Outcome) -> None:
-        self._engine.finished(self._work, self.attempt, outcome, counted=True)
-        self._engine.leave_lane()
+    def future(self, ref: ObjectRef) -> Future[Any]:
+        """A future of the ref's value: done, as a rule. Callbacks may use the API."""
+        return self._turns.future(ref)
 
 
 def _weak(actor: Actor) -> ActorIdentity:
