@@ -16,8 +16,8 @@ from .distributions import FORBIDDEN, LOG_STD_BOUNDS, Categorical, DiagonalGauss
 if TYPE_CHECKING:
     import torch
 
-#: Nodes of the Gauss-Hermite sum for the entropy of a squashed normal; 16 are within 0.002 of the integral up to the
-#: deviation 2, and 1e-5 up to 1.
+#: Nodes of the Gauss-Hermite sum for the entropy of a squashed normal: 16 are within 0.00002 of the integral up to the
+#: deviation 1, 0.004 up to 2, 0.03 up to 3.
 _NODES = 16
 
 
