@@ -69,7 +69,14 @@ def without_times(metrics):
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-@pytest.mark.parametrize("network", [{}, {"recurrent": "gru", "recurrent_size": 8, "sequence_length": 6}])
+@pytest.mark.parametrize(
+    "network",
+    [
+        {},
+        {"recurrent": "gru", "recurrent_size": 8, "sequence_length": 6},
+        {"env": "shoal.envs.probes:Lamp", "network": "impala_cnn"},
+    ],
+)
 def test_the_number_of_workers_changes_nothing_to_the_last_bit(make, network):
     one, three = make(num_workers=1, **network), make(num_workers=3, **network)
     for _ in range(4):

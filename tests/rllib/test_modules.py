@@ -64,7 +64,7 @@ def test_continuous_policies_can_start_with_another_deviation():
     assert nets_of(initial_log_std=-2.0).nets.state_dict()["log_stds"].tolist() == [-2.0, -2.0]
     predicting = nets_of(initial_log_std=-2.0, log_std="predicted")
     observations = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    parameters, _, _ = predicting.forward({"observations/observation": observations})
+    parameters, _ = predicting.forward({"observations/observation": observations})
     assert parameters[:, :2].abs().max() < 0.1
     assert (parameters[:, 2:] + 2.0).abs().max() < 0.1
 
