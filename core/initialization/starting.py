@@ -66,9 +66,9 @@ def init(
     Ray's arguments, of which those that are not explained here are accepted and change nothing on one machine.
 
     Args:
-      address: None or "local". Where RAY_ADDRESS names a cluster, "local" stays here. For engine="ray": "auto" for the
-        cluster that this machine is of, "host:6379" for another, "local" for a Ray that is started here and ends with
-        the session; None looks for the first two (RAY_ADDRESS) before it does the third.
+      address: None or "local". Where RAY_ADDRESS names a cluster, "local" stays here. For engine="ray": "auto" or
+        "host:6379" for a cluster that this machine is one of, "local" for a Ray that is started here and ends with the
+        session; None looks for the former (RAY_ADDRESS, ``ray start``) before it does the latter.
       num_cpus: CPUs to schedule on; those of the machine by default. Bookkeeping: nothing is pinned or measured.
       num_gpus: likewise; by default those that CUDA_VISIBLE_DEVICES lists, or that the machine has.
       resources: further resources by name.

@@ -44,7 +44,9 @@ def native():
 
 @pytest.fixture(scope="module", params=["native", "inline", pytest.param("ray", marks=pytest.mark.ray)])
 def engine(request, native):
-    shoal.init("local", num_cpus=4, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024)
+    shoal.init(
+        "local", num_cpus=4, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024
+    )
     yield request.param
     shoal.shutdown()
 

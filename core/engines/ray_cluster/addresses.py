@@ -6,7 +6,8 @@
     "host:port"   the cluster whose head is there; 6379 is the port that ``ray start --head`` takes
 
 Ray asks an address that nobody answers for 13 minutes, at a log line a second. So a place is knocked at first: who
-speaks HTTP/2 there, as all servers of Ray's do, is left to Ray; the rest is told within seconds, in one line.
+speaks HTTP/2 there, as all servers of Ray's do, is left to Ray; the rest is told within seconds, in one line. A driver
+shares memory with a node of the cluster, so there must be one on its machine; Ray looks for a minute.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from ...errors import ClusterConnectionError
 
@@ -111,6 +115,30 @@ def knock(address: str, *, is_encrypted: bool = False, timeout_s: float = KNOCK_
             f"what answers at {address} is no Ray cluster: the port of a head is 6379 unless `ray start` was told "
             "another"
         )
+
+
+def check_is_node(address: str, *, patience_s: float = KNOCK_S) -> None:
+    """Look whether this machine is of a cluster at all.
+
+    Args:
+      patience_s: for a node that is just starting.
+
+    Raises:
+      ClusterConnectionError: no Ray node runs here.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while not any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"])):
+        if time.monotonic() >= deadline_s:
+            raise ClusterConnectionError(not_of_the_cluster(address))
+        time.sleep(0.2)
+
+
+def not_of_the_cluster(address: str) -> str:
+    """What to do on a machine without a node of the cluster."""
+    return (
+        f"this machine is not one of the Ray cluster at {address}: run the program on one that is (`ray job submit` "
+        f"sends it there), or let this one join: ray start --address={address}"
+    )
 
 
 def _first_bytes(link: socket.socket) -> bytes:

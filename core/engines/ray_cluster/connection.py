@@ -87,6 +87,7 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
         refuse_a_new_rays(wishes, running)
         if running is not None:
             _knock(running, is_noted=target != running)
+            addresses.check_is_node(running)
     with ExitStack() as stack:
         if not starts:
             stack.enter_context(installation.set_for_a_while(*_ATTEMPTS))
@@ -211,6 +212,8 @@ def in_a_line(error: BaseException, running: str | None) -> Exception | None:
             f"{where} asks for a token: set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token "
             "or RAY_AUTH_TOKEN (on its head: ray get-auth-token)"
         )
+    if "No node info found" in str(error.__cause__):
+        return ClusterConnectionError(addresses.not_of_the_cluster(running or "the address given"))
     if "Could not find any running Ray" in text:
         return ClusterConnectionError(
             "no Ray cluster runs on this machine: start one (ray start --head), give the address of one (host:6379), "

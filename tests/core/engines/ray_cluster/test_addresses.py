@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,3 +134,18 @@ def test_a_name_that_nobody_knows_and_a_port_that_cannot_be_are_told():
         addresses.knock("no-such-host.invalid:6379")
     with pytest.raises(ClusterConnectionError, match="99999"):
         addresses.knock("127.0.0.1:99999")
+
+
+def test_a_driver_needs_a_node_on_its_machine(monkeypatch):
+    found = [SimpleNamespace(info={"name": "bash"})]
+    looks = []
+
+    def processes(_):
+        looks.append(0)
+        return [*found, *([SimpleNamespace(info={"name": "raylet"})] if len(looks) == 3 else [])]
+
+    monkeypatch.setattr(addresses.psutil, "process_iter", processes)
+    addresses.check_is_node("head:6379")
+    with pytest.raises(ClusterConnectionError, match=r"not one of the Ray cluster at head:6379.*ray start"):
+        addresses.check_is_node("head:6379", patience_s=0.3)
+    assert len(looks) > 4

@@ -48,7 +48,7 @@ print("done")
 """
 
 ENVIRONMENT = """
-import importlib, os, sys, shoal
+import importlib, json, os, sys, shoal
 os.makedirs("work"), os.makedirs("modules/told_by_package")
 open("work/data.txt", "w").write("hello")
 open("modules/told_by_package/__init__.py", "w").write("ANSWER = 42")
@@ -74,6 +74,11 @@ try:
     look.options(runtime_env={"working_dir": "work"}).remote()
 except ValueError as error:
     print(error)
+shoal.shutdown()
+# As a driver finds itself that was sent with `ray job submit --working-dir .`
+os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": {"working_dir": told["working_dir"]}})
+shoal.init(engine="ray", address=sys.argv[1], logging_level="warning")
+assert shoal.get(shoal.remote(lambda: open("data.txt").read()).remote()) == "hello"
 """
 
 PPO_THERE = """
@@ -119,7 +124,7 @@ shoal.init(engine="ray", address=sys.argv[1], logging_level="warning")
 
 OTHER_VERSION = """
 import sys, ray, shoal
-ray.__version__, true = "2.41.0", ray.__version__
+ray.__version__, true = "2.59.0", ray.__version__
 try:
     shoal.init(engine="ray", address=sys.argv[1], logging_level="warning")
 except shoal.exceptions.EngineUnavailableError as error:
@@ -172,6 +177,7 @@ def test_the_connections_environment_is_that_of_the_job_and_of_init_and_shoal(cl
     job = {"runtime_env": {"env_vars": {"SHOAL_JOB": "2"}}, "metadata": {"job_name": "x"}}  # as `ray job submit` has it
     ran = driver(ENVIRONMENT, clean_node, RAY_JOB_CONFIG_JSON_ENV_VAR=json.dumps(job))
     assert "Ray sends folders to its machines at the connection only" in ran.stdout, ran.stderr
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_an_iteration_of_ppo_there_is_that_of_this_machine_to_the_last_bit(clean_node, driver):
@@ -203,7 +209,7 @@ def test_another_version_of_ray_is_told_in_a_line_and_leaves_no_half_connection(
     ran = driver(OTHER_VERSION, clean_node)
     told, connected = ran.stdout.splitlines()
     assert f"the Ray cluster at {clean_node} has Ray 2." in told
-    assert "this process Ray 2.41.0" in told
+    assert "this process Ray 2.59.0" in told
     assert "pip install 'ray==2." in told
     assert connected == "connected"
 

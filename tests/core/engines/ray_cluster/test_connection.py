@@ -53,6 +53,14 @@ def test_a_cluster_that_asks_for_a_token_is_told_so():
         assert "the Ray cluster at head:6379 asks for a token: set RAY_AUTH_MODE=token" in str(verdict)
 
 
+def test_a_machine_of_another_cluster_is_told_to_join():
+    refused = ConnectionError("Failed to connect to Ray cluster at 10.0.0.7:6379")
+    refused.__cause__ = RuntimeError("No node info found matching attributes: '' when trying to resolve node to ...")
+    verdict = in_a_line(refused, "head:6379")
+    assert isinstance(verdict, ClusterConnectionError)
+    assert "not one of the Ray cluster at head:6379" in str(verdict)
+
+
 def test_a_machine_without_a_cluster_is_told_what_to_start():
     verdict = in_a_line(ConnectionError("Could not find any running Ray instance. Please specify ..."), None)
     assert isinstance(verdict, ClusterConnectionError)
