@@ -182,14 +182,16 @@ def _told(error: BaseException) -> str:
     return text
 
 
-def _task_error(error: Any) -> TaskError:
+def _task_error(error: Any) -> BaseException:
     """Of a failed task; also of one that did not run, because the one that makes an argument of it has failed."""
     cause = error.cause
     while isinstance(cause, theirs.RayTaskError):
         cause = cause.cause
-    if not isinstance(cause, Carried):
-        return _of_ray_itself(error, cause)
     text = _COLOR.sub("", str(error))
+    if isinstance(cause, theirs.TaskCancelledError) and _ARGUMENT not in text:
+        return translated(cause)
+    if not isinstance(cause, Carried):
+        return _of_ray_itself(text, cause)
     failure = cast(TaskError, values.deserialize(values.FAILURE, cause.data, []))
     if _ARGUMENT not in text.partition(_CARRIED)[0]:
         return failure
@@ -198,9 +200,8 @@ def _task_error(error: Any) -> TaskError:
     return TaskError(name, text, failure.cause, pid=pid, ip=ip, actor_repr=actor).as_instance_of_cause()
 
 
-def _of_ray_itself(error: Any, cause: BaseException) -> TaskError:
+def _of_ray_itself(text: str, cause: BaseException) -> TaskError:
     """What failed was no user code of ours: a value that cannot be pickled, a plain Ray program's actor."""
-    text = _COLOR.sub("", str(error))
     name, pid, ip, actor = _header(text)
     made = TaskError(name, text, translated(cause), pid=pid, ip=ip, actor_repr=actor)
     return made.as_instance_of_cause()

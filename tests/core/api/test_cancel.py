@@ -10,7 +10,9 @@ import pytest
 import shoal
 from shoal.exceptions import TaskCancelledError, WorkerCrashedError
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
+#: What a task gets that is cancelled by force.
+ENDED = {"native": WorkerCrashedError, "ray": TaskCancelledError}
 
 
 @shoal.remote
@@ -140,7 +142,7 @@ class TestRunningWork:
         shoal.cancel(argument)
         is_cancelled(argument)
 
-    def test_force_ends_the_process(self, tmp_path):
+    def test_force_ends_the_process(self, tmp_path, session):
         @shoal.remote
         def stubborn(started):
             while True:
@@ -154,10 +156,10 @@ class TestRunningWork:
         ref = stubborn.remote(tmp_path / "started")
         appeared(tmp_path / "started")
         shoal.cancel(ref, force=True)
-        with pytest.raises(WorkerCrashedError, match=r"it was cancelled|died unexpectedly"):
+        with pytest.raises(ENDED[session], match=r"it was cancelled|the task was cancelled"):
             shoal.get(ref, timeout=DEADLINE_S)
 
-    def test_force_ends_a_process_that_never_lets_go_of_the_interpreter(self, tmp_path):
+    def test_force_ends_a_process_that_never_lets_go_of_the_interpreter(self, tmp_path, session):
         @shoal.remote
         def busy(started):
             open(started, "w").close()
@@ -166,7 +168,7 @@ class TestRunningWork:
         ref = busy.remote(tmp_path / "started")
         appeared(tmp_path / "started")
         shoal.cancel(ref, force=True)
-        with pytest.raises(WorkerCrashedError):
+        with pytest.raises(ENDED[session]):
             shoal.get(ref, timeout=DEADLINE_S)
 
     def test_a_cancelled_task_is_not_retried(self, tmp_path):
@@ -228,6 +230,7 @@ class TestRunningWork:
 
 @pytest.mark.not_inline("needs a call that is still running")
 class TestCallsOfActors:
+    @pytest.mark.not_on_ray("Ray drops a call when its turn comes, and tells nobody before whether it will")
     def test_a_queued_call_is_dropped_and_those_behind_it_run(self, tmp_path):
         @shoal.remote
         class Actor:
@@ -239,6 +242,7 @@ class TestCallsOfActors:
                 path.touch()
 
         actor = Actor.remote()
+        shoal.get(actor.__ray_ready__.remote(), timeout=DEADLINE_S)
         first = actor.wait_for.remote(tmp_path / "go")
         dropped = actor.touch.remote(tmp_path / "dropped")
         behind = actor.touch.remote(tmp_path / "behind")
@@ -283,6 +287,7 @@ class TestCallsOfActors:
         is_cancelled(ref)
         assert shoal.get(actor.is_canceled.remote(), timeout=DEADLINE_S) is False, "the next call is another one"
 
+    @pytest.mark.not_on_ray("Ray drops a call when its turn comes, and tells nobody before whether it will")
     def test_a_coroutine_is_cancelled_while_it_runs_and_while_it_waits_for_its_turn(self, tmp_path):
         @shoal.remote(max_concurrency=1)
         class Actor:
@@ -295,8 +300,8 @@ class TestCallsOfActors:
 
         actor = Actor.remote()
         running = actor.sleep.remote(tmp_path / "running")
-        waiting = actor.sleep.remote(tmp_path / "waiting")
         appeared(tmp_path / "running")
+        waiting = actor.sleep.remote(tmp_path / "waiting")
         shoal.cancel(waiting)
         is_cancelled(waiting)
         shoal.cancel(running)
@@ -304,6 +309,7 @@ class TestCallsOfActors:
         assert shoal.get(actor.one.remote(), timeout=DEADLINE_S) == 1
         assert not (tmp_path / "waiting").exists()
 
+    @pytest.mark.not_on_ray("Ray drops a call when its turn comes, and tells nobody before whether it will")
     def test_a_threaded_call_that_has_not_begun_is_dropped(self, tmp_path):
         @shoal.remote(max_concurrency=2)
         class Actor:
@@ -315,9 +321,9 @@ class TestCallsOfActors:
 
         actor = Actor.remote()
         running = [actor.work.remote(tmp_path / f"{n}") for n in range(2)]
-        queued = actor.work.remote(tmp_path / "queued")
         for n in range(2):
             appeared(tmp_path / f"{n}")
+        queued = actor.work.remote(tmp_path / "queued")
         shoal.cancel(queued)
         is_cancelled(queued)
         for ref in running:
@@ -334,7 +340,7 @@ class TestCallsOfActors:
 
         actor = Actor.remote()
         ref = actor.work.remote()
-        with pytest.raises(ValueError, match="call of an actor"):
+        with pytest.raises(ValueError, match=r"call of an actor|actor tasks"):
             shoal.cancel(ref, force=True)
         shoal.get(ref, timeout=DEADLINE_S)
 

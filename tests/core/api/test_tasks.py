@@ -282,10 +282,14 @@ def test_an_error_that_cannot_even_be_pickled_by_force_does_not_kill_the_worker(
 
 
 @pytest.mark.not_inline("compares processes")
-def test_workers_do_not_share_numpys_random_stream():
+def test_workers_do_not_share_numpys_random_stream(tmp_path):
     @shoal.remote
     def draw():
-        time.sleep(0.2)
+        (tmp_path / f"{os.getpid()}").touch()
+        ends = time.monotonic() + DEADLINE_S
+        while len(list(tmp_path.iterdir())) < 2:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
         return os.getpid(), np.random.random()  # noqa: NPY002  the global stream is what forks share
 
     drawn = dict(shoal.get([draw.remote() for _ in range(4)], timeout=DEADLINE_S))
