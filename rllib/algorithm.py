@@ -288,13 +288,17 @@ class Algorithm(abc.ABC, Generic[C]):
             self._env_states = list(split_state(state, [len(shard) for shard in self._shards]))
         else:
             self._resumed_at = self.iteration
-            for normalizer in self.normalizers.values():
-                if isinstance(normalizer, RewardScaler):
-                    normalizer.restart()
+            self._restart_rewards()
             if self.iteration:
                 why = "the checkpoint does not tell where they stood" if state is None else "there were others"
                 self.incidents.append(f"all {self.config.num_envs} environments start new episodes: {why}")
         self.workers.map("resume", [(self._resumed_at, state) for state in self._env_states])
+
+    def _restart_rewards(self, copies: Sequence[int] | None = None) -> None:
+        """These copies, by default all, begin new episodes: what rewards are scaled by counts from there."""
+        for normalizer in self.normalizers.values():
+            if isinstance(normalizer, RewardScaler):
+                normalizer.restart(copies)
 
     def weights(self) -> Weights:
         """The policy as it is now, with what observations are normalised by."""
@@ -308,6 +312,9 @@ class Algorithm(abc.ABC, Generic[C]):
         env_indices: Sequence[int] = self._shards[worker].tolist()
         state = self._env_states[worker]
         is_exact = state is not None or self.iteration == self._resumed_at  # nothing was learned since the beginning
+        if replacement and not is_exact:
+            self._restart_rewards(env_indices)
+            self.incidents.append(f"the environments of rollout worker {worker} start new episodes: it died")
         return (
             api.remote(EnvRunner)
             .options(num_cpus=1)

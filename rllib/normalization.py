@@ -10,7 +10,7 @@ to (Engstrom et al. 2020: matters as much as the clipped loss does). Both are cu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,6 +171,6 @@ class RewardScaler:
         if arrays["returns"].shape == self._returns.shape:
             self._returns = arrays["returns"].copy()
 
-    def restart(self) -> None:
-        """All episodes begin anew: their returns start from nothing."""
-        self._returns = np.zeros_like(self._returns)
+    def restart(self, copies: Sequence[int] | None = None) -> None:
+        """The episodes of these copies begin anew, by default all: their returns start from nothing."""
+        self._returns[slice(None) if copies is None else list(copies)] = 0.0

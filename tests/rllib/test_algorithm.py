@@ -175,7 +175,8 @@ def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_e
         ({"num_workers": 2, "recurrent": "lstm", "recurrent_size": 8, "sequence_length": 7}, 1),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 1}, 2),
-        ({"recurrent": "lstm", "recurrent_size": 8, "sequence_length": 9, "num_workers": 2}, 1),
+        ({"vector": "parallel", "env_processes": 2, "num_workers": 1}, 2),
+        ({"vector": "batched", "recompute_advantages": True, "num_workers": 2}, 1),
         ({"recurrent": "gru", "recurrent_size": 8, "shared_value_net": True, "num_workers": 1}, 2),
         ({"env": "Hopper-v5", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
     ],
@@ -211,6 +212,18 @@ def test_a_run_that_goes_on_with_other_environments_starts_new_episodes_and_says
     more.restore(first.checkpoint())
     assert more.incidents == ["all 7 environments start new episodes: there were others"]
     assert more.step()["steps"] == first.steps + 7 * 16
+
+
+def test_a_killed_worker_whose_environments_cannot_tell_their_state_starts_new_episodes_and_says_so(make):
+    algorithm = make(vector="gymnasium", normalize_rewards=True)
+    algorithm.step()
+    before = algorithm.normalizers["rewards"].arrays()["returns"]
+    assert before.all()
+    shoal.kill(algorithm.workers._actors[1])
+    algorithm.collect(16)
+    assert algorithm.incidents == ["the environments of rollout worker 1 start new episodes: it died"]
+    after = algorithm.normalizers["rewards"].arrays()["returns"]
+    assert after.tolist() == [*before[:3], 0.0, 0.0]
 
 
 def test_a_checkpoint_that_does_not_tell_where_its_environments_stood_goes_on_with_new_episodes(make):
