@@ -6,8 +6,8 @@ comes from:
 
     no-ops        1 to 30 frames without action after a reset, so that deterministic games start in different places
                   (Mnih et al. 2015, "Human-level control ...", methods, evaluation procedure)
-    fire          games that wait for FIRE get it after a reset and a lost life, then one action more (OpenAI baselines,
-                  atari_wrappers.py, FireResetEnv; in no paper)
+    fire          games that wait for FIRE get it after a reset and a lost life, then one action more (FireResetEnv of
+                  OpenAI baselines; in no paper)
     frame skip    an action holds for 4 frames, rewards add up (Mnih et al. 2015, methods, training details)
     maximum       of the last two of these frames, as sprites flicker on odd and even ones (ibid., preprocessing)
     luminance     84 x 84 averages over the area of the grey picture (ibid.; averaging as in baselines' WarpFrame)
