@@ -12,7 +12,7 @@ Invariants: births and deaths of refs go through one deque, in order (a ref may 
 `released` only appends); counts change in `settle` alone. An id that was never expected, or is forgotten, has no entry
 and no count. Values above `inline_bytes` together never exceed `store_bytes`.
 
-Not here: locks. Everything but `received` and `released` is called by one thread at a time (engine.py sees to it).
+Not here: locks. Everything but `received` and `released` is called by one thread at a time (turns.py sees to it).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     Work --perform--> Outcome: results | a new actor and its lanes | an error
 
 Everything that the user's code sees has been through the serialiser, as if it came from another process. Not here: what
-follows from an outcome (session.py); in which thread it runs, and when (engine.py). Holds no lock.
+follows from an outcome (session.py); in which thread it runs, and when (turns.py). Holds no lock.
 """
 
 from __future__ import annotations

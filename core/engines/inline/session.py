@@ -1,14 +1,14 @@
 """The tables of an inline session, and how they change when work is submitted, when a run ends, when an actor dies.
 
     submit, create, call --enter--> Schedule
-    a run ends           --over---> objects resolved, work retried, the actor idle, restarted or buried
+    a run ends           --over---> objects resolved (results.py), work retried, the actor idle, restarted or buried
     last ref to a handle --freed--> the actor leaves when it has nothing left to do
 
 An actor stands for the process that native would give it: it owns what it makes, so its objects are lost, its tasks
 dropped and its actors buried with it. Tasks count as the driver in this, for native keeps the worker of a task as long
 as something is needed that it owns.
 
-Invariants: called by one thread at a time, with SIGINT held back (engine.py sees to it). No user code runs here: dead
+Invariants: called by one thread at a time, with SIGINT held back (turns.py sees to it). No user code runs here: dead
 actors' instances and threads go to `graveyard`, for others to drop.
 """
 
@@ -22,39 +22,27 @@ from dataclasses import replace
 from typing import Any
 
 from ... import ids
-from ...errors import (
-    ActorDiedError,
-    ActorPlacementGroupRemoved,
-    ActorUnavailableError,
-    ActorUnschedulableError,
-    OwnerDiedError,
-    ShoalError,
-    TaskCancelledError,
-    TaskError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
-from ...generators import DynamicObjectRefGenerator, ObjectRefGenerator
+from ...errors import ShoalError, TaskError
 from ...node.stock import Infeasible
-from ...options import STREAMING, ActorOptions
+from ...options import ActorOptions
 from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
 from ...resources import ResourceSet
 from ...runtime import context
 from ...runtime.arguments import Packed
 from ...runtime.concurrency import Lanes
-from ...runtime.outcomes import stillborn
 from ...runtime.special_methods import ActorExit
 from ...scheduling import bundles
-from ...serialization import values
 from ...serialization.failures import serialize_error, serialize_failure
 from ...serialization.functions import ExportedFunction
 from ...serialization.values import FAILURE, Serialized
 from ..base import Returns
+from . import causes
 from .groups import InlineGroups, new_spec, removed
 from .objects import InlineObjects
+from .results import Results, owned_ref
 from .runs import Outcome
-from .streams import InlineStream, WaitForRefs
+from .streams import WaitForRefs
 from .work import WORK, Actor, Schedule, Work
 
 
@@ -81,8 +69,6 @@ class InlineSession:
           report_unhandled: log the exceptions of work whose refs go before anybody has asked for them.
           wait, settled: for the consumers of generators.
         """
-        self._wait = wait
-        self._settled = settled
         self.me = ids.new_worker_id()
         self.job_id = ids.JobID(job_id)
         self.schedule = Schedule(ResourceSet(total), gpus)
@@ -93,6 +79,7 @@ class InlineSession:
             on_free=self._freed,
             report_unhandled=report_unhandled,
         )
+        self._results = Results(self.objects, wait=wait, settled=settled)
         #: Calls under way that have been told of their cancellation.
         self.told: set[bytes] = set()
         self.groups = InlineGroups(self.schedule, self.objects)
@@ -112,7 +99,7 @@ class InlineSession:
         object_id = ids.object_id(source.task(), 0)
         self.objects.expect(object_id)
         self.objects.resolve(object_id, value)
-        return _owned_ref(object_id)
+        return owned_ref(object_id)
 
     # ---- submitting; each returns at once, with new work in the schedule
 
@@ -134,13 +121,13 @@ class InlineSession:
         work = self._work(name, function, packed)
         work.demand, work.retries, work.retry_on, work.environment = demand, retries, retry_on, environment
         work.captures = captures
-        made = self._make_returns(work, num_returns)
+        made = self._results.expected(work, num_returns)
         gone = self.groups.is_gone(demand.parts())
         why = refused or self._lacking(demand)
         if gone:
-            self._resolve(work, [removed(gone)])
+            self._results.resolve(work, [removed(gone)])
         elif why:
-            self._resolve(work, [serialize_error(TaskUnschedulableError(f"{name}() can never run: {why}"))])
+            self._results.resolve(work, [causes.never_runs(name, why)])
         else:
             self._enter(work)
         return made
@@ -188,13 +175,12 @@ class InlineSession:
         self._guarded[handle_id] = actor
         why = refused or self._lacking(ResourceSet(options.placement)) or self._lacking(work.demand)
         if self.groups.is_gone(options.required):
-            self._bury(actor, _group_gone(actor))
+            self._bury(actor, causes.group_gone(actor))
         elif why:
-            error = ActorUnschedulableError(f"{actor.description} can never be placed: {why}")
-            self._bury(actor, serialize_error(error))
+            self._bury(actor, causes.never_placed(actor, why))
         else:
             self._enter(work)
-        return actor, _owned_ref(handle_id)
+        return actor, owned_ref(handle_id)
 
     def call(
         self, actor_id: bytes, class_name: str, method: str, packed: Packed, how: WireMethod, handle: ObjectRef | None
@@ -206,14 +192,13 @@ class InlineSession:
         work.retries, work.retry_on = retries, (Exception,) if retry_exceptions else ()
         if handle is not None:
             work.refs.append(handle)
-        made = self._make_returns(work, num_returns)
+        made = self._results.expected(work, num_returns)
         actor = work.actor = self.schedule.actors.get(actor_id)
         work.environment = b"" if actor is None else actor.environment
         if actor is None:
-            why = f"actor {actor_id.hex()} is not known to this session"
-            self._resolve(work, [serialize_error(ActorDiedError(why, actor_id=actor_id.hex()))])
+            self._results.resolve(work, [causes.unknown_actor(actor_id)])
         elif actor.failure is not None:
-            self._resolve(work, [actor.failure])
+            self._results.resolve(work, [actor.failure])
         else:
             self._enter(work)
         return made
@@ -236,7 +221,7 @@ class InlineSession:
         object_id = ids.object_id(self._id_source().task(), 0)
         self.objects.expect(object_id)
         self.groups.ready(group_id, object_id, value)
-        return _owned_ref(object_id)
+        return owned_ref(object_id)
 
     def remove_group(self, group_id: bytes) -> None:
         """End a group and what is inside."""
@@ -245,11 +230,11 @@ class InlineSession:
         group = group_id.hex()
         for work in self.schedule.unfinished():
             if work.actor is None and bundles.group_of(work.demand.parts()) == group:
-                self._resolve(work, [removed(group)])
+                self._results.resolve(work, [removed(group)])
                 self.schedule.failed(work)
         for actor in self.schedule.living():
             if bundles.group_of(actor.options.required) == group:
-                self._bury(actor, _group_gone(actor))
+                self._bury(actor, causes.group_gone(actor))
         self.schedule.resources_freed()
         self.groups.settle()
 
@@ -265,17 +250,6 @@ class InlineSession:
         slots = packed.refs[: len(packed.dependencies)]
         return Work(task_id, name, ids.creator_of(task_id), function, arguments, slots, list(packed.refs), [])
 
-    def _make_returns(self, work: Work, count: int) -> Returns:
-        work.num_returns = count
-        work.returns = [ids.object_id(work.task_id, index) for index in range(1 if count < 0 else count)]
-        for object_id in work.returns:
-            self.objects.expect(object_id)
-        refs = [_owned_ref(object_id) for object_id in work.returns]
-        if count == STREAMING:
-            work.stream = InlineStream(refs[0], wait=self._wait, settled=self._settled)
-            return ObjectRefGenerator(work.stream)
-        return refs
-
     def _enter(self, work: Work) -> None:
         def arrived() -> None:
             self.schedule.argument_ready(work)
@@ -288,7 +262,7 @@ class InlineSession:
     def over(self, work: Work, attempt: int, outcome: Outcome, failure: Serialized | None) -> None:
         """A run has ended, `failure` is its error as bytes. What a run that was given up has come to is dropped."""
         if failure is None and work.task_id in self.told:
-            failure = self._cancelled_while_it_ran(work)  # what it returned then is of no use
+            failure = causes.cancelled_while_it_ran(work, self._pid)  # what it returned then is of no use
         if work.attempt != attempt or work.life.is_over:
             self._bury_remains(outcome.instance, outcome.lanes)
         elif failure is None:
@@ -305,20 +279,16 @@ class InlineSession:
         if outcome.error is None:
             return None
         if isinstance(outcome.error, (KeyboardInterrupt, CancelledError)) and (work.actor is None or work.is_call):
-            return self._cancelled_while_it_ran(work)
+            return causes.cancelled_while_it_ran(work, self._pid)
         actor = work.actor.class_name if work.actor is not None and outcome.ran else None
         return serialize_failure(outcome.error, name=work.name, pid=self._pid, actor=actor, ran=outcome.ran)
-
-    def _cancelled_while_it_ran(self, work: Work) -> Serialized:
-        why = f"{work.name}() was cancelled while it ran (pid={self._pid})"
-        return serialize_error(TaskCancelledError(why, task_id=work.task_id.hex()))
 
     def _succeeded(self, work: Work, outcome: Outcome) -> None:
         actor = work.actor
         if work.num_returns < 0:
-            self._resolve_items(work, outcome.items, None)
+            self._results.resolve_items(work, outcome.items, None)
         else:
-            self._resolve(work, outcome.results)
+            self._results.resolve(work, outcome.results)
         self.schedule.ended(work)
         if actor is not None:
             if not work.is_call:
@@ -342,45 +312,18 @@ class InlineSession:
             self.schedule.again(work)
             return
         if left:
-            why = f"{work.name}() did not finish: its worker ended with {outcome.ending}, and no retries are left"
-            failure = serialize_error(WorkerCrashedError(why))
+            failure = causes.process_ended(work, outcome.ending)
         if actor is None or work.is_call:
             if work.num_returns < 0:
-                self._resolve_items(work, outcome.items, failure)
+                self._results.resolve_items(work, outcome.items, failure)
             else:
-                self._resolve(work, [failure])
+                self._results.resolve(work, [failure])
             self.schedule.ended(work)
             if actor is not None:
                 self._leave_if_done(actor)
         else:
             self._bury_remains(None, outcome.lanes)
-            self._bury(actor, _stillborn(actor, failure, ran=outcome.ran))
-
-    def _resolve(self, work: Work, results: list[Serialized]) -> None:
-        """What it makes is there: each its own value, or one failure for all."""
-        failed = len(results) == 1 and results[0].kind == FAILURE
-        if work.num_returns < 0:
-            self._resolve_items(work, [], results[0] if failed else None)
-            return
-        for index, object_id in enumerate(work.returns):
-            self.objects.resolve(object_id, results[0] if failed else results[index])
-
-    def _resolve_items(self, work: Work, items: list[Serialized], failure: Serialized | None) -> None:
-        """A generator has ended: its items, and what it has failed with as one more, are objects of their own."""
-        refs = []
-        for index, value in enumerate([*items, *([] if failure is None else [failure])]):
-            object_id = ids.object_id(work.task_id, index + 1)
-            self.objects.expect(object_id)
-            self.objects.resolve(object_id, value)
-            refs.append(_owned_ref(object_id))
-        end = values.serialize(None)
-        if work.stream is not None:
-            work.stream.end(refs)
-        elif items or failure is None:
-            end = values.serialize(DynamicObjectRefGenerator(refs))
-        else:
-            end = failure
-        self.objects.resolve(work.returns[0], end)
+            self._bury(actor, causes.stillborn(actor, failure, ran=outcome.ran))
 
     def cancel(self, object_id: bytes, *, force: bool) -> None:
         """Cancel the work that makes an object, if it has not begun; tell it otherwise, if it is a call.
@@ -405,9 +348,8 @@ class InlineSession:
 
     def cancelled(self, work: Work) -> None:
         """It ends before it has begun."""
-        why = f"{work.name}() was cancelled before it began"
         self.schedule.cancel(work)
-        self._resolve(work, [serialize_error(TaskCancelledError(why, task_id=work.task_id.hex()))])
+        self._results.resolve(work, [causes.cancelled_before(work)])
 
     # ---- ends of actors
 
@@ -426,12 +368,11 @@ class InlineSession:
         if creation is None or not actor.may_restart:
             self._bury_because(actor, f"its process ended with {cause}")
             return
-        why = f"{actor.description} is being restarted: its process ended with {cause}. This call may have run or not."
-        failure = serialize_error(ActorUnavailableError(why, actor_id=actor.actor_id.hex()))
+        failure = causes.being_restarted(actor, cause)
         creation = actor.creation = replace(creation, life=WORK.begin(), attempt=creation.attempt + 1)
         self._drop(actor)
         for work in self.schedule.restarted(actor, creation):
-            self._resolve(work, [failure])
+            self._results.resolve(work, [failure])
         actor.worker_id = ids.new_worker_id()
         actor.id_source = ids.IdSource(actor.worker_id, self.job_id)
 
@@ -478,15 +419,13 @@ class InlineSession:
             self._bury_because(actor, "its last handle went out of scope")
 
     def _bury_because(self, actor: Actor, why: str) -> None:
-        before = f" after {actor.restarts} restarts" if actor.restarts else ""
-        text = f"{actor.description} is dead{before}: {why}"
-        self._bury(actor, serialize_error(ActorDiedError(text, actor_id=actor.actor_id.hex())))
+        self._bury(actor, causes.dead(actor, why))
 
     def _bury(self, actor: Actor, failure: Serialized) -> None:
         """It is dead, and so are all calls to it."""
         actor.failure = failure
         for work in self.schedule.died(actor):
-            self._resolve(work, [failure])
+            self._results.resolve(work, [failure])
         self._drop(actor)
         for group_id in self.groups.held_by(actor.actor_id):
             self.remove_group(group_id)
@@ -499,7 +438,7 @@ class InlineSession:
         for work in self.schedule.submitted_by(actor.worker_id):
             if work.life.state == "WAITING" and work.actor is None:
                 self.schedule.failed(work)
-        self.objects.lose(actor.worker_id, _owner_died)
+        self.objects.lose(actor.worker_id, causes.owner_died)
         for child in self.schedule.created_by(actor.worker_id):
             if not child.is_dead:
                 self._bury_because(child, "the process that created it has died")
@@ -507,28 +446,3 @@ class InlineSession:
     def _bury_remains(self, instance: Any, lanes: Lanes | None) -> None:
         if instance is not None or lanes is not None:
             self.graveyard.append((instance, lanes))
-
-
-def _owned_ref(object_id: bytes) -> ObjectRef:
-    return ObjectRef(object_id, ids.creator_of(object_id))
-
-
-def _stillborn(actor: Actor, failure: Serialized, *, ran: bool) -> Serialized:
-    error = values.deserialize(failure.kind, failure.data, failure.buffers)
-    assert isinstance(error, BaseException), "a FAILURE holds an exception"
-    return serialize_error(stillborn(actor.description, actor.actor_id, error, ran=ran))
-
-
-def _group_gone(actor: Actor) -> Serialized:
-    why = f"{actor.description} is dead: its placement group has been removed"
-    return serialize_error(ActorPlacementGroupRemoved(why))
-
-
-def _owner_died(object_id: bytes) -> Serialized:
-    return serialize_error(
-        OwnerDiedError(
-            f"ObjectRef({object_id.hex()}) is lost: the actor that owned it "
-            f"(worker {ids.creator_of(object_id).hex()}) has died",
-            object_ref_hex=object_id.hex(),
-        )
-    )

@@ -1,7 +1,7 @@
 """What goes on in an inline session, told in the words of `runtime.inspecting`: rows from this process's own tables.
 
 There is one process, so there is nobody to ask: the same subjects, answered at once. Called with the session's lock
-held (engine.py sees to it).
+held (turns.py sees to it).
 """
 
 from __future__ import annotations

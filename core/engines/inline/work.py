@@ -18,7 +18,7 @@ submitted. A call in `ready` has its actor to itself (BUSY), unless that has lan
 resources. A dead actor holds nothing, has no line and no name. `attempt` grows with every `again`, so that the end of a
 run that was given up is told from that of the next.
 
-Not here: values, locks, running (engine.py).
+Not here: values, locks, running (turns.py).
 """
 
 from __future__ import annotations
