@@ -21,6 +21,8 @@ from ..base import NodeDescription
 
 #: Demands that are remembered: what is made of so many functions and options says nothing to anybody.
 _MOST = 256
+#: Stands for one that is not among them any more.
+_TOLD = object()
 
 
 class Demands:
@@ -36,6 +38,15 @@ class Demands:
         if not bundles.group_of(shape) and len(self._asked) < _MOST:
             self._asked[what, ResourceSet(shape), destination.rule] = None
 
+    def patience(self, timeout_s: float | None) -> tuple[float | None, float | None]:
+        """How long to wait until something is said, and how long then; None: for ever.
+
+        Nothing is said where the first is the whole of `timeout_s`: that is short, or notices are off.
+        """
+        if self.notice_s <= 0 or (timeout_s is not None and timeout_s <= self.notice_s):
+            return timeout_s, 0.0
+        return self.notice_s, None if timeout_s is None else timeout_s - self.notice_s
+
     def tell(self, verb: str) -> None:
         """Somebody has waited in `verb` for `notice_s`."""
         if not self._asked:
@@ -43,8 +54,8 @@ class Demands:
         nodes = [node for node in self._nodes() if node.is_alive]
         for what, wanted, rule in list(self._asked):
             missing = unmet(wanted, rule, nodes)
-            if missing:
-                del self._asked[what, wanted, rule]
+            # Another thread may be about to tell of it, too.
+            if missing and self._asked.pop((what, wanted, rule), _TOLD) is not _TOLD:
                 sys.stderr.write(
                     f"shoal: {verb} has been waiting for {self.notice_s:g} s: {what} {missing}: it waits until a node "
                     "joins that has\n"

@@ -158,7 +158,7 @@ class RayEngine:
 
     def get(self, refs: Sequence[ObjectRef], *, timeout_s: float | None) -> list[Any]:
         inner = [inner_of(ref) for ref in refs]
-        first_s, rest_s = self._patience(timeout_s)
+        first_s, rest_s = self._demands.patience(timeout_s)
         try:
             try:
                 values = ray.get(inner, timeout=first_s)
@@ -181,7 +181,7 @@ class RayEngine:
         self, refs: Sequence[ObjectRef], *, num_returns: int, timeout_s: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         inner = {inner_of(ref): ref for ref in refs}
-        first_s, rest_s = self._patience(timeout_s)
+        first_s, rest_s = self._demands.patience(timeout_s)
         with translating():
             ready, rest = ray.wait(list(inner), num_returns=num_returns, timeout=first_s)
             if len(ready) < num_returns and first_s != timeout_s:
@@ -190,13 +190,6 @@ class RayEngine:
         done = set(ready)
         # Ray tells of what is in this process before what is in its store.
         return [ref for one, ref in inner.items() if one in done], [inner[ref] for ref in rest]
-
-    def _patience(self, timeout_s: float | None) -> tuple[float | None, float | None]:
-        """How long to wait until something is said, and how long then."""
-        notice_s = self._demands.notice_s
-        if timeout_s is None:
-            return notice_s, None
-        return (timeout_s, 0.0) if timeout_s <= notice_s else (notice_s, timeout_s - notice_s)
 
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         inner = inner_of(ref)

@@ -58,3 +58,33 @@ def test_what_runs_in_a_placement_group_is_the_groups_matter(capsys):
     demands.ask("add()", bundles.inside({"CPU": 64 * CPU}, "ab" * 18), Destination())
     demands.tell("wait")
     assert capsys.readouterr().err == ""
+
+
+def test_two_threads_that_wait_for_the_same_tell_of_it_once(capsys):
+    class LookedAtByAnother:
+        """A node; while one thread looks at it, another tells of the same demands."""
+
+        is_alive, seen = True, False
+
+        @property
+        def total(self):
+            if not self.seen:
+                self.seen = True
+                demands.tell("wait")
+            return {"CPU": 2 * CPU}
+
+    machine = LookedAtByAnother()
+    demands = Demands(lambda: [machine])
+    demands.ask("add()", {"CPU": 64 * CPU}, Destination())
+    demands.tell("get")
+    assert capsys.readouterr().err.count("add() needs CPU 64") == 1
+
+
+@pytest.mark.parametrize(
+    ("notice_s", "timeout_s", "first", "then"),
+    [(5.0, None, 5.0, None), (5.0, 7.0, 5.0, 2.0), (5.0, 3.0, 3.0, 0.0), (0.0, None, None, 0.0), (0.0, 7.0, 7.0, 0.0)],
+)
+def test_nobody_is_told_before_the_notice_is_due_or_where_it_is_off(notice_s, timeout_s, first, then):
+    demands = Demands(lambda: [])
+    demands.notice_s = notice_s
+    assert demands.patience(timeout_s) == (first, then)
