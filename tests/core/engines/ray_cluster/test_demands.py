@@ -85,6 +85,6 @@ def test_two_threads_that_wait_for_the_same_tell_of_it_once(capsys):
     [(5.0, None, 5.0, None), (5.0, 7.0, 5.0, 2.0), (5.0, 3.0, 3.0, 0.0), (0.0, None, None, 0.0), (0.0, 7.0, 7.0, 0.0)],
 )
 def test_nobody_is_told_before_the_notice_is_due_or_where_it_is_off(notice_s, timeout_s, first, then):
-    demands = Demands(lambda: [])
+    demands = Demands(list)
     demands.notice_s = notice_s
     assert demands.patience(timeout_s) == (first, then)
