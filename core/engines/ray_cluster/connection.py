@@ -105,7 +105,7 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
 def _knock(running: str, *, is_noted: bool) -> None:
     """`addresses.knock`; of a cluster that nobody has named it is said how it came to be meant."""
     try:
-        addresses.knock(running, is_encrypted=os.environ.get("RAY_USE_TLS", "0") in ("1", "true"))
+        addresses.knock(running, is_encrypted=os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"))
     except ClusterConnectionError as error:
         if not is_noted:
             raise
