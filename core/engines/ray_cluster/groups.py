@@ -30,6 +30,7 @@ from ...resources import SCALE
 from ..base import GroupDescription
 from .failures import translating
 from .handles import RayRef
+from .nodes import parts
 
 
 def create(
@@ -118,10 +119,7 @@ def _description(row: Mapping[str, Any]) -> GroupDescription:
         group_id=bytes.fromhex(row["placement_group_id"]),
         name=row["name"],
         strategy=row["strategy"],
-        bundles=[
-            {resource: round(amount * SCALE) for resource, amount in bundle.items()}
-            for _, bundle in sorted(row["bundles"].items())
-        ],
+        bundles=[parts(bundle) for _, bundle in sorted(row["bundles"].items())],
         nodes=[bytes.fromhex(nodes[index]) for index in sorted(row["bundles"])],
         state=row["state"],
         progress=stats["scheduling_state"],

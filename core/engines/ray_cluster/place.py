@@ -13,10 +13,10 @@ from typing import Any
 
 import ray
 
-from ...resources import SCALE
 from ...runtime.equipment import BARE, Equipment
 from ...scheduling import bundles
 from ..base import Place
+from .nodes import parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _process(context: Any) -> _Process:
 
 
 def _work(context: Any, task_id: str) -> _Work:
-    held = {name: round(amount * SCALE) for name, amount in context.get_assigned_resources().items()}
+    held = parts(context.get_assigned_resources())
     group, captures = context.get_placement_group_id(), context.should_capture_child_tasks_in_placement_group
     gpus = ray.get_gpu_ids()
     return _Work(

@@ -1,6 +1,6 @@
 """What goes on in a Ray cluster, as the rows of `base.Survey`.
 
-    placement_groups                              Ray's own table
+    placement_groups                              Ray's own table (`groups.py`)
     tasks counts actors objects workers jobs      `ray.util.state`, which asks the cluster's API server
     metrics spans store                           refused: no process of Ray's tells them
 
@@ -17,12 +17,11 @@ from typing import Any
 
 import ray
 from ray.util import state as theirs
-from ray.util.placement_group import placement_group_table
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 from ...errors import StateApiError
-from ...resources import SCALE
-from ..base import Survey
+from ..base import GroupDescription, Survey
+from . import groups
 from .nodes import parts
 
 Row = dict[str, Any]
@@ -53,7 +52,7 @@ def survey(subject: str, *, key: bytes, limit: int, timeout_s: float | None) -> 
     if subject in _NOT_TOLD:
         raise StateApiError(_NOT_TOLD[subject])
     if subject == "placement_groups":
-        return Survey([_group(row) for row in placement_group_table().values()], {}, [], is_all=True)
+        return Survey([_group(group) for group in groups.described()], {}, [], is_all=True)
     if subject == "counts":
         return Survey([], {b"": _counts(_summary(timeout_s))}, [], is_all=True)
     asks: dict[str, tuple[Callable[..., Sequence[Any]], Callable[[Any], Row], str]] = {
@@ -167,13 +166,12 @@ def _cause(told: Any) -> str | None:
     return next(iter(told), None)
 
 
-def _group(row: Mapping[str, Any]) -> Row:
-    bundles = [bundle for _, bundle in sorted(row["bundles"].items())]
+def _group(group: GroupDescription) -> Row:
     return {
-        "placement_group_id": row["placement_group_id"],
-        "name": row["name"],
-        "state": row["state"],
-        "bundles": [{name: round(amount * SCALE) for name, amount in bundle.items()} for bundle in bundles],
-        "nodes": [row["bundles_to_node_id"][index] for index in sorted(row["bundles"])],
-        "attempts": row["stats"]["scheduling_attempt"],
+        "placement_group_id": group.group_id.hex(),
+        "name": group.name,
+        "state": group.state,
+        "bundles": group.bundles,
+        "nodes": [node.hex() for node in group.nodes],
+        "attempts": group.attempts,
     }
