@@ -371,7 +371,7 @@ def test_a_handle_may_be_used_elsewhere_before_the_actor_is_there():
     assert shoal.get(use.remote(counter), timeout=DEADLINE_S) == 42
 
 
-@pytest.mark.not_on_ray("a cluster may grow: there it waits, and who waits for it is told (test_notices.py)")
+@pytest.mark.not_on_ray("a cluster may grow: there it waits, who waits for it is told (ray_cluster/test_demands.py)")
 def test_an_actor_that_can_never_be_placed_fails_its_calls():
     with pytest.raises(exceptions.ActorUnschedulableError, match="GPU"):
         shoal.get(Counter.options(num_gpus=4).remote().add.remote(), timeout=DEADLINE_S)

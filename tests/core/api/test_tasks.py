@@ -142,7 +142,7 @@ def test_num_cpus_bounds_what_runs_at_once():
     assert most <= 2
 
 
-@pytest.mark.not_on_ray("a cluster may grow: there it waits, and who waits for it is told (test_notices.py)")
+@pytest.mark.not_on_ray("a cluster may grow: there it waits, who waits for it is told (ray_cluster/test_demands.py)")
 def test_a_demand_that_can_never_be_met_fails_and_says_what_is_missing():
     with pytest.raises(exceptions.TaskUnschedulableError, match=r"needs CPU 64, this machine has CPU 2"):
         shoal.get(add.options(num_cpus=64).remote(1), timeout=DEADLINE_S)
@@ -186,7 +186,6 @@ def test_a_task_that_always_dies_fails_with_the_signal_after_its_retries(tmp_pat
     assert (tmp_path / "runs").read_text() == "xxx"
 
 
-@pytest.mark.not_inline("kills its process")
 @pytest.mark.not_inline("kills its process")
 def test_a_task_without_retries_runs_once_and_takes_no_other_with_it(tmp_path):
     @shoal.remote(max_retries=0)
