@@ -74,9 +74,15 @@ def main(line: int, lifeline: int, block: int) -> None:
     except ChannelClosed:
         pass  # the parent is done with this process, or gone
     except (EnvFailure, UnsupportedSpace) as error:
-        channel.send_frame(FAILED, (type(error).__name__, str(error)))
+        _tell(channel, type(error).__name__, str(error))
     except BaseException:  # noqa: BLE001 - whatever it is, the parent must say it, and not wait for an answer
-        channel.send_frame(FAILED, ("RuntimeError", traceback.format_exc().rstrip()))
+        _tell(channel, "RuntimeError", traceback.format_exc().rstrip())
+
+
+def _tell(channel: Channel, kind: str, text: str) -> None:
+    """Say why this process ends, if anybody still listens: an environment may fail while it is closed."""
+    with contextlib.suppress(ChannelClosed):
+        channel.send_frame(FAILED, (kind, text))
 
 
 def die_with(lifeline: int) -> None:

@@ -45,8 +45,10 @@ class Gymnasium:
         options = None if which is None else {"reset_mask": which.copy()}
         if isinstance(self._env.unwrapped, AsyncVectorEnv | SyncVectorEnv):
             return self._env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
-        # Others promise no more than gymnasium's base class: one seed, from which copies are told apart inside.
-        return self._env.reset(seed=seeds[0], options=options)
+        # Others promise no more than gymnasium's base class: one seed, from which copies are told apart inside. That of
+        # the first copy that is meant: no other reset of the run has it.
+        first = 0 if which is None else int(np.flatnonzero(which)[0])
+        return self._env.reset(seed=seeds[first], options=options)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """See ``Foreign``."""

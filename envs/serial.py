@@ -10,6 +10,7 @@ crash is passed on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +162,9 @@ class SerialVectorEnv:
     def close(self) -> None:
         """See ``VectorEnv``."""
         copies, self._copies, self._is_reset = self._copies, [], False
-        for copy in copies:
-            copy.close()
+        with contextlib.ExitStack() as closing:  # one that fails must not leave the others open
+            for copy in copies:
+                closing.callback(copy.close)
 
     def _clear(self) -> None:
         for array in (self.rewards, self.terminated, self.truncated, self._begins):

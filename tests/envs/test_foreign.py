@@ -269,6 +269,36 @@ def test_an_asynchronous_vector_environment_works_and_is_closed():
         envs.step(np.zeros(2, int))
 
 
+def test_a_vector_environment_that_takes_one_seed_gets_one_that_no_other_reset_has():
+    given = []
+
+    class OneSeed(gymnasium.vector.VectorEnv):
+        metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+        single_observation_space, single_action_space = spaces.Box(0.0, 9.0, (1,), np.float32), spaces.Discrete(2)
+        num_envs = 3
+
+        def __init__(self):
+            self._steps = np.array([0, 1, 1])
+
+        def reset(self, *, seed=None, options=None):
+            given.append(seed)
+            if options is not None:
+                self._steps[options["reset_mask"]] = 0
+            return self._steps[:, None].astype(np.float32), {}
+
+        def step(self, actions):
+            self._steps += 1
+            over = self._steps == 3
+            return self._steps[:, None].astype(np.float32), np.ones(3), over, np.zeros(3, bool), {}
+
+    envs = ForeignVectorEnv(Gymnasium(OneSeed()), range(3), SEEDS)
+    envs.reset()
+    for _ in range(6):
+        envs.step(np.zeros(3, int))
+    assert given == [SEEDS(0, 0), SEEDS(1, 1), SEEDS(0, 1), SEEDS(1, 2), SEEDS(0, 2)]
+    assert envs.observations["observation"][:, 0].tolist() == [0, 1, 1]
+
+
 def test_gymnasiums_own_batched_cartpole_works():
     env = gymnasium.make_vec("CartPole-v1", 5)
     envs = ForeignVectorEnv(Gymnasium(env), range(5), SEEDS)

@@ -297,6 +297,20 @@ def test_environments_are_closed_with_their_process(opened, tmp_path):
     assert (tmp_path / "closed").exists()
 
 
+def test_an_environment_that_fails_to_close_disturbs_nobody(opened, capfd):
+    class Stuck(Fragile):
+        def close(self):
+            raise OSError("device busy")
+
+    before = children()
+    envs = opened(Stuck)
+    envs.reset()
+    mine = children() - before
+    envs.close()
+    wait_until_gone(mine)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("doing", ["sleep", "hang", "spin"])
 def test_processes_die_with_a_parent_that_is_killed(doing, tmp_path):
     program = f"""

@@ -367,3 +367,18 @@ def test_numbers_that_are_not_finite_pass_if_nobody_is_to_look():
     envs = opened(lambda: Spoilt(observation=np.array([np.nan])), checks=Checks(finite=False))
     step_until_it_fails(envs)
     assert np.isnan(column(envs)).all()
+
+
+def test_a_copy_that_fails_to_close_leaves_no_other_open():
+    closed = []
+
+    class Stuck(Corridor):
+        def close(self):
+            closed.append(self)
+            raise OSError("device busy")
+
+    envs = opened(Stuck, range(3))
+    with pytest.raises(EnvFailure, match="its close raised OSError"):
+        envs.close()
+    assert len(closed) == 3
+    envs.close()
