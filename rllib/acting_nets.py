@@ -45,11 +45,16 @@ class ActingHead:
     """A dense layer without activation."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], net: Tower) -> None:
-        self._layer = _layer(arrays, f"{net}.head")
+        weight, bias = _layer(arrays, f"{net}.head")
+        self._num_outputs = len(bias)
+        # A single column would be a product with a vector, in which BLAS may add in another order for each row
+        # (OpenBLAS for Sandy Bridge does); so it gets a second one, of zeros.
+        missing = max(0, 2 - len(bias))
+        self._layer = np.pad(weight, ((0, 0), (0, missing))), np.pad(bias, (0, missing))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """[blocks, BLOCK_ROWS, features] -> [blocks, BLOCK_ROWS, outputs]."""
-        return _dense(self._layer, features)
+        return _dense(self._layer, features)[..., : self._num_outputs]
 
 
 class ActingTower:
