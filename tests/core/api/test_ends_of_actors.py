@@ -118,7 +118,7 @@ def test_a_worker_leaves_after_max_calls_of_a_function():
     pids = [shoal.get(pid.remote(), timeout=DEADLINE_S) for _ in range(6)]
     assert pids[0] == pids[1] != pids[2]
     assert len(set(pids)) == 3
-    assert len(set(shoal.get([pid.remote() for _ in range(6)], timeout=DEADLINE_S))) >= 3
+    assert len(set(shoal.get([pid.remote() for _ in range(6)], timeout=2 * DEADLINE_S))) >= 3
 
 
 @pytest.mark.not_inline("looks at processes")
@@ -163,6 +163,7 @@ def living(class_name):
     return [row for row in list_actors(timeout=10) if row.class_name == class_name and row.state != "DEAD"]
 
 
+@pytest.mark.not_on_ray("it looks at the list of actors, which Ray has only with its API server")
 def test_an_actor_that_nobody_holds_any_more_is_not_made_when_its_arguments_come():
     gate = Gate.remote()
     late = gate.wait.remote()

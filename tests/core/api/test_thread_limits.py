@@ -9,7 +9,7 @@ import pytest
 
 import shoal
 
-native_only = pytest.mark.native_only("in one process there is one number of threads for all")
+not_inline = pytest.mark.not_inline("in one process there is one number of threads for all")
 
 
 def threads() -> tuple[str | None, dict]:
@@ -29,7 +29,7 @@ def _not_said(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-@native_only
+@not_inline
 @pytest.mark.parametrize(("options", "expected"), [({}, "1"), ({"num_cpus": 2}, "2"), ({"num_cpus": 0.5}, "1")])
 def test_work_may_start_as_many_threads_as_it_has_cpus(options, expected):
     task, actor = shoal.remote(threads), shoal.remote(Threads)
@@ -39,7 +39,7 @@ def test_work_may_start_as_many_threads_as_it_has_cpus(options, expected):
     assert shoal.get(actor.remote().threads.remote()) == expected
 
 
-@native_only
+@not_inline
 def test_the_number_is_not_handed_down_but_what_the_user_says_is():
     actor = shoal.remote(Threads).options(num_cpus=1, runtime_env={"env_vars": {"OMP_NUM_THREADS": "7"}}).remote()
     assert shoal.get([actor.threads.remote(), actor.of_a_task.remote()]) == ["7", "7"]

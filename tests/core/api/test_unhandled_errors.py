@@ -46,7 +46,7 @@ def messages(caplog):
 def test_an_exception_that_nobody_asks_for_is_logged_once(caplog, session):
     with caplog.at_level(logging.ERROR, "shoal"):
         refs = fail.options(num_returns=3, num_cpus=2).remote()
-        shoal.get(take.options(num_cpus=2).remote(1), timeout=DEADLINE_S)  # by then it is over; to Ray, to wait is to ask
+        shoal.get(take.options(num_cpus=2).remote(1), timeout=DEADLINE_S)  # by then it is over; to Ray, a wait asks
         del refs
         settle()
         eventually(lambda: messages(caplog))
