@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import shoal
 from shoal.core.engines.base import NodeDescription
 from shoal.core.engines.ray_cluster.demands import Demands, unmet
 from shoal.core.options import Destination
@@ -88,3 +89,27 @@ def test_nobody_is_told_before_the_notice_is_due_or_where_it_is_off(notice_s, ti
     demands = Demands(list)
     demands.notice_s = notice_s
     assert demands.patience(timeout_s) == (first, then)
+
+
+@pytest.mark.ray
+def test_on_a_cluster_that_has_not_enough_work_waits_and_who_waits_for_it_is_told(monkeypatch, capsys):
+    monkeypatch.setenv("SHOAL_NOTICE_S", "0.3")
+
+    @shoal.remote
+    def add(a, b):
+        return a + b
+
+    @shoal.remote
+    class Counter:
+        def count(self):
+            return 1
+
+    with shoal.init(engine="ray", address="local", num_cpus=1, object_store_memory=100_000_000):
+        task, actor = add.options(num_cpus=64).remote(1, 2), Counter.options(resources={"moon": 1}).remote()
+        with pytest.raises(shoal.exceptions.GetTimeoutError, match=r"not ready within 0\.6 s"):
+            shoal.get(task, timeout=0.6)
+        assert shoal.wait([actor.count.remote()], timeout=0.6)[0] == []
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shoal: ")]
+    assert len(said) == 2
+    assert "add() needs CPU 64, the largest node of the cluster has CPU 1" in said[0]
+    assert "actor Counter needs moon 1, the largest node of the cluster has moon 0" in said[1]
