@@ -91,12 +91,12 @@ def connect(wishes: Wishes, *, version: str) -> RayEngine:
     with ExitStack() as stack:
         if not starts:
             stack.enter_context(installation.set_for_a_while(*_ATTEMPTS))
-        package = stack.enter_context(shipping.staged_package())
         stack.enter_context(_told_in_a_line(ray, running))
         # What `ray job submit` has said of the environment is in `wishes` already.
         stack.enter_context(installation.set_for_a_while("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1", instead=True))
         stack.enter_context(_keeping_sigterm())
-        joined = ray.init("local" if starts else wishes.address, **_arguments(wishes, package))
+        with shipping.staged_package() as package:  # uploaded when init returns
+            joined = ray.init("local" if starts else wishes.address, **_arguments(wishes, package))
         if not starts:
             libraries.check_workers(is_shipped=True, version=version)
         return RayEngine(disconnects=True, whereabouts={**joined.address_info, "webui_url": joined.dashboard_url or ""})
