@@ -251,7 +251,7 @@ def test_a_generator_whose_worker_dies_begins_again_and_repeats_nothing(tmp_path
     assert values(count.remote(str(tmp_path / "flag"))) == list(range(6))
 
 
-@pytest.mark.not_inline("kills a worker")
+@pytest.mark.native_only("kills a worker; Ray takes the items of a shorter second run for all of them")
 def test_a_generator_that_yields_less_the_second_time_is_an_error(tmp_path):
     @shoal.remote
     def count(flag):
@@ -279,7 +279,7 @@ def test_a_generator_that_may_not_run_twice_ends_with_the_death_of_its_worker():
 
     refs = list(count.remote())
     assert shoal.get(refs[0], timeout=DEADLINE_S) == 1
-    with pytest.raises(shoal.exceptions.WorkerCrashedError, match="SIGKILL"):
+    with pytest.raises(shoal.exceptions.WorkerCrashedError, match=r"SIGKILL|died unexpectedly"):
         shoal.get(refs[1], timeout=DEADLINE_S)
 
 
