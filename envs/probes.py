@@ -114,8 +114,8 @@ class Lamp(Choice):
         return self._image(), {}
 
     def step(self, action: np.int64) -> Outcome:
-        _, *outcome = super().step(action)
-        return self._image(), *outcome
+        _, reward, terminated, truncated, info = super().step(action)
+        return self._image(), reward, terminated, truncated, info
 
     def _image(self) -> np.ndarray:
         image = self.np_random.integers(0, 128, (8, 8, 3))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..envs.columns import Columns
 from ..envs.vector import VectorEnv
 from .batch import Batch, FinishedEpisode
 from .distributions import Categorical
@@ -44,85 +43,110 @@ def collect(
       streams: One random stream for each copy, for its actions.
       memory: Of the last call, or ``Memory.of_new_episodes`` after a reset; brought up to date.
     """
-    spec, distribution, shape = policy.spec, policy.spec.actions.distribution, (num_steps, envs.num_envs)
+    spec, distribution = policy.spec, policy.spec.actions.distribution
     noise = np.stack([distribution.draw(stream, num_steps) for stream in streams], axis=1)
-    observations = spec.observations.empty(num_steps + 1, envs.num_envs)
-    seen = [{name: column[t] for name, column in observations.items()} for t in range(num_steps + 1)]
-    parameters = np.empty((*shape, distribution.num_parameters), np.float32)
-    is_choice, is_recurrent = isinstance(distribution, Categorical), spec.is_recurrent
-    actions = np.empty((*shape, distribution.action_size), np.int64 if is_choice else np.float32)
-    masks = None if envs.action_masks is None else np.empty((*shape, distribution.num_choices), bool)
-    rewards = np.empty(shape, np.float32)
-    values: np.ndarray = np.empty((num_steps + 1, envs.num_envs), np.float32)
-    terminated, truncated, valid = (np.empty(shape, bool) for _ in range(3))
-    starts = np.empty((num_steps + 1, envs.num_envs), bool)
-    starts[0] = memory.starts
-    states, kept_states = memory.states, []
-    values_in_step = False
-    episodes: list[FinishedEpisode] = []
-    cuts: list[Mapping[str, np.ndarray]] = []
-    cut_states: list[np.ndarray] = []
+    rows, states, values = _Rows(envs, policy, num_steps, memory.starts), memory.states, None
     for t in range(num_steps):
-        _copy(envs.observations, seen[t])
-        if is_recurrent:
-            if t:
-                starts[t] = terminated[t - 1] | truncated[t - 1] | ~valid[t - 1]
-            states = np.where(starts[t, :, None], np.float32(0.0), states)
-            if t % spec.network.sequence_length == 0:
-                kept_states.append(states)
-        acted = policy.step(seen[t], states)
-        parameters[t], states = acted.parameters, acted.states
-        if acted.values is not None:
-            values[t], values_in_step = acted.values, True
-        mask = None
-        if masks is not None:
-            assert envs.action_masks is not None
-            masks[t] = mask = envs.action_masks.copy()
-        actions[t] = distribution.sample(parameters[t], noise[t], mask)
-        envs.step(spec.actions.for_environment(actions[t]))
-        rewards[t], terminated[t], truncated[t], valid[t] = envs.rewards, envs.terminated, envs.truncated, envs.valid
-        if envs.finished:
-            episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
-        if truncated[t].any():
-            cuts.append({name: envs.final_observations[name][envs.truncated] for name in observations})
-            cut_states.append(states[envs.truncated])
-    _copy(envs.observations, seen[num_steps])
-    starts[1:] = terminated | truncated | ~valid
-    memory.states, memory.starts = states, starts[num_steps].copy()
-
-    if values_in_step:
-        values[num_steps] = policy.values(seen[num_steps], states)
+        rows.observe(t, envs)
+        if spec.is_recurrent:
+            states = rows.remembered(t, states, spec.network.sequence_length)
+        rows.parameters[t], values, states = policy.step(rows.seen[t], states)
+        if values is not None:
+            rows.values[t] = values
+        mask = None if rows.masks is None else rows.masks[t]
+        rows.actions[t] = distribution.sample(rows.parameters[t], noise[t], mask)
+        envs.step(spec.actions.for_environment(rows.actions[t]))
+        rows.take_outcome(t, envs, states)
+    rows.observe(num_steps, envs)
+    rows.starts[1:] = rows.terminated | rows.truncated | ~rows.valid
+    memory.states, memory.starts = states, rows.starts[num_steps].copy()
+    if values is not None:
+        rows.values[num_steps] = policy.values(rows.seen[num_steps], states)
     else:
-        rows = {name: column.reshape(-1, *column.shape[2:]) for name, column in observations.items()}
-        values = policy.values(rows, policy.initial_states(values.size)).reshape(values.shape)
-    # The row below holds the successor, except where an episode ended: there it holds the reset that followed.
-    next_values = values[1:].copy()
-    next_values[terminated] = 0.0
-    cut_observations = spec.observations.empty(int(truncated.sum()))
-    if truncated.any():
-        for name, column in cut_observations.items():
-            column[...] = np.concatenate([cut[name] for cut in cuts])
-        next_values[truncated] = policy.values(cut_observations, np.concatenate(cut_states))
-    flat_masks = None if masks is None else _rows(masks)
-    log_probs = distribution.log_prob(_rows(parameters), _rows(actions), flat_masks)
-    return Batch(
-        observations={name: column[:num_steps] for name, column in observations.items()},
-        actions=actions,
-        masks=masks,
-        log_probs=log_probs.reshape(shape),
-        rewards=rewards,
-        values=values[:num_steps],
-        next_values=next_values,
-        terminated=terminated,
-        truncated=truncated,
-        valid=valid,
-        starts=starts[:num_steps],
-        states=np.stack(kept_states) if kept_states else None,
-        last_observations=seen[num_steps],
-        cut_observations=cut_observations,
-        episodes=tuple(episodes),
-        version=policy.version,
-    )
+        flat = {name: column.reshape(-1, *column.shape[2:]) for name, column in rows.observations.items()}
+        rows.values[:] = policy.values(flat, policy.initial_states(rows.values.size)).reshape(rows.values.shape)
+    return rows.batch(policy)
+
+
+class _Rows:
+    """The rows of a rollout while it is under way: T + 1 of observations, values and starts, T of all else."""
+
+    def __init__(self, envs: VectorEnv, policy: Policy, num_steps: int, starts: np.ndarray) -> None:
+        spec, distribution, shape = policy.spec, policy.spec.actions.distribution, (num_steps, envs.num_envs)
+        self.observations = spec.observations.empty(num_steps + 1, envs.num_envs)
+        self.seen = [{name: column[t] for name, column in self.observations.items()} for t in range(num_steps + 1)]
+        self.parameters = np.empty((*shape, distribution.num_parameters), np.float32)
+        dtype = np.int64 if isinstance(distribution, Categorical) else np.float32
+        self.actions = np.empty((*shape, distribution.action_size), dtype)
+        self.masks = None if envs.action_masks is None else np.empty((*shape, distribution.num_choices), bool)
+        self.rewards = np.empty(shape, np.float32)
+        self.terminated, self.truncated, self.valid = (np.empty(shape, bool) for _ in range(3))
+        self.values = np.empty((num_steps + 1, envs.num_envs), np.float32)
+        self.starts = np.empty((num_steps + 1, envs.num_envs), bool)
+        self.starts[0] = starts
+        self._kept_states: list[np.ndarray] = []
+        self._episodes: list[FinishedEpisode] = []
+        self._cuts: list[tuple[Mapping[str, np.ndarray], np.ndarray]] = []  # last observations, and recurrent states
+
+    def observe(self, t: int, envs: VectorEnv) -> None:
+        """Store what the policy acts on in step t."""
+        for name, place in self.seen[t].items():
+            place[...] = envs.observations[name]
+        if self.masks is not None and t < len(self.masks):
+            self.masks[t] = envs.action_masks
+
+    def remembered(self, t: int, states: np.ndarray, sequence_length: int) -> np.ndarray:
+        """Recurrent states before step t: zeros where an episode starts. Each ``sequence_length``-th is kept."""
+        if t:
+            self.starts[t] = self.terminated[t - 1] | self.truncated[t - 1] | ~self.valid[t - 1]
+        states = np.where(self.starts[t, :, None], np.float32(0.0), states)
+        if t % sequence_length == 0:
+            self._kept_states.append(states)
+        return states
+
+    def take_outcome(self, t: int, envs: VectorEnv, states: np.ndarray) -> None:
+        """Store what step t led to; ``states`` are the recurrent ones after it."""
+        self.rewards[t], self.valid[t] = envs.rewards, envs.valid
+        self.terminated[t], self.truncated[t] = envs.terminated, envs.truncated
+        if envs.finished:
+            self._episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
+        if self.truncated[t].any():
+            cut = self.truncated[t]
+            last = {name: envs.final_observations[name][cut] for name in self.observations}
+            self._cuts.append((last, states[cut]))
+
+    def batch(self, policy: Policy) -> Batch:
+        """All together, when the last row and the values are there."""
+        distribution, num_steps = policy.spec.actions.distribution, len(self.rewards)
+        # The row below holds the successor, except where an episode ended: there it holds the reset that followed.
+        next_values = self.values[1:].copy()
+        next_values[self.terminated] = 0.0
+        cut_observations = policy.spec.observations.empty(int(self.truncated.sum()))
+        if self._cuts:
+            for name, column in cut_observations.items():
+                column[...] = np.concatenate([last[name] for last, _ in self._cuts])
+            cut_states = np.concatenate([states for _, states in self._cuts])
+            next_values[self.truncated] = policy.values(cut_observations, cut_states)
+        masks = None if self.masks is None else _flat(self.masks)
+        log_probs = distribution.log_prob(_flat(self.parameters), _flat(self.actions), masks)
+        return Batch(
+            observations={name: column[:num_steps] for name, column in self.observations.items()},
+            actions=self.actions,
+            masks=self.masks,
+            log_probs=log_probs.reshape(self.rewards.shape),
+            rewards=self.rewards,
+            values=self.values[:num_steps],
+            next_values=next_values,
+            terminated=self.terminated,
+            truncated=self.truncated,
+            valid=self.valid,
+            starts=self.starts[:num_steps],
+            states=np.stack(self._kept_states) if self._kept_states else None,
+            last_observations=self.seen[num_steps],
+            cut_observations=cut_observations,
+            episodes=tuple(self._episodes),
+            version=policy.version,
+        )
 
 
 def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
@@ -156,10 +180,5 @@ def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
     return values, next_values
 
 
-def _copy(observations: Columns, into: Mapping[str, np.ndarray]) -> None:
-    for name, place in into.items():
-        place[...] = observations[name]
-
-
-def _rows(column: np.ndarray) -> np.ndarray:
+def _flat(column: np.ndarray) -> np.ndarray:
     return column.reshape(-1, column.shape[-1])
