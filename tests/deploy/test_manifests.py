@@ -119,3 +119,9 @@ def test_commands_in_comments_and_in_the_readme_are_true(name):
     for _, *arguments in found:
         if "--address" in arguments and "auto" in arguments:
             check_train(arguments)
+
+
+def test_the_image_takes_no_folder_that_git_ignores():
+    folders = re.findall(r"^([^#\n]+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
+    left_out = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()[1:]
+    assert left_out == [".git", *(f"**/{folder}" for folder in folders)]
