@@ -51,9 +51,17 @@ def values_kept():
     return engine.objects if isinstance(engine, InlineEngine) else holdings().objects
 
 
-def is_dead(owner):
-    """Whether the driver has heard of a process's end; inline, it has before `kill` returns. Ray does not tell."""
-    return isinstance(current.engine(), InlineEngine) or is_on_ray() or owner in holdings()._dead
+def is_lost(ref):
+    """Whether the driver has heard of the end of an object's owner; inline, it has before `kill` returns. On Ray the
+    object's node hears of it up to a second later.
+    """
+    if not is_on_ray():
+        return isinstance(current.engine(), InlineEngine) or ref.owner in holdings()._dead
+    try:
+        shoal.get(ref, timeout=DEADLINE_S)
+    except exceptions.OwnerDiedError:
+        return True
+    return False
 
 
 def eventually(condition, what: str) -> None:
@@ -376,7 +384,6 @@ def test_looking_often_leaves_no_watchers_behind():
     shoal.get(pending, timeout=DEADLINE_S)
 
 
-@pytest.mark.not_on_ray("what a dead process has put stays in the store of its node, so it is not lost")
 def test_a_lost_argument_beside_a_pending_one_fails_that_task_and_no_other():
     @shoal.remote
     class Owner:
@@ -394,7 +401,7 @@ def test_a_lost_argument_beside_a_pending_one_fails_that_task_and_no_other():
     owner, keeper = Owner.remote(), Keeper.options(name="by name").remote()
     (lost,) = shoal.get(owner.ref.remote(), timeout=DEADLINE_S)
     shoal.kill(owner)
-    eventually(lambda: is_dead(lost.owner), "the owner's death is known here")
+    eventually(lambda: is_lost(lost), "the owner's death is known here")
     with pytest.raises(exceptions.OwnerDiedError):
         shoal.get(two.remote(lost, slow.remote()), timeout=DEADLINE_S)
     with pytest.raises(exceptions.OwnerDiedError):
