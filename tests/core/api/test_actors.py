@@ -171,12 +171,13 @@ def test_kill_ends_the_process_and_is_told_to_calls_under_way():
     shoal.kill(sleeper)  # a dead actor: nothing happens
 
 
+@pytest.mark.not_on_ray("there a kill goes by the head of the cluster, and a call straight to the actor may win")
 def test_no_call_after_kill_slips_through():
     for _ in range(20):
         counter = Counter.remote()
         shoal.get(counter.add.remote(), timeout=DEADLINE_S)
         shoal.kill(counter)
-        with pytest.raises(exceptions.ActorDiedError, match=r"killed by .?(ray\.)?kill"):
+        with pytest.raises(exceptions.ActorDiedError, match="killed by kill"):
             shoal.get(counter.add.remote(), timeout=DEADLINE_S)
 
 
