@@ -11,13 +11,9 @@ against the goals. The cases are in `benchmarks/cases.py`, the arithmetic in `be
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import json
 import os
-import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +21,7 @@ from typing import Any, Literal
 import tyro
 
 import shoal
-from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report, stepping
+from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report, report, stepping
 from shoal.scripts.benchmarks.cases import CASES
 from shoal.scripts.benchmarks.comparison import MILLISECONDS, Row, Samples, Subject
 from shoal.scripts.benchmarks.life_cycle import STAGES
@@ -40,6 +36,12 @@ _LIFE_CYCLE = "life cycle"
 _TURN = 4
 #: It reserves a resource that a cluster which runs already has not got.
 _NEEDS_A_SESSION_OF_ITS_OWN = "placement group create/removal"
+#: What else is measured, with options of its own.
+_OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
+    "engine": engine_report.bench,
+    "envs": stepping.bench,
+    "rl": learning_report.bench,
+}
 #: Ray's own cases that go through its remote client (`ray://`): nothing here to compare them with.
 _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote client (ray://)"
 
@@ -145,60 +147,18 @@ def _one_turn(turn: Sequence[Subject], engine: children.Engine, options: Options
                 yield {**line, "figure": 1000 * line["figure"]}
 
 
-def report(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
+def summary(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
     """All that is printed at the end."""
-    cells = comparison.table(rows, peer)
     verdicts = [str(verdict) for verdict in comparison.verdicts(rows)]
     notes = [] if not peer else ["* not a case of Ray's own microbenchmark: outside of the mean", _OF_THE_CLIENT]
-    if markdown:
-        listed = "\n".join(f"- {line}" for line in (*verdicts, *notes))
-        return f"{conditions}\n\n{comparison.as_markdown(cells)}\n\n{listed}".replace("\n- * not", "\n- \\* not")
-    return "\n".join([conditions, "", comparison.as_text(cells), "", *verdicts, *notes])
-
-
-def conditions(options: Options, versions: Sequence[str], load: float) -> str:
-    """Where, when and how the figures were got."""
-    return (
-        f"{', '.join(versions)}, Python {platform.python_version()}, {_machine()}; "
-        f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC; "
-        f"{options.rounds} rounds of 4 times {options.seconds:g} s; {load:.1f} processes ready to run when it began"
-    )
-
-
-def _machine() -> str:
-    """CPUs, memory and system in a few words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{platform.system()} {platform.machine()} with {os.cpu_count()} CPUs ({model}) and {gigabytes:.0f} GB"
-
-
-def as_json(rows: Sequence[Row], conditions: str) -> str:
-    """Every figure of every round."""
-    cases = [
-        {
-            **dataclasses.asdict(row.subject),
-            "ours": dataclasses.asdict(row.ours),
-            "theirs": row.theirs and dataclasses.asdict(row.theirs),
-            "ratio": row.ratio,
-        }
-        for row in rows
-    ]
-    told = [dataclasses.asdict(verdict) for verdict in comparison.verdicts(rows)]
-    return json.dumps({"conditions": conditions, "cases": cases, "verdicts": told}, indent=1)
+    return report.laid_out(comparison.table(rows, peer), conditions, [*verdicts, *notes], markdown=markdown)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `shoal bench` with these arguments and return its exit code."""
-    if arguments[:1] == ["engine"]:
-        return run_command(PROG, lambda: engine_report.bench(arguments[1:], f"{PROG} engine"))
-    if arguments[:1] == ["envs"]:
-        return run_command(PROG, lambda: stepping.bench(arguments[1:], f"{PROG} envs"))
-    if arguments[:1] == ["rl"]:
-        return run_command(PROG, lambda: learning_report.bench(arguments[1:], f"{PROG} rl"))
+    subject = arguments[0] if arguments else ""
+    if (other := _OTHERS.get(subject)) is not None:
+        return run_command(PROG, lambda: other(arguments[1:], f"{PROG} {subject}"))
     return run_command(PROG, lambda: bench(arguments))
 
 
@@ -213,28 +173,26 @@ def bench(arguments: Sequence[str]) -> int:
     engines, peer = [children.Engine("shoal")], ""
     if options.vs == "ray":
         engines.append(children.Engine("ray", options.ray_python or sys.executable))
-        try:
-            peer = f"ray {engines[1].version()}"
-        except children.ChildError as error:
-            raise UsageError(
-                f"{error}: pip install 'shoal[ray]', or name an interpreter that has Ray with --ray-python"
-            ) from None
+        advice = "pip install 'shoal[ray]', or name an interpreter that has Ray with --ray-python"
+        peer = f"ray {report.version_of(engines[1], advice)}"
     if options.session.engine == "ray":  # what speaks against it is told before anything is measured
         try:
             options.session.begin()
         finally:
             shoal.shutdown()
     ours = "shoal" if options.session.engine == "native" else f"shoal (engine {options.session.engine})"
-    told = conditions(options, [f"{ours} {engines[0].version()}", *([peer] if peer else [])], os.getloadavg()[0])
+    versions = [f"{ours} {engines[0].version()}", *([peer] if peer else [])]
+    conditions = report.conditions(versions, f"{options.rounds} rounds of 4 times {options.seconds:g} s")
     try:
         rows = measure(chosen, engines, options)
     except children.ChildError as error:
         say(f"{PROG}: {error}")
         return FAILED
     with printing():
-        print(report(rows, peer, told, markdown=options.markdown))
+        print(summary(rows, peer, conditions, markdown=options.markdown))
     if options.json:
-        Path(options.json).write_text(as_json(rows, told) + "\n", encoding="utf-8")
+        as_json = report.as_json(rows, comparison.verdicts(rows), conditions)
+        Path(options.json).write_text(as_json + "\n", encoding="utf-8")
     gathered = [samples for row in rows for samples in (row.ours, row.theirs) if samples]
     has_failed = any(samples.trouble.startswith("failed") for samples in gathered)
     return FAILED if has_failed else DONE

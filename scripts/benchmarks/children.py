@@ -88,7 +88,7 @@ def run(engine: Engine, program: str, order: dict[str, Any], *, patience_s: floa
 
     Args:
       engine: on which.
-      program: `CASES` or `LIFE_CYCLE`.
+      program: its file, such as `CASES`.
       order: what the program is to do; the engine and what belongs to the child are added here.
       patience_s: how long it may be silent.
 

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shoal.scripts.benchmarks import children, comparison
+import shoal
+from shoal.scripts.benchmarks import children, comparison, report
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse
 from shoal.scripts.standard_streams import printing, say
 
 #: Of Ray's time, that shoal may add.
 GOAL_ADDED = 0.05
+#: Arguments of `init` that keep the session small and quiet.
+_QUIET = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 1024 * 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +90,11 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     options = parse(Options, arguments, prog=prog, description="Measure what the Ray engine adds to Ray's own time.")
     if options.rounds < 1 or options.num_cpus < 0:
         raise UsageError("--rounds must be at least 1, --num-cpus 0 (all of the machine) or more")
-    try:
-        version = children.Engine("ray").version()
-    except children.ChildError as error:
-        raise UsageError(f"{error}: pip install 'shoal[ray]'") from None
+    version = report.version_of(children.Engine("ray"), "pip install 'shoal[ray]'")
+    conditions = report.conditions(
+        [f"shoal {shoal.__version__}", f"ray {version}"],
+        f"{options.rounds} rounds of each case, Ray and shoal in turn in one session",
+    )
     order = {"rounds": options.rounds, "init": {"num_cpus": options.num_cpus or os.cpu_count() or 1, **_QUIET}}
     try:
         told: list[Mapping[str, Any]] = list(children.run(children.Engine("shoal"), "engine_cost.py", order))
@@ -98,13 +102,6 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         say(f"{prog}: {error}")
         return FAILED
     costs = [Cost(line["case"], line["ray"], line["shoal"]) for line in told]
-    cells = table(costs)
     with printing():
-        print(f"Ray {version}; {options.rounds} rounds of {len(costs)} cases, Ray and shoal in turn in one session\n")
-        print(comparison.as_markdown(cells) if options.markdown else comparison.as_text(cells))
-        print(f"\n{verdict(costs)}")
+        print(report.laid_out(table(costs), conditions, [str(verdict(costs))], markdown=options.markdown))
     return DONE
-
-
-#: Arguments of `init` that keep the session small and quiet.
-_QUIET = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 1024 * 1024}

@@ -7,18 +7,13 @@ In every round each case has its turn on shoal and then on the peer, each in a p
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import json
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from shoal.scripts.benchmarks import children, comparison
+from shoal.scripts.benchmarks import children, comparison, report
 from shoal.scripts.benchmarks.comparison import Row, Samples, Subject, Verdict
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse
 from shoal.scripts.standard_streams import printing, say
@@ -101,22 +96,23 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     engines, peer = [children.Engine("shoal")], ""
     if options.vs == "sb3":
         engines.append(children.Engine("stable_baselines3", options.sb3_python or sys.executable))
-        try:
-            peer = f"sb3 {engines[1].version()}"
-        except children.ChildError as error:
-            raise UsageError(
-                f"{error}: pip install stable-baselines3, or name an interpreter that has it with --sb3-python"
-            ) from None
-    began = conditions(options, [f"shoal {engines[0].version()}", *([peer] if peer else [])])
+        advice = "pip install stable-baselines3, or name an interpreter that has it with --sb3-python"
+        peer = f"sb3 {report.version_of(engines[1], advice)}"
+    conditions = report.conditions(
+        [f"shoal {engines[0].version()}", *([peer] if peer else [])],
+        f"{options.rounds} rounds; PPO on {_PPO['num_envs']} environments, {_PPO['rollout_steps']} steps, "
+        f"minibatches of {_PPO['minibatch_size']}, {_PPO['num_epochs']} epochs",
+    )
     try:
         rows = measure(chosen, engines, options.rounds)
     except children.ChildError as error:
         say(f"{prog}: {error}")
         return FAILED
     with printing():
-        print(report(rows, peer, began, markdown=options.markdown))
+        print(summary(rows, peer, conditions, markdown=options.markdown))
     if options.json:
-        Path(options.json).write_text(as_json(rows, began) + "\n", encoding="utf-8")
+        as_json = report.as_json(rows, verdicts(rows), conditions)
+        Path(options.json).write_text(as_json + "\n", encoding="utf-8")
     return DONE
 
 
@@ -189,37 +185,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return told
 
 
-def report(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
+def summary(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
     """All that is printed at the end."""
-    cells = comparison.table(rows, peer)
     judged = [str(verdict) for verdict in verdicts(rows)]
-    if markdown:
-        listed = "\n".join(f"- {line}" for line in judged)
-        return f"{conditions}\n\n{comparison.as_markdown(cells)}\n\n{listed}"
-    return "\n".join([conditions, "", comparison.as_text(cells), "", *judged])
-
-
-def conditions(options: Options, versions: Sequence[str]) -> str:
-    """Where, when and how the figures were got."""
-    return (
-        f"{', '.join(versions)}, Python {platform.python_version()}, {platform.system()} {platform.machine()} with "
-        f"{os.cpu_count()} CPUs; {dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC; {options.rounds} rounds; "
-        f"{os.getloadavg()[0]:.1f} processes ready to run when it began; PPO on {_PPO['num_envs']} environments, "
-        f"{_PPO['rollout_steps']} steps, minibatches of {_PPO['minibatch_size']}, {_PPO['num_epochs']} epochs"
-    )
-
-
-def as_json(rows: Sequence[Row], conditions: str) -> str:
-    """Every figure of every round."""
-    cases = [
-        {
-            "name": row.subject.name,
-            "unit": row.subject.unit,
-            "ours": row.ours.figures,
-            "theirs": row.theirs.figures if row.theirs else [],
-            "ratio": row.ratio,
-        }
-        for row in rows
-    ]
-    told = [dataclasses.asdict(verdict) for verdict in verdicts(rows)]
-    return json.dumps({"conditions": conditions, "cases": cases, "verdicts": told}, indent=1)
+    return report.laid_out(comparison.table(rows, peer), conditions, judged, markdown=markdown)

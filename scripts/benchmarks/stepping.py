@@ -7,8 +7,6 @@ gymnasium's are stepped as it has them, without shoal between.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+import shoal
 from shoal.envs.opening import open_vector
 from shoal.envs.seeds import EpisodeSeeds
-from shoal.scripts.benchmarks.comparison import as_markdown, as_text
+from shoal.scripts.benchmarks import report
 from shoal.scripts.command_line import DONE, UsageError, parse
 from shoal.scripts.standard_streams import printing, say
 
@@ -107,20 +106,14 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     if not chosen:
         names = "; ".join(case.name for case in CASES)
         raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
-    load = os.getloadavg()[0]
+    conditions = report.conditions([f"shoal {shoal.__version__}"], f"{options.rounds} rounds of {options.seconds:g} s")
     figures: dict[str, list[float]] = {case.name: [] for case in chosen}
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")
         for case in chosen:
             figures[case.name].append(steps_per_second(case, options.seconds))
-    cells = table(figures)
     with printing():
-        print(
-            f"{platform.machine()} with {os.cpu_count()} CPUs; {options.rounds} rounds of {options.seconds:g} s; ",
-            end="",
-        )
-        print(f"{load:.1f} processes ready to run when it began\n")
-        print(as_markdown(cells) if options.markdown else as_text(cells))
+        print(report.laid_out(table(figures), conditions, markdown=options.markdown))
     return DONE
 
 

@@ -94,9 +94,9 @@ def test_a_case_is_measured_for_the_time_it_is_given():
 
 def test_the_report_says_what_is_left_out_when_it_compares():
     rows = [Row(Subject("a"), Samples([20.0]), Samples([1.0]))]
-    assert "ray://" in bench.report(rows, "ray 2.60.0", "here and now", markdown=False)
-    assert "ray://" not in bench.report([Row(Subject("a"), Samples([20.0]), None)], "", "", markdown=False)
-    markdown = bench.report(rows, "ray 2.60.0", "here and now", markdown=True)
+    assert "ray://" in bench.summary(rows, "ray 2.60.0", "here and now", markdown=False)
+    assert "ray://" not in bench.summary([Row(Subject("a"), Samples([20.0]), None)], "", "", markdown=False)
+    markdown = bench.summary(rows, "ray 2.60.0", "here and now", markdown=True)
     assert "| a | 20.0/s |  | 1.00/s |  | 20.0 |  |" in markdown
     assert "- geometric mean of 1 cases 20.0 (goal 10): reached" in markdown
 

@@ -11,7 +11,7 @@ import shoal.scripts.benchmarks
 from shoal.scripts import bench
 from shoal.scripts.benchmarks import learning_report
 from shoal.scripts.benchmarks.comparison import Row, Samples, Subject
-from shoal.scripts.benchmarks.learning_report import CASES, CHEETAH, ROLLOUT, SIMULATION, TRAINING, report, verdicts
+from shoal.scripts.benchmarks.learning_report import CASES, CHEETAH, ROLLOUT, SIMULATION, TRAINING, summary, verdicts
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_goals_are_judged_by_the_medians():
 
 def test_the_report_has_speeds_returns_and_ratios():
     rows = [row(TRAINING, [100.0, 110.0], [20.0, 20.0]), row(f"{TRAINING}: return", [500.0], [490.0], "", counts=False)]
-    text = report(rows, "sb3 2.9", "here and now", markdown=True)
+    text = summary(rows, "sb3 2.9", "here and now", markdown=True)
     assert "| CartPole-v1, training | 105/s | 10% | 20.0/s | 0% | 5.2 | 5.0 to 5.5 |" in text
     assert "| CartPole-v1, training: return * | 500 |" in text
     assert text.startswith("here and now\n")
