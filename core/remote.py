@@ -32,6 +32,7 @@ from .refs import ObjectRef
 from .runtime import context
 from .runtime.concurrency import lanes_wanted
 from .runtime.special_methods import SPECIAL_METHODS
+from .signatures import parameters_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -391,12 +392,11 @@ class _Arity:
         self._name = getattr(function, "__name__", repr(function))
         self._signature: inspect.Signature | None
         try:
-            signature = inspect.signature(function)
+            parameters = parameters_of(function, bound=bound)
         except ValueError:  # some builtins have none: the call itself will tell
             self._signature, self._least, self._most = None, 0, 0
             return
-        parameters = list(signature.parameters.values())[1 if bound else 0 :]
-        self._signature = signature.replace(parameters=parameters)
+        self._signature = inspect.Signature(parameters)
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         needs_keyword = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         self._least = sum(1 for p in positional if p.default is p.empty)

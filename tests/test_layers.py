@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CORE_ROWS = """
     exception_parts task_error errors ids ray_compat config clock lifecycle resources refs generators session
-    dag observing.measures
+    dag observing.measures signatures
     environments.ignore_rules environments.runtime_env output.output_lines scheduling
     options environments
     protocol

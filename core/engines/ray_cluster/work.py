@@ -22,12 +22,14 @@ from ...protocol.specs import WireMethod
 from ...runtime.concurrency import is_async
 from ...runtime.outcomes import end_fork
 from ...runtime.special_methods import SPECIAL_METHODS
+from ...signatures import parameters_of
 from .failures import carried, in_fork, left
 from .handles import PLAIN, SHELL_NAMES, arrived, arrived_named
 from .options import of_call
 
 _INNER = "_shoal_inner"
-_SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+#: First in the signatures of a shell's methods, where no parameter of the user's has its name.
+_SHELL = inspect.Parameter("_shoal_shell", inspect.Parameter.POSITIONAL_ONLY)
 Wrapper = Callable[..., Any]
 _Begun = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 _Failed = Callable[[BaseException], BaseException]
@@ -44,7 +46,7 @@ def task(function: Wrapper, begin: Callable[[], None], retry_on: tuple[type[Base
     run = _wrapped(function, begun, lambda error: carried(error, name, retry_on=retry_on))
     run.__name__, run.__qualname__ = name, function.__qualname__
     run.__doc__, run.__module__ = function.__doc__, function.__module__
-    run.__signature__ = inspect.Signature(_parameters(function))  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(_parameters(function, bound=False))  # type: ignore[attr-defined]
     return run
 
 
@@ -87,20 +89,20 @@ def _method(cls: type, method: str, member: Any, how: WireMethod) -> Wrapper:
 
     run = _wrapped(function, begun, failed)
     run.__name__, run.__qualname__, run.__doc__ = method, f"{cls.__name__}.{method}", function.__doc__
-    parameters = _parameters(function)[0 if isinstance(member, staticmethod) else 1 :]
-    run.__signature__ = inspect.Signature([_SELF, *parameters])  # type: ignore[attr-defined]
+    parameters = _parameters(function, bound=not isinstance(member, staticmethod))
+    run.__signature__ = inspect.Signature([_SHELL, *parameters])  # type: ignore[attr-defined]
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     said = of_call(how, (STREAMING, *PLAIN[1:]) if is_generator else PLAIN)
     declared: Wrapper = ray.method(**said)(run) if said else run
     return declared
 
 
-def _parameters(function: Wrapper) -> list[inspect.Parameter]:
+def _parameters(function: Wrapper, *, bound: bool) -> list[inspect.Parameter]:
     """What Ray holds calls against; 2 us less for those without any. Only the driver needs them, so they are bare."""
     try:
-        known = inspect.signature(function).parameters.values()
+        known = parameters_of(function, bound=bound)
     except ValueError:  # some builtins have none
-        known = inspect.signature(lambda *args, **kwargs: None).parameters.values()
+        known = parameters_of(lambda *args, **kwargs: None, bound=bound)
     empty = inspect.Parameter.empty
     return [one.replace(annotation=empty, default=empty if one.default is empty else None) for one in known]
 

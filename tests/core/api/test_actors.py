@@ -358,6 +358,35 @@ def test_handles_work_in_tasks():
     assert shoal.get(add_twice.remote(Counter.remote()), timeout=DEADLINE_S) == [1, 2]
 
 
+def unnamed(method):
+    """A decorator that does not say what it stands for."""
+
+    def wrapper(*args, **kwargs):
+        return method(*args, **kwargs)
+
+    return wrapper
+
+
+@shoal.remote
+class Decorated:
+    @unnamed
+    def add(self, a, b=1):
+        return a + b
+
+    @staticmethod
+    def named_like_it(self, a):  # noqa: PLW0211  a user's
+        return self + a
+
+
+def test_methods_may_have_their_object_among_args_and_parameters_any_name():
+    actor = Decorated.remote()
+    assert shoal.get(actor.add.remote(1, b=2), timeout=DEADLINE_S) == 3
+    assert shoal.get(actor.add.remote(1), timeout=DEADLINE_S) == 2
+    assert shoal.get(actor.named_like_it.remote(1, 2), timeout=DEADLINE_S) == 3
+    with pytest.raises(TypeError):
+        shoal.get(actor.add.remote(), timeout=DEADLINE_S)
+
+
 def test_a_handle_may_be_used_elsewhere_before_the_actor_is_there():
     @shoal.remote
     def slow_start():
