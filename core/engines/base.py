@@ -169,7 +169,7 @@ class Engine(Protocol):
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None: ...
 
     def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
-        """An actor by its id; None if nobody knows it."""
+        """An actor by its id; None if nobody knows it. On a Ray cluster an actor is told of itself only."""
         ...
 
     def place(self) -> Place:

@@ -140,11 +140,12 @@ class RayEngine:
         raise AssertionError("it does not return")
 
     def find_actor(self, name: str, namespace: str | None) -> ActorIdentity | None:
-        try:
-            handle = ray.get_actor(name, namespace)
-        except ValueError:
-            return None
-        return weak_identity(handle)
+        with translating():
+            try:
+                handle = ray.get_actor(name, namespace)
+            except ValueError:
+                return None
+            return weak_identity(handle)
 
     def describe_actor(self, actor_id: bytes) -> ActorDescription | None:
         here = ray.get_runtime_context()

@@ -28,7 +28,7 @@ from ...errors import PlacementGroupNameTakenError
 from ...refs import ObjectRef
 from ...resources import SCALE
 from ..base import GroupDescription
-from .failures import translating
+from .failures import translated, translating
 from .handles import RayRef
 from .nodes import parts
 
@@ -58,7 +58,7 @@ def create(
                 f"the name {name!r} (namespace {ray.get_runtime_context().namespace!r}) is already taken by a "
                 "placement group; use another, or get_placement_group"
             ) from None
-        raise
+        raise translated(error) from None
     return ids.PlacementGroupID(made.id.binary())
 
 

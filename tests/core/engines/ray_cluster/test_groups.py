@@ -109,3 +109,18 @@ def test_tasks_go_to_the_node_of_their_affinity_and_of_their_labels(nodes):
         assert shoal.get(affine.remote(), timeout=SOON_S) == (node, None)
     assert shoal.get(where.options(label_selector={"zone": "b"}).remote(), timeout=SOON_S)[0] == nodes[1]
     assert shoal.get(where.options(resources={"scale": 1}).remote(), timeout=SOON_S)[0] == nodes[1]
+
+
+def test_what_ray_finds_of_groups_and_names_comes_out_as_shoals(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray.exceptions
+
+    from shoal.core.engines.ray_cluster import groups
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ray.exceptions.RaySystemError("the head is busy")
+
+    monkeypatch.setattr(groups, "placement_group", fail)
+    monkeypatch.setattr(ray, "get_actor", fail)
+    for ask in (lambda: placement_group([{"CPU": 1}]), lambda: shoal.get_actor("somebody")):
+        with pytest.raises(shoal.exceptions.RaySystemError, match="the head is busy"):
+            ask()
