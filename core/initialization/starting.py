@@ -123,13 +123,7 @@ def init(
                 "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
             )
         job = init_options.check_job_config(job_config)
-        environment = wanted(
-            init_options.merged_runtime_env(
-                job.runtime_env if runtime_env is None else runtime_env,
-                os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"),
-                override=os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1",
-            )
-        )
+        environment = _environment(job.runtime_env if runtime_env is None else runtime_env)
         namespace = job.ray_namespace if namespace is None else namespace
         logging = job.py_logging_config if logging_config is None else logging_config
         if engine == "ray":
@@ -158,19 +152,9 @@ def init(
         if environment is not None:
             refuse_foreign(environment)
         config = _config(object_store_memory)
-        host_process.raise_file_limit()
-        host_process.exit_on_sigterm()
         _start(
             engine,
-            machine=offer(
-                num_cpus=_cpus() if num_cpus is None else num_cpus,
-                num_gpus=num_gpus,
-                memory_bytes=max(0, _machine_bytes() - config.object_store_bytes),
-                store_bytes=config.object_store_bytes,
-                resources=resources,
-                labels=labels,
-                environ=os.environ,
-            ),
+            machine=_machine(config, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels),
             config=config,
             namespace=init_options.check_namespace(namespace),
             environment=environment,
@@ -179,6 +163,37 @@ def init(
             log_to_driver=log_to_driver is not False,
         )
         return _context()
+
+
+def _environment(asked: Mapping[str, Any] | None) -> WantedEnvironment | None:
+    """What is asked for, with what `ray job submit` has said of it."""
+    return wanted(
+        init_options.merged_runtime_env(
+            asked,
+            os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"),
+            override=os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1",
+        )
+    )
+
+
+def _machine(
+    config: CoreConfig,
+    *,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: Mapping[str, float] | None,
+    labels: Mapping[str, str] | None,
+) -> Machine:
+    """What this machine offers, where nothing else is said all that it has."""
+    return offer(
+        num_cpus=_cpus() if num_cpus is None else num_cpus,
+        num_gpus=num_gpus,
+        memory_bytes=max(0, _machine_bytes() - config.object_store_bytes),
+        store_bytes=config.object_store_bytes,
+        resources=resources,
+        labels=labels,
+        environ=os.environ,
+    )
 
 
 def _connect(
@@ -214,6 +229,9 @@ def _start(
     logging: LoggingConfig | None,
     log_to_driver: bool,
 ) -> None:
+    """Begin a session on this machine."""
+    host_process.raise_file_limit()
+    host_process.exit_on_sigterm()
     if logging is not None:
         logging.apply()
     if engine == "inline":
