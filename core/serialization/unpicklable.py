@@ -7,6 +7,7 @@ knows nothing of picklers: the caller says how to try.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -107,8 +108,17 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
         yield from ((f".{name}", item) for name, item in vars(value).items() if not name.startswith("__"))
         if "__init__" in vars(value):
             yield ".__init__", vars(value)["__init__"]
-    else:
+    elif not _refuses(value):
         yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+
+
+def _refuses(value: object) -> bool:
+    """Whether an object refuses by itself: what it holds is not to blame, and may be large (the engine, a store)."""
+    try:
+        value.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+    except Exception:  # noqa: BLE001  this is the question
+        return True
+    return False
 
 
 def _captured(function: FunctionType) -> Iterator[tuple[str, object]]:

@@ -7,7 +7,7 @@ import functools
 import cloudpickle
 import pytest
 
-from shoal.core.serialization.unpicklable import describe_culprit
+from shoal.core.serialization.unpicklable import Search, describe_culprit
 
 
 class Poison:
@@ -86,3 +86,26 @@ def test_a_value_that_contains_itself_does_not_loop():
 def test_where_the_way_ends_the_last_part_is_named():
     value = functools.partial(print, POISON)
     assert describe_culprit(value, is_picklable) == "value (a functools.partial)"
+
+
+class Refuses:
+    def __init__(self) -> None:
+        self.engine = Holder(x=POISON)
+
+    def __reduce__(self):
+        raise TypeError("it stays here")
+
+
+def test_an_object_that_refuses_by_itself_is_to_blame_and_what_it_holds_is_not_looked_at():
+    tried: list[object] = []
+
+    def reason(value: object) -> str:
+        tried.append(value)
+        return "" if is_picklable(value) else "cannot"
+
+    refusing = Refuses()
+    search = Search(reason)
+    search.look([refusing], ("value",))
+    assert [failure.obj for failure in search.failures] == [refusing]
+    assert describe_culprit([refusing], is_picklable).startswith("value[0] (a ")
+    assert refusing.engine not in tried
