@@ -163,7 +163,7 @@ class WorkerSet:
         request = self._in_flight.pop(ref)
         try:
             value = api.get(ref)
-        except errors.ActorDiedError as error:
+        except errors.ActorError as error:
             self._replace(request, error)
             return None
         except errors.TaskError as error:
@@ -194,7 +194,7 @@ class WorkerSet:
         ref = getattr(self._actors[worker], method).remote(*arguments)
         self._in_flight[ref] = _Request(worker, self._replacements[worker], method, arguments)
 
-    def _replace(self, request: _Request, error: errors.ActorDiedError) -> None:
+    def _replace(self, request: _Request, error: errors.ActorError) -> None:
         worker = request.worker
         # Several requests may have been in flight on it: only the first to fail finds the dead worker in place.
         if request.replacement == self._replacements[worker]:
@@ -206,5 +206,9 @@ class WorkerSet:
                 ) from error
             self._replacements[worker] += 1
             self.last_death = " ".join(str(error).split())
+            # One that is only out of reach, as on a machine of a cluster that has just gone, may be alive and have done
+            # the request: it must not come back with other episodes than those that are known.
+            api.kill(self._actors[worker])
             self._actors[worker] = self._make(worker, self._replacements[worker])
+            self._silent.add(worker)  # there may be no room for it where the other was
         self._send(worker, request.method, request.arguments)

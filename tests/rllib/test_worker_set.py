@@ -13,12 +13,13 @@ class Runtime:
     """Actors whose calls finish when the test says so.
 
     ``finish`` lists (worker, call number of that worker) in the order in which results become ready; what is not listed
-    comes in the order of the calls. ``dies`` lists the lives (worker, replacement) that answer nothing but their death.
+    comes in the order of the calls. ``dies`` lists the lives (worker, replacement) that answer nothing but their death, or ``death``.
     """
 
-    def __init__(self, finish=(), dies=(), outcome=None):
+    def __init__(self, finish=(), dies=(), outcome=None, death=None):
         self._finish = list(finish)
         self._dies = set(dies)
+        self._death = death or errors.ActorDiedError("exit signal SIGKILL", actor_id="ab")
         self._outcome = outcome or (lambda worker, arguments: (worker, *arguments))
         self._calls = {}
         self.made, self.killed = [], []
@@ -44,7 +45,7 @@ class Runtime:
 
     def get(self, ref):
         if ref.life in self._dies:
-            raise errors.ActorDiedError("exit signal SIGKILL", actor_id="ab")
+            raise self._death
         try:
             return self._outcome(ref.worker, ref.arguments)
         except Exception as error:  # noqa: BLE001 - stands in for the runtime, which catches everything
@@ -203,3 +204,24 @@ def test_what_is_there_can_be_taken_without_waiting_for_the_rest(monkeypatch):
     assert list(workers.ready()) == [Completed(1, (1, "x"))]
     assert workers.replacements == 1
     assert sorted(completed.worker for completed in workers.completed()) == [0, 2]
+
+
+def test_a_worker_that_is_out_of_reach_is_ended_before_another_takes_its_place(started):
+    gone = errors.ActorUnavailableError("Socket closed", actor_id="ab")
+    runtime, workers = started(2, dies=[(1, 0)], death=gone)
+    assert workers.map("work", [("a",), ("b",)]) == [(0, "a"), (1, "b")]
+    assert runtime.made == [(0, 0), (1, 0), (1, 1)]
+    assert (runtime.killed, workers.replacements, workers.last_death) == ([(1, 0)], 1, "Socket closed")
+
+
+def test_a_replacement_that_has_not_started_is_named(started, caplog):
+    runtime, workers = started(2, dies=[(1, 0)])
+    workers.map("work", [("a",), ("b",)])
+    workers.submit(0, "work")
+    workers.submit(1, "work")
+    list(workers.completed())
+    runtime._dies.add((1, 1))
+    workers.submit(1, "work")
+    runtime.is_slow = True
+    list(workers.completed())
+    assert "rollout workers 1 have not started yet" in caplog.text
