@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 from .. import ids
+from ..errors import ActorAlreadyExistsError, PlacementGroupNameTakenError
 from ..generators import ObjectRefGenerator
 from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
@@ -269,3 +270,18 @@ class Engine(Protocol):
     def shutdown(self) -> None:
         """End the session (a driver), or leave it."""
         ...
+
+
+def actor_name_taken(name: str, namespace: str) -> ActorAlreadyExistsError:
+    """What `Engine.create_actor` raises."""
+    return ActorAlreadyExistsError(
+        f"The name {name} (namespace={namespace}) is already taken: use another, get_actor, or get_if_exists=True"
+    )
+
+
+def group_name_taken(name: str, namespace: str) -> PlacementGroupNameTakenError:
+    """What `Engine.create_group` raises."""
+    return PlacementGroupNameTakenError(
+        f"the name {name!r} (namespace {namespace!r}) is already taken by a placement group; use another, or "
+        "get_placement_group"
+    )

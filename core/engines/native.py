@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from .. import ids
 from ..cluster import Cluster
 from ..environments.resolved import Environment
-from ..errors import ActorAlreadyExistsError, ActorHandleNotFoundError, PlacementGroupNameTakenError
+from ..errors import ActorHandleNotFoundError
 from ..node import lifeline
 from ..options import ActorOptions, Destination, TaskOptions
 from ..protocol import messages as m
@@ -28,7 +28,18 @@ from ..serialization import values
 from ..serialization.values import FAILURE
 from ..transport.endpoint import HEAD
 from . import one_node
-from .base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
+from .base import (
+    ActorDescription,
+    ActorIdentity,
+    GroupDescription,
+    NodeDescription,
+    Place,
+    Returns,
+    Stock,
+    Survey,
+    actor_name_taken,
+    group_name_taken,
+)
 
 
 class NativeEngine:
@@ -107,10 +118,7 @@ class NativeEngine:
             if existing is not None:
                 if options.get_if_exists:
                     return _weak(existing)
-                raise ActorAlreadyExistsError(
-                    f"The name {options.name} (namespace={namespace}) is already taken: "
-                    "use another, get_actor, or get_if_exists=True"
-                )
+                raise actor_name_taken(options.name, namespace)
         ref = process.submitter.create_actor(message, packed, detached=message.detached)
         return ActorIdentity(message.actor_id, message.class_name, message.methods, ref, message.max_pending_calls)
 
@@ -268,10 +276,7 @@ class NativeEngine:
         parts = [dict(bundle) for bundle in bundles]
         message = m.CreateGroup(0, group_id, name, self._namespace, strategy, parts, detached)
         if name and not process.ask(lambda number: dataclasses.replace(message, request=number)):
-            raise PlacementGroupNameTakenError(
-                f"the name {name!r} (namespace {self._namespace!r}) is already taken by a placement group; "
-                "use another, or get_placement_group"
-            )
+            raise group_name_taken(name, self._namespace)
         process.groups.created(message, announced=bool(name))
         return group_id
 

@@ -27,11 +27,9 @@ from ... import ids, refs
 from ...environments.resolved import Environment, Environments
 from ...environments.runtime_env import WantedEnvironment
 from ...errors import (
-    ActorAlreadyExistsError,
     ActorHandleNotFoundError,
     GetTimeoutError,
     PendingCallsLimitExceeded,
-    PlacementGroupNameTakenError,
 )
 from ...observing.measures import MEASURES
 from ...options import ActorOptions, Destination, TaskOptions
@@ -50,7 +48,18 @@ from ...serialization import values
 from ...serialization.functions import FunctionExporter
 from ...serialization.values import FAILURE
 from .. import one_node
-from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
+from ..base import (
+    ActorDescription,
+    ActorIdentity,
+    GroupDescription,
+    NodeDescription,
+    Place,
+    Returns,
+    Stock,
+    Survey,
+    actor_name_taken,
+    group_name_taken,
+)
 from .runs import Runs
 from .session import InlineSession
 from .survey import InlineInspector
@@ -163,10 +172,7 @@ class InlineEngine:
             if existing is not None:
                 if options.get_if_exists:
                     return _weak(existing)
-                raise ActorAlreadyExistsError(
-                    f"The name {options.name} (namespace={namespace}) is already taken: "
-                    "use another, get_actor, or get_if_exists=True"
-                )
+                raise actor_name_taken(existing.name, namespace)
             refused = self._refusal(options.destination)
             actor, ref = self._tables.create_actor(exported, methods, packed, namespace, options, environment, refused)
         self._turns.run_ready()
@@ -309,10 +315,7 @@ class InlineEngine:
                 bundles, strategy=strategy, name=name, namespace=namespace, detached=detached
             )
         if group_id is None:
-            raise PlacementGroupNameTakenError(
-                f"the name {name!r} (namespace {namespace!r}) is already taken by a placement group; "
-                "use another, or get_placement_group"
-            )
+            raise group_name_taken(name, namespace)
         return group_id
 
     def remove_group(self, group_id: bytes) -> None:

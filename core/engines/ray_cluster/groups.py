@@ -24,10 +24,9 @@ from ray.util.placement_group import (
 )
 
 from ... import ids
-from ...errors import PlacementGroupNameTakenError
 from ...refs import ObjectRef
 from ...resources import SCALE
-from ..base import GroupDescription
+from ..base import GroupDescription, group_name_taken
 from .failures import translated, translating
 from .handles import RayRef
 from .nodes import parts
@@ -54,10 +53,7 @@ def create(
         )
     except ray.exceptions.RaySystemError as error:
         if name and "already exists" in str(error):
-            raise PlacementGroupNameTakenError(
-                f"the name {name!r} (namespace {ray.get_runtime_context().namespace!r}) is already taken by a "
-                "placement group; use another, or get_placement_group"
-            ) from None
+            raise group_name_taken(name, ray.get_runtime_context().namespace) from None
         raise translated(error) from None
     return ids.PlacementGroupID(made.id.binary())
 
