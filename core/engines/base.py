@@ -236,6 +236,10 @@ class Engine(Protocol):
         """The group of this id or name, or none; with neither, all."""
         ...
 
+    def named_actors(self) -> list[tuple[str, str]] | None:
+        """(namespace, name) of living actors that have one, if the engine knows; None: a survey tells it."""
+        ...
+
     def trace(self) -> list[dict[str, Any]] | None:
         """What was done and when, as Chrome's events, if the engine has them made; None: surveys tell it."""
         ...

@@ -224,6 +224,9 @@ class NativeEngine:
         _, total, available = self._process.ask(m.DescribeNode)
         return Stock(total, available)
 
+    def named_actors(self) -> None:
+        return None
+
     def trace(self) -> None:
         return None
 

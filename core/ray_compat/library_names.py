@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Any, TypeVar
 
+from ..engines import current
 from ..observing.listings import list_actors
 from ..runtime_context import get_runtime_context
 from ..scheduling.machine import ADDRESS
@@ -49,8 +50,12 @@ def log_once(key: str) -> bool:
 
 
 def get_node_ip_address() -> str:
-    """The address of this machine, as `nodes` tells it."""
-    return ADDRESS
+    """The address of this machine, as `nodes` tells it; of the engine's own machine where there is no session."""
+    running = current.running()
+    if running is None:
+        return ADDRESS
+    here = running.place().node_id
+    return next((node.address for node in running.nodes() if node.node_id == here), ADDRESS)
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str, str]]:  # noqa: FBT001, FBT002
@@ -62,9 +67,12 @@ def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str
     Returns:
       Names; with `all_namespaces` a dict with name and namespace for each.
     """
-    living = [row for row in list_actors(limit=10_000) if row.name and row.state != "DEAD"]
+    living = current.engine().named_actors()
+    if living is None:
+        rows = [row for row in list_actors(limit=10_000) if row.name and row.state != "DEAD"]
+        living = [(row.ray_namespace, row.name) for row in rows]
     if all_namespaces:
-        return [{"name": row.name, "namespace": row.ray_namespace} for row in living]
+        return [{"name": name, "namespace": namespace} for namespace, name in living]
     here = get_runtime_context().namespace
-    return [row.name for row in living if row.ray_namespace == here]
+    return [name for namespace, name in living if namespace == here]
 

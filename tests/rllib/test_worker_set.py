@@ -13,7 +13,8 @@ class Runtime:
     """Actors whose calls finish when the test says so.
 
     ``finish`` lists (worker, call number of that worker) in the order in which results become ready; what is not listed
-    comes in the order of the calls. ``dies`` lists the lives (worker, replacement) that answer nothing but their death, or ``death``.
+    comes in the order of the calls. ``dies`` lists the lives (worker, replacement) that answer nothing but their death,
+    or ``death``.
     """
 
     def __init__(self, finish=(), dies=(), outcome=None, death=None):

@@ -370,6 +370,9 @@ class InlineEngine:
         with self._turns.changing():
             return Stock(self._schedule.total.parts(), self._schedule.available.parts())
 
+    def named_actors(self) -> None:
+        return None
+
     def trace(self) -> None:
         return None
 

@@ -246,6 +246,9 @@ class RayEngine:
     def describe_groups(self, *, group_id: bytes = b"", name: str = "") -> list[GroupDescription]:
         return groups.described(group_id=group_id, name=name)
 
+    def named_actors(self) -> list[tuple[str, str]]:
+        return [(row["namespace"], row["name"]) for row in ray.util.list_named_actors(all_namespaces=True)]
+
     def trace(self) -> list[dict[str, Any]]:
         return state.timeline()
 

@@ -171,3 +171,21 @@ def test_the_timeline_is_rays():
     while not (found := [event for event in shoal.timeline() if event["args"].get("task_id") == ref.task_id().hex()]):
         assert time.monotonic() < ends, "workers tell once a second"
     assert found[0]["dur"] >= 20_000
+
+
+def test_named_actors_and_the_address_of_the_node_are_told_without_an_api_server():
+    @shoal.remote(num_cpus=0)
+    class Named:
+        def ready(self) -> str:
+            return shoal.util.get_node_ip_address()
+
+    here = shoal.get_runtime_context().namespace
+    actors = [Named.options(name="one").remote(), Named.options(name="two", namespace="there").remote()]
+    address = shoal.nodes()[0]["NodeManagerAddress"]
+    assert shoal.get([actor.ready.remote() for actor in actors], timeout=60) == [address, address]
+    assert shoal.util.get_node_ip_address() == address
+    assert shoal.util.list_named_actors() == ["one"]
+    assert sorted(shoal.util.list_named_actors(all_namespaces=True), key=lambda row: row["name"]) == [
+        {"name": "one", "namespace": here},
+        {"name": "two", "namespace": "there"},
+    ]
