@@ -7,10 +7,11 @@ the cause. The guard below looks after collection and again after the last test,
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 import shoal
@@ -80,3 +81,16 @@ def pytest_collection_finish() -> None:
 def _tree_is_imported_once() -> Iterator[None]:
     yield
     _check()
+
+
+@pytest.fixture(scope="session")
+def has_ended() -> Callable[[int], bool]:
+    """Whether a process is gone, or waits for its parent to hear of its end; it may go between two looks at it."""
+
+    def look(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return look

@@ -47,11 +47,15 @@ def children():
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def wait_until_gone(pids, deadline_s=10.0):
-    until = time.monotonic() + deadline_s
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-        assert time.monotonic() < until, "still there"
-        time.sleep(0.01)
+@pytest.fixture
+def wait_until_gone(has_ended):
+    def wait(pids, deadline_s=10.0):
+        until = time.monotonic() + deadline_s
+        while not all(map(has_ended, pids)):
+            assert time.monotonic() < until, "still there"
+            time.sleep(0.01)
+
+    return wait
 
 
 def zoo():
@@ -200,7 +204,7 @@ def test_a_group_at_rest_loses_its_next_step_with_its_process(opened):
     assert not envs.observations["observation"][envs.groups[1]].any()
 
 
-def test_a_process_that_somebody_kills_between_two_steps_is_replaced(opened):
+def test_a_process_that_somebody_kills_between_two_steps_is_replaced(opened, wait_until_gone):
     before = children()
     envs = opened(Fragile, num_processes=1)
     envs.reset()
@@ -214,7 +218,7 @@ def test_a_process_that_somebody_kills_between_two_steps_is_replaced(opened):
     assert envs.state()["episode"].tolist() == [2, 2, 2, 2]
 
 
-def test_a_process_that_dies_again_and_again_is_given_up(opened):
+def test_a_process_that_dies_again_and_again_is_given_up(opened, wait_until_gone):
     before = children()
     envs = opened(KillsItsProcess, [5], num_processes=1)
     envs.reset()
@@ -237,7 +241,7 @@ def test_an_exception_replaces_one_copy_only_and_is_told_by_its_process(opened):
     assert (envs.replaced, envs.incidents) == (1, [told])
 
 
-def test_numbers_that_no_learner_can_use_are_told_with_copy_and_step_and_end_everything(opened):
+def test_numbers_that_no_learner_can_use_are_told_with_copy_and_step_and_end_everything(opened, wait_until_gone):
     before = children()
     envs = opened(Fragile, [4, 5, 6, 7], worker_index=3)
     envs.reset()
@@ -274,7 +278,7 @@ def test_unsupported_spaces_and_impossible_splits_are_refused(opened):
         opened(Fragile, num_processes=3, num_groups=2)
 
 
-def test_closing_ends_the_processes_and_leaves_no_descriptors(opened):
+def test_closing_ends_the_processes_and_leaves_no_descriptors(opened, wait_until_gone):
     before, descriptors = children(), psutil.Process().num_fds()
     envs = opened(Fragile)
     envs.reset()
@@ -297,7 +301,7 @@ def test_environments_are_closed_with_their_process(opened, tmp_path):
     assert (tmp_path / "closed").exists()
 
 
-def test_an_environment_that_fails_to_close_disturbs_nobody(opened, capfd):
+def test_an_environment_that_fails_to_close_disturbs_nobody(opened, capfd, wait_until_gone):
     class Stuck(Fragile):
         def close(self):
             raise OSError("device busy")
@@ -312,7 +316,7 @@ def test_an_environment_that_fails_to_close_disturbs_nobody(opened, capfd):
 
 
 @pytest.mark.parametrize("doing", ["sleep", "hang", "spin"])
-def test_processes_die_with_a_parent_that_is_killed(doing, tmp_path):
+def test_processes_die_with_a_parent_that_is_killed(doing, tmp_path, wait_until_gone):
     program = f"""
 import functools, os, time
 import numpy as np

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 
 import shoal
@@ -47,10 +46,6 @@ class Counter:
     @staticmethod
     def static():
         return "static"
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def eventually(condition, what: str) -> None:
@@ -152,7 +147,7 @@ def test_the_death_of_an_actor_fails_its_calls_with_the_signal():
 
 
 @pytest.mark.not_inline("looks for the process, and needs a call that is still running")
-def test_kill_ends_the_process_and_is_told_to_calls_under_way():
+def test_kill_ends_the_process_and_is_told_to_calls_under_way(has_ended):
     @shoal.remote
     class Sleeper:
         def pid(self):
@@ -167,7 +162,7 @@ def test_kill_ends_the_process_and_is_told_to_calls_under_way():
     shoal.kill(sleeper)
     with pytest.raises(exceptions.ActorDiedError, match="kill"):
         shoal.get(running, timeout=DEADLINE_S)
-    eventually(lambda: gone(pid), "its process has ended")
+    eventually(lambda: has_ended(pid), "its process has ended")
     shoal.kill(sleeper)  # a dead actor: nothing happens
 
 
@@ -182,7 +177,7 @@ def test_no_call_after_kill_slips_through():
 
 
 @pytest.mark.not_inline("looks for the process")
-def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
+def test_an_actor_leaves_when_its_last_handle_goes_and_not_before(has_ended):
     @shoal.remote
     class Holder:
         def hold(self, handle):
@@ -200,9 +195,9 @@ def test_an_actor_leaves_when_its_last_handle_goes_and_not_before():
     del counter
     assert shoal.get(holder.add.remote(), timeout=DEADLINE_S) == 1
     assert shoal.get(holder.add.remote(), timeout=DEADLINE_S) == 2
-    assert not gone(pid)
+    assert not has_ended(pid)
     shoal.get(holder.drop.remote(), timeout=DEADLINE_S)
-    eventually(lambda: gone(pid), "the last handle has gone")
+    eventually(lambda: has_ended(pid), "the last handle has gone")
 
 
 def test_a_named_actor_can_be_found_until_its_last_handle_goes():
@@ -446,7 +441,7 @@ def _is_dead(counter: shoal.ActorHandle) -> bool:
 
 
 @pytest.mark.not_inline("looks for the process")
-def test_an_actor_that_owns_actors_takes_them_along():
+def test_an_actor_that_owns_actors_takes_them_along(has_ended):
     @shoal.remote
     class Parent:
         def __init__(self):
@@ -458,7 +453,7 @@ def test_an_actor_that_owns_actors_takes_them_along():
     parent = Parent.remote()
     pid = shoal.get(parent.child_pid.remote(), timeout=DEADLINE_S)
     shoal.kill(parent)
-    eventually(lambda: gone(pid), "the child has ended with its creator")
+    eventually(lambda: has_ended(pid), "the child has ended with its creator")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 import shoal
@@ -251,7 +250,7 @@ def test_a_process_that_a_task_forks_ends_and_the_task_goes_on(ending, code):
 
 
 @pytest.mark.native_only("kills its process; what a worker of Ray's has forked outlives it")
-def test_what_a_task_has_forked_ends_with_its_worker():
+def test_what_a_task_has_forked_ends_with_its_worker(has_ended):
     @shoal.remote(max_retries=0)
     def leave_a_child():
         child = os.fork()
@@ -262,7 +261,7 @@ def test_what_a_task_has_forked_ends_with_its_worker():
     child, worker = shoal.get(leave_a_child.remote(), timeout=DEADLINE_S)
     os.kill(worker, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+    while not has_ended(child):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -10,7 +10,6 @@ import sys
 import textwrap
 import time
 
-import psutil
 import pytest
 
 import shoal
@@ -229,7 +228,7 @@ def test_prints_of_threads_and_coroutines_keep_their_names():
     assert len(out) == 80 + 200
 
 
-def test_a_driver_that_is_killed_or_whose_reader_goes_away_leaves_nothing_hanging():
+def test_a_driver_that_is_killed_or_whose_reader_goes_away_leaves_nothing_hanging(has_ended):
     script = textwrap.dedent(HEADER) + textwrap.dedent("""
         shoal.init(num_cpus=1)
         @shoal.remote
@@ -248,7 +247,7 @@ def test_a_driver_that_is_killed_or_whose_reader_goes_away_leaves_nothing_hangin
     driver.kill()
     driver.wait(10)
     deadline = time.monotonic() + 5
-    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+    while not has_ended(worker):
         assert time.monotonic() < deadline, "the worker lives on"
         time.sleep(0.05)
 
