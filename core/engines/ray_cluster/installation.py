@@ -30,17 +30,18 @@ def load() -> Any:
             "engine='ray' needs Ray itself, and in this process `import ray` finds shoal (run-as-ray, or "
             "shoal.as_ray.install()): run the program without that"
         )
+    missing = "engine='ray' needs Ray, which is not installed here: pip install 'shoal[ray]'"
     try:
         with set_for_a_while(*_FIRST_ANSWER):
             import ray
     except ModuleNotFoundError as error:
         if error.name == "ray":
-            raise EngineUnavailableError(
-                "engine='ray' needs Ray, which is not installed here: pip install 'shoal[ray]'"
-            ) from None
+            raise EngineUnavailableError(missing) from None
         raise EngineUnavailableError(f"Ray is installed, but {error}: pip install '{RANGE}' again") from error
     except ImportError as error:
         raise EngineUnavailableError(f"Ray is installed and cannot be imported: {error}") from error
+    if ray.__file__ is None:  # a folder of that name lies in the path, as in /tmp, where Ray itself makes one
+        raise EngineUnavailableError(missing)
     check_version(ray.__version__)
     return ray
 

@@ -23,6 +23,16 @@ def test_a_missing_ray_is_told_with_what_to_install(monkeypatch):
     assert current.running() is None
 
 
+def test_a_folder_that_is_called_ray_is_no_ray(monkeypatch, tmp_path):
+    """Python takes it for a package without code; /tmp has one wherever Ray has run."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "ray", None)  # so that what is here, or is found now, is as before afterwards
+    monkeypatch.delitem(sys.modules, "ray")
+    with pytest.raises(EngineUnavailableError, match="not installed here"):
+        installation.load()
+
+
 @pytest.mark.parametrize("version", ["2.56.0", "2.60.0", "2.99.1", "2.61.0.dev0"])
 def test_versions_in_the_range_are_taken(version):
     installation.check_version(version)
