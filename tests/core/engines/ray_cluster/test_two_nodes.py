@@ -1,4 +1,4 @@
-"""PPO on two Ray nodes, each with room for one rollout worker: both work, and one that is killed is replaced."""
+"""PPO on two Ray nodes, each with room for one rollout worker: both work, and what is killed is replaced, worker or node."""
 
 from __future__ import annotations
 
@@ -64,4 +64,16 @@ def test_a_killed_rollout_worker_is_replaced_and_no_sample_is_lost(cluster, algo
     assert (row["steps"], row["workers_replaced"]) == (128, 1)
     (_, replacement), (_, same) = places(algorithm)
     assert (same, replacement in {victim, other}) == (other, False)
+    assert algorithm.step()["steps"] == 192
+
+
+def test_when_a_node_dies_its_rollout_worker_is_replaced_on_another(cluster, algorithm):
+    algorithm.step()
+    (lost,) = cluster.worker_nodes
+    assert lost.node_id in {node for node, _ in places(algorithm)}
+    spare = cluster.add_node(**NODE)
+    cluster.remove_node(lost, allow_graceful=False)
+    row = algorithm.step()
+    assert (row["steps"], row["workers_replaced"]) == (128, 1)
+    assert {node for node, _ in places(algorithm)} == {cluster.head_node.node_id, spare.node_id}
     assert algorithm.step()["steps"] == 192
