@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +76,9 @@ def _opened(env_id: str) -> Iterator[tuple[EnvCopy, float]]:
     lacking = [name for name in ("imageio", "imageio_ffmpeg") if importlib.util.find_spec(name) is None]
     if lacking:
         raise ConfigError(f"a film needs {' and '.join(lacking)}: pip install 'shoal[video]'")
+    if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")) and sys.platform == "linux":
+        # Pictures need no window, and SDL, by which pygame draws, complains on stderr where there can be none.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     made: list[gymnasium.Env[Any, Any]] = []
 
     def make() -> gymnasium.Env[Any, Any]:

@@ -1,5 +1,9 @@
 """Films of evaluation episodes: the episode that is played, frame by frame, in a file that a player can read."""
 
+import os
+import subprocess
+import sys
+
 import imageio
 import numpy as np
 import pytest
@@ -56,3 +60,15 @@ def test_a_film_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(Exception, match="its render raised ZeroDivisionError"):
         record(FILMED, Still(), tmp_path / "film.mp4", seed=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_a_screen_is_no_reason_to_complain():
+    headless = {name: value for name, value in os.environ.items() if name not in _SCREENS}
+    program = "from shoal.rllib import video; video.check('CartPole-v1')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, env=headless
+    )
+    assert done.stderr == ""
+
+
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER")

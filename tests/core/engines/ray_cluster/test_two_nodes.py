@@ -1,4 +1,6 @@
-"""PPO on two Ray nodes, each with room for one rollout worker: both work, and what is killed is replaced, worker or node."""
+"""PPO on two Ray nodes, each with room for one rollout worker: both work; a worker that is killed, or whose node dies, is
+replaced.
+"""
 
 from __future__ import annotations
 
