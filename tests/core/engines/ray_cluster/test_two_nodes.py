@@ -1,4 +1,4 @@
-"""PPO on two Ray nodes, each with room for one rollout worker: both work; a worker that is killed, or whose node dies, is
+"""PPO on two Ray nodes, each with room for one rollout worker: both work, and what is killed, worker or node, is
 replaced.
 """
 
