@@ -10,17 +10,18 @@ purpose: an episode cut by a time limit is bootstrapped with the value of its tr
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from ..rllib import learner as learning, streams
+from ..rllib import streams, torch_learner
 from ..rllib.advantages import gae
 from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch
 from ..rllib.config import AlgorithmConfig, ConfigError, require
+from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
 from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
@@ -213,10 +214,10 @@ class PPO(Algorithm[PPOConfig]):
     name: ClassVar[str] = "ppo"
     Config: ClassVar[type[AlgorithmConfig]] = PPOConfig
 
-    def build_learner(self) -> learning.Learner:
+    def build_learner(self) -> Learner:
         config = self.config
         try:
-            device = learning.resolve_device(config.device)
+            device = torch_learner.resolve_device(config.device)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         spec = self.policy_spec(config.network_settings)
@@ -229,8 +230,8 @@ class PPO(Algorithm[PPOConfig]):
             self.normalizers["rewards"] = self._reward_scaler
         self.schedules["learning_rate"] = config.learning_rate
         policy = ActorCritic(spec, streams.weight_seed(config.seed))
-        learning.use_threads(policy, config.minibatch_size)
-        return learning.Learner(
+        torch_learner.use_threads(policy, config.minibatch_size)
+        return torch_learner.TorchLearner(
             policy, ppo_loss, self._make_optimizer, device=device, max_grad_norm=config.max_grad_norm
         )
 
@@ -285,7 +286,7 @@ class PPO(Algorithm[PPOConfig]):
         rows = self._to_device(samples(batch, observations) | estimates)
         sequences = None if batch.states is None else Sequences.of(batch, config.sequence_length)
         shuffle = streams.minibatch_stream(config.seed, self.iteration)
-        steps: list[dict[str, torch.Tensor]] = []
+        steps: list[Metrics] = []
         epochs = 0
         while epochs < config.num_epochs:
             if epochs and config.recompute_advantages:
@@ -297,16 +298,15 @@ class PPO(Algorithm[PPOConfig]):
             ]
             steps += epoch
             epochs += 1
-            divergence = _mean(epoch, "approx_kl") if self._watches_divergence else 0.0
+            divergence = self.learner.means(epoch)["approx_kl"] if self._watches_divergence else 0.0
             if config.learning_rate_schedule == "adaptive":
                 adapted = adapted_to_divergence(self.schedules["learning_rate"], divergence, config.desired_kl)
                 self.schedules["learning_rate"] = adapted
             if config.target_kl is not None and divergence > config.target_kl:
                 break
-        means = {name: _mean(steps, name) for name in steps[0]}
         explained = explained_variance(estimates["values"], estimates["returns"])
         return {
-            **means,
+            **self.learner.means(steps),
             **self.schedules,
             "explained_variance": explained,
             "gradient_steps": len(steps),
@@ -335,7 +335,7 @@ class PPO(Algorithm[PPOConfig]):
         )
         return {"advantages": batch.rows(advantages), "returns": batch.rows(returns), "values": batch.rows(values)}
 
-    def _to_device(self, columns: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    def _to_device(self, columns: Mapping[str, np.ndarray]) -> Columns:
         """Samples with their estimates, [N] each, or the estimates alone, for the learner."""
         rows = self.learner.to_device(columns)
         if self.config.normalize_advantages == "batch":
@@ -346,7 +346,7 @@ class PPO(Algorithm[PPOConfig]):
         """``values`` and ``next_values`` of the batch, [T, B] each, as the critic sees them now."""
         return revalued(batch, Policy(self.weights()))
 
-    def _update(self, minibatch: dict[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    def _update(self, minibatch: Columns, settings: Mapping[str, float]) -> Metrics:
         """One gradient step."""
         if self.config.normalize_advantages == "minibatch":  # detail 7
             minibatch["advantages"] = normalized(minibatch["advantages"])
@@ -373,9 +373,3 @@ def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 a constant; NaN if returns do not vary."""
     variance = float(returns.var())
     return float("nan") if variance == 0.0 else 1.0 - float((returns - values).var()) / variance
-
-
-def _mean(steps: Sequence[Mapping[str, torch.Tensor]], name: str) -> float:
-    import torch
-
-    return torch.stack([step[name] for step in steps]).mean().item()

@@ -24,13 +24,13 @@ from shoal.envs.serial import SerialVectorEnv
 from shoal.rllib import streams
 from shoal.rllib.advantages import gae
 from shoal.rllib.batch import concatenate
-from shoal.rllib.learner import Learner
 from shoal.rllib.minibatches import Sequences, minibatches, samples
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.normalization import ObservationMoments, normalized
 from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.rollout import Memory, collect
+from shoal.rllib.torch_learner import TorchLearner
 from shoal.rllib.weights import Weights
 
 BOX = spaces.Box(-3.0, 3.0, (3,), np.float64)
@@ -219,7 +219,7 @@ def learner_for(spec):
     with torch.no_grad():
         for parameter in policy.nets.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return Learner(
+    return TorchLearner(
         policy,
         ppo_loss,
         lambda parameters: torch.optim.Adam(parameters, lr=1e-3),

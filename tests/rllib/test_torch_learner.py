@@ -3,9 +3,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from shoal.rllib.learner import DivergedError, Learner, resolve_device, use_threads
+from shoal.rllib.learner import DivergedError
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.torch_learner import TorchLearner, resolve_device, use_threads
 
 SPEC = policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2), NetworkSettings(hidden_sizes=(8,)))
 
@@ -22,7 +23,7 @@ def of_both_nets(policy, minibatch, settings):
 
 
 def learner_of(seed=0, max_grad_norm=1e9, lr=0.01, optimizer=torch.optim.Adam, loss=squared_error):
-    return Learner(
+    return TorchLearner(
         ActorCritic(SPEC, seed),
         loss,
         lambda parameters: optimizer(parameters, lr=lr),
