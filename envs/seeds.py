@@ -18,13 +18,15 @@ import numpy as np
 #: (environment copy, episode number) -> seed of the reset that starts the episode, 0 .. 2**31 - 1.
 SeedOfEpisode = Callable[[int, int], int]
 
+#: SplitMix64's step from one number of a stream to the next.
+GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
-_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def mix(value: int) -> int:
     """64 bits of which each depends on every bit of the value."""
-    value = (value + _GOLDEN) & _MASK
+    value = (value + GOLDEN) & _MASK
     value = ((value ^ (value >> 30)) * _FIRST) & _MASK
     value = ((value ^ (value >> 27)) * _SECOND) & _MASK
     return value ^ (value >> 31)
@@ -32,10 +34,12 @@ def mix(value: int) -> int:
 
 def mix_array(values: np.ndarray) -> np.ndarray:
     """``mix`` of each element, uint64."""
-    values = values.astype(np.uint64) + np.uint64(_GOLDEN)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(_FIRST)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(_SECOND)
-    mixed: np.ndarray = values ^ (values >> np.uint64(31))
+    mixed: np.ndarray = values.astype(np.uint64)
+    mixed += np.uint64(GOLDEN)
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
     return mixed
 
 

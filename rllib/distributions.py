@@ -9,8 +9,9 @@ and ``Product`` (both, side by side). Parts are independent: log-probabilities a
     a mask                 one bool for each logit, True where the choice is allowed
     an action              [W], one number for each choice or real number, in the order of the action space
 
-Randomness comes in from outside: ``draw`` takes one copy's numbers from that copy's stream, and ``sample`` is a pure
-function of parameters, noise and masks. So what a copy does never depends on which other copies share its batch.
+Randomness comes in from outside, as uniform numbers, ``num_uniforms`` for each action. ``noise`` turns those of a whole
+rollout at once into what ``sample`` needs, so that a step is left with an addition and little else; both are pure. So
+what a copy does never depends on which other copies share its batch.
 
 Sampled actions are what is stored and learned from: counted from 0, neither clipped nor squashed. What the environment
 gets of them is ``spaces.ActionSpec.for_environment``'s to say. The two must not be mixed up.
@@ -62,33 +63,30 @@ class Categorical:
         """K, the numbers in an action."""
         return len(self.sizes)
 
-    def draw(self, stream: np.random.Generator, count: int) -> np.ndarray:
-        """Noise for ``count`` actions of one copy: [count, K] float64, uniform in [0, 1)."""
-        return stream.random((count, len(self.sizes)))
+    @property
+    def num_uniforms(self) -> int:
+        """Uniform numbers that an action is drawn with."""
+        return self.num_choices
+
+    def noise(self, uniforms: np.ndarray) -> np.ndarray:
+        """Uniform numbers [..., num_uniforms] in (0, 1) -> Gumbel's distribution, float32, one for each logit."""
+        gumbel: np.ndarray = -np.log(-np.log(uniforms))
+        return gumbel.astype(np.float32)
 
     def sample(self, parameters: np.ndarray, noise: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
-        """Actions [N, K] by inversion of the cumulative probabilities."""
-        if masks is None and len(self.sizes) == 1:  # the same in two dimensions and without numpy's wrappers: 2 us less
-            weights = np.exp(parameters - np.maximum.reduce(parameters, axis=1, keepdims=True))
-            cumulative = np.add.accumulate(weights, axis=1)
-            below = cumulative[:, :-1] <= noise * cumulative[:, -1:]
-            chosen: np.ndarray = np.add.reduce(below, axis=1, dtype=np.int64, keepdims=True)
-            return chosen
-        table = self._table(parameters, masks)
-        weights = np.exp(table - table.max(axis=2, keepdims=True))
-        cumulative = weights.cumsum(axis=2)
-        totals = cumulative[:, :, -1]
-        thresholds = noise * totals
-        if masks is not None or not self._is_even:
-            # Rounding may lift a threshold to the total, and what follows the last allowed choice adds nothing to it.
-            np.minimum(thresholds, np.nextafter(totals.astype(np.float64), 0.0), out=thresholds)
-        # The last column is left out for the same reason: there is no choice after it.
-        actions: np.ndarray = np.count_nonzero(cumulative[:, :, :-1] <= thresholds[:, :, None], axis=2)
-        return actions
+        """Actions [N, K]: the greatest logit when each has noise added (Maddison, Tarlow, Minka 2014, "A* Sampling").
+
+        Two calls of numpy a step, where inverting the cumulative probabilities takes six.
+        """
+        return self.mode(parameters + noise, masks)
 
     def mode(self, parameters: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
         """The likeliest action of each row, [N, K]."""
-        actions: np.ndarray = self._table(parameters, masks).argmax(axis=2)
+        actions: np.ndarray
+        if masks is None and len(self.sizes) == 1:  # the same in two dimensions: 0.5 us less
+            actions = parameters.argmax(axis=1)
+            return actions[:, None]
+        actions = self._table(parameters, masks).argmax(axis=2)
         return actions
 
     def log_prob(self, parameters: np.ndarray, actions: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
@@ -153,9 +151,18 @@ class DiagonalGaussian:
         """A, the numbers in an action."""
         return self.size
 
-    def draw(self, stream: np.random.Generator, count: int) -> np.ndarray:
-        """Noise for ``count`` actions of one copy: [count, A] float32, standard normal."""
-        return stream.standard_normal((count, self.size), np.float32)
+    @property
+    def num_uniforms(self) -> int:
+        """Uniform numbers that an action is drawn with: a pair gives two normal ones."""
+        return self.size + self.size % 2
+
+    def noise(self, uniforms: np.ndarray) -> np.ndarray:
+        """Uniform numbers [..., num_uniforms] in (0, 1) -> standard normal [..., A] float32 (Box and Muller 1958)."""
+        pairs = self.num_uniforms // 2
+        radii = np.sqrt(-2.0 * np.log(uniforms[..., :pairs]))
+        angles = (2.0 * math.pi) * uniforms[..., pairs:]
+        normal = np.concatenate([radii * np.cos(angles), radii * np.sin(angles)], axis=-1)
+        return normal[..., : self.size].astype(np.float32)
 
     def sample(self, parameters: np.ndarray, noise: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
         """Actions [N, A]."""
@@ -209,16 +216,23 @@ class Product:
         """W, the numbers in an action."""
         return len(self.is_choice)
 
-    def draw(self, stream: np.random.Generator, count: int) -> np.ndarray:
-        """Noise for ``count`` actions of one copy: [count, K + A] float64, the choices' first."""
-        return np.concatenate([self.choices.draw(stream, count), self.reals.draw(stream, count)], axis=1)
+    @property
+    def num_uniforms(self) -> int:
+        """Uniform numbers that an action is drawn with, the choices' first."""
+        return self.choices.num_uniforms + self.reals.num_uniforms
+
+    def noise(self, uniforms: np.ndarray) -> np.ndarray:
+        """Uniform numbers [..., num_uniforms] in (0, 1) -> the choices' noise and the real numbers', float32."""
+        count = self.choices.num_uniforms
+        return np.concatenate(
+            [self.choices.noise(uniforms[..., :count]), self.reals.noise(uniforms[..., count:])], axis=-1
+        )
 
     def sample(self, parameters: np.ndarray, noise: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
         """Actions [N, W]."""
         logits, gaussian = self._split(parameters)
-        count = self.choices.action_size
-        normal = noise[:, count:].astype(np.float32)
-        return self._joined(self.choices.sample(logits, noise[:, :count], masks), self.reals.sample(gaussian, normal))
+        gumbel, normal = self._split(noise)
+        return self._joined(self.choices.sample(logits, gumbel, masks), self.reals.sample(gaussian, normal))
 
     def mode(self, parameters: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
         """The likeliest choices and the means, [N, W]."""
@@ -254,6 +268,12 @@ class Product:
 
 
 Distribution = Categorical | DiagonalGaussian | Product
+
+
+def draw(distribution: Distribution, stream: np.random.Generator, count: int) -> np.ndarray:
+    """Noise for ``count`` actions, from a generator: for those who act outside a run, which has ``streams``."""
+    # Neither 0 nor 1, as a logarithm follows.
+    return distribution.noise(stream.uniform(2.0**-53, 1.0, (count, distribution.num_uniforms)))
 
 
 def log_tanh_slope(actions: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ class EnvRunner:
         policy = Policy(weights)
         if self._memory is None:
             self._memory = self._begin(envs, policy)
-        action_streams = [streams.action_stream(self._seed, index, iteration) for index in self._env_indices]
+        action_streams = streams.action_streams(self._seed, self._env_indices, iteration)
         batch = collect(envs, policy, num_steps, action_streams, self._memory)
         incidents, replaced = tuple(envs.incidents), envs.replaced - self._replaced_before
         envs.incidents.clear()

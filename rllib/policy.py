@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .acting_nets import ActingHead, ActingTower, in_blocks, out_of_blocks
+from .distributions import draw
 from .normalization import normalized
 from .weights import Weights
 
@@ -126,7 +127,7 @@ class Policy:
         elif rng is None:
             raise ValueError("a sampled action needs rng; give one, or ask for deterministic=True")
         else:
-            actions = self._distribution.sample(acted.parameters, self._distribution.draw(rng, len(states)), masks)
+            actions = self._distribution.sample(acted.parameters, draw(self._distribution, rng, len(states)), masks)
         return self.spec.actions.for_environment(actions), acted.states
 
     def _with_states(

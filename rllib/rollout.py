@@ -5,7 +5,7 @@ Called by ``EnvRunner`` in the rollout workers. Imports no torch, but for polici
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..envs.vector import VectorEnv
 from .batch import Batch, FinishedEpisode
 from .distributions import Categorical
 from .policy import Policy
+from .streams import ActionStreams
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Memory:
 
 
 def collect(
-    envs: VectorEnv, policy: Policy, num_steps: int, streams: Sequence[np.random.Generator], memory: Memory
+    envs: VectorEnv, policy: Policy, num_steps: int, streams: ActionStreams, memory: Memory
 ) -> Batch:
     """Act for ``num_steps`` steps in every copy, going on where the last call stopped.
 
@@ -40,11 +41,11 @@ def collect(
       envs: B copies; left where they are, ready for the next call.
       policy: What acts.
       num_steps: T.
-      streams: One random stream for each copy, for its actions.
+      streams: What the copies' actions are drawn with.
       memory: Of the last call, or ``Memory.of_new_episodes`` after a reset; brought up to date.
     """
     spec, distribution = policy.spec, policy.spec.actions.distribution
-    noise = np.stack([distribution.draw(stream, num_steps) for stream in streams], axis=1)
+    noise = distribution.noise(streams.uniforms(num_steps, distribution.num_uniforms))
     rows, states, values = _Rows(envs, policy, num_steps, memory.starts), memory.states, None
     for t in range(num_steps):
         rows.observe(t, envs)

@@ -124,8 +124,7 @@ def roll_out(order: dict[str, Any]) -> dict[str, float]:
     took_s = []
     for rollout in range(rollouts + 1):
         began_s = time.perf_counter()
-        streams_of_copies = [streams.action_stream(order["seed"], index, rollout) for index in indices]
-        collect(envs, policy, order["rollout_steps"], streams_of_copies, memory)
+        collect(envs, policy, order["rollout_steps"], streams.action_streams(order["seed"], indices, rollout), memory)
         took_s.append(time.perf_counter() - began_s)
     return {"steps_per_second": rollouts * order["rollout_steps"] * order["num_envs"] / sum(took_s[1:])}
 

@@ -208,7 +208,7 @@ def rollouts(case, weights, indices):
     envs, policy = opened(case, indices), Policy(weights)
     memory = Memory.of_new_episodes(policy, len(indices))
     return [
-        collect(envs, policy, 12, [streams.action_stream(0, index, iteration) for index in indices], memory)
+        collect(envs, policy, 12, streams.action_streams(0, indices, iteration), memory)
         for iteration in range(2)
     ]
 

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from shoal.rllib.distributions import FORBIDDEN, LOG_STD_BOUNDS, Categorical, DiagonalGaussian, Product, log_tanh_slope
+from shoal.rllib.distributions import (
+    FORBIDDEN,
+    LOG_STD_BOUNDS,
+    Categorical,
+    DiagonalGaussian,
+    Product,
+    draw,
+    log_tanh_slope,
+)
+from shoal.rllib.streams import ActionStreams
 
 
 def softmax(logits):
@@ -16,7 +25,7 @@ def softmax(logits):
 def test_categorical_actions_come_as_often_as_softmax_says():
     logits = np.array([0.3, -1.0, 2.0], np.float32)
     distribution = Categorical((3,))
-    noise = distribution.draw(np.random.default_rng(0), 200_000)
+    noise = draw(distribution, np.random.default_rng(0), 200_000)
     actions = distribution.sample(np.tile(logits, (len(noise), 1)), noise)
     assert actions.shape == (200_000, 1)
     np.testing.assert_allclose(np.bincount(actions[:, 0], minlength=3) / len(noise), softmax(logits), atol=0.005)
@@ -25,7 +34,7 @@ def test_categorical_actions_come_as_often_as_softmax_says():
 def test_several_choices_are_drawn_independently_each_from_its_own_softmax():
     logits = np.array([0.3, -1.0, 1.0, 0.0, 0.5, -0.5, 2.0], np.float32)
     distribution = Categorical((3, 2, 2))
-    noise = distribution.draw(np.random.default_rng(0), 200_000)
+    noise = draw(distribution, np.random.default_rng(0), 200_000)
     actions = distribution.sample(np.tile(logits, (len(noise), 1)), noise)
     assert actions.dtype == np.int64
     joint = np.zeros((3, 2, 2))
@@ -34,17 +43,32 @@ def test_several_choices_are_drawn_independently_each_from_its_own_softmax():
     np.testing.assert_allclose(joint, expected, atol=0.005)
 
 
-def test_categorical_sampling_never_leaves_the_actions_even_at_the_edge_of_the_noise():
+#: The least and the greatest number that ``ActionStreams`` and ``draw`` give.
+EDGES = (2.0**-53, 1.0 - 2.0**-53)
+
+
+def test_a_choice_is_the_greatest_logit_with_gumbel_noise_written_out():
+    rng = np.random.default_rng(0)
+    uniforms, logits = rng.uniform(0.001, 0.999, (50, 3)), rng.normal(0.0, 2.0, (50, 3)).astype(np.float32)
+    expected = [
+        max(range(3), key=lambda i: row[i] - math.log(-math.log(us[i])))
+        for row, us in zip(logits.tolist(), uniforms.tolist(), strict=True)
+    ]
     distribution = Categorical((3,))
-    parameters = np.array([[0.0, 0.0, -200.0], [-200.0, 0.0, 0.0], [0.1, 0.1, 0.1]], np.float32)
-    below_one = np.nextafter(1.0, 0.0)
-    assert distribution.sample(parameters, np.zeros((3, 1)))[:, 0].tolist() == [0, 1, 0]
-    assert distribution.sample(parameters, np.full((3, 1), below_one))[:, 0].tolist() == [1, 2, 2]
-    assert distribution.sample(parameters, np.ones((3, 1)))[:, 0].tolist() == [2, 2, 2]  # what rounding may make of it
+    assert distribution.sample(logits, distribution.noise(uniforms))[:, 0].tolist() == expected
+
+
+def test_noise_at_the_edges_is_finite_and_never_leads_to_what_is_next_to_impossible():
+    choice, normal = Categorical((2,)), DiagonalGaussian(2)
+    for edges in np.array([[a, b] for a in EDGES for b in EDGES]):
+        noise = choice.noise(edges[None])
+        assert np.isfinite(noise).all()
+        assert choice.sample(np.array([[0.0, -200.0]], np.float32), noise).tolist() == [[0]]
+        assert np.isfinite(normal.noise(edges[None])).all()
 
 
 @pytest.mark.parametrize("sizes", [(4,), (3, 3), (2, 5, 1)])
-@pytest.mark.parametrize("edge", [0.0, None, 1.0])
+@pytest.mark.parametrize("edge", [EDGES[0], None, EDGES[1]])
 def test_what_a_mask_forbids_is_never_drawn_even_at_the_edge_of_the_noise(sizes, edge):
     rng = np.random.default_rng(0)
     distribution = Categorical(sizes)
@@ -54,7 +78,9 @@ def test_what_a_mask_forbids_is_never_drawn_even_at_the_edge_of_the_noise(sizes,
     for begin, end in zip(ends - sizes, ends, strict=True):  # one is always allowed
         masks[np.arange(count), rng.integers(begin, end, count)] = True
     parameters = rng.normal(0.0, 3.0, (count, sum(sizes))).astype(np.float32)
-    noise = distribution.draw(rng, count) if edge is None else np.full((count, len(sizes)), edge)
+    noise = draw(distribution, rng, count)
+    if edge is not None:  # all that is allowed at its least, all that is not at its greatest, or the reverse
+        noise = distribution.noise(np.where(masks, edge, 1.0 - edge))
     for actions in (distribution.sample(parameters, noise, masks), distribution.mode(parameters, masks)):
         chosen = np.take_along_axis(masks, actions + (ends - sizes), axis=1)
         assert chosen.all()
@@ -65,7 +91,7 @@ def test_with_a_mask_the_rest_share_the_probability():
     distribution = Categorical((4,))
     logits = np.array([0.3, 5.0, -1.0, 2.0], np.float32)
     mask = np.array([[True, False, True, True]])
-    noise = distribution.draw(np.random.default_rng(0), 100_000)
+    noise = draw(distribution, np.random.default_rng(0), 100_000)
     actions = distribution.sample(np.tile(logits, (len(noise), 1)), noise, np.tile(mask, (len(noise), 1)))
     expected = softmax(logits[[0, 2, 3]])
     shares = np.bincount(actions[:, 0], minlength=4) / len(noise)
@@ -124,9 +150,39 @@ def test_the_slope_of_tanh_is_exact_where_tanh_itself_has_rounded_to_one():
     assert log_tanh_slope(np.array([30.0, -30.0], np.float32)) == pytest.approx([math.log(4.0) - 60.0] * 2)
 
 
+def test_normal_noise_is_box_and_mullers_formula_written_out():
+    u = np.random.default_rng(0).uniform(0.001, 0.999, (20, 4))
+    radius, angle = np.sqrt(-2.0 * np.log(u[:, :2])), 2.0 * math.pi * u[:, 2:]
+    expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    np.testing.assert_allclose(DiagonalGaussian(4).noise(u), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(DiagonalGaussian(3).noise(u), expected[:, :3], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_normal_noise_is_normal_and_its_numbers_are_independent(size):
+    distribution, keys = DiagonalGaussian(size), np.arange(40, dtype=np.uint64)  # keys as like as can be
+    noise = distribution.noise(ActionStreams(keys).uniforms(1000, distribution.num_uniforms)).astype(float)
+    count = 40_000
+    for numbers in noise.reshape(count, size).T:
+        moments = [np.mean(numbers**power) for power in (1, 2, 3, 4)]
+        deviations = [math.sqrt(variance / count) for variance in (1, 2, 15, 96)]  # of these means
+        for moment, expected, deviation in zip(moments, (0, 1, 0, 3), deviations, strict=True):
+            assert abs(moment - expected) < 4.5 * deviation
+        # Kolmogorov and Smirnov: the greatest distance of the two distribution functions; 1.95 is passed once in 1000.
+        normal = [0.5 * (1.0 + math.erf(x / math.sqrt(2.0))) for x in np.sort(numbers)]
+        assert np.abs(normal - (np.arange(count) + 0.5) / count).max() * math.sqrt(count) < 1.95
+    assert abs(np.corrcoef(noise.reshape(count, size).T, rowvar=True) - np.eye(size)).max() < 4.5 / math.sqrt(count)
+    by_copy = np.corrcoef(noise.transpose(1, 0, 2).reshape(40, -1)) - np.eye(40)
+    assert np.abs(by_copy).max() < 5.0 / math.sqrt(1000 * size)
+    by_step = (noise[1:] * noise[:-1]).mean()
+    assert abs(by_step) < 4.5 / math.sqrt(count * size)
+    squares = noise**2 - 1.0  # numbers of one pair share their radius
+    assert abs((squares[..., 0] * squares[..., -1]).mean() - 2.0 * (size == 1)) < 4.5 * 8.0 / math.sqrt(count)
+
+
 def test_gaussian_samples_have_the_mean_and_deviation_of_their_parameters():
     distribution = DiagonalGaussian(2)
-    noise = distribution.draw(np.random.default_rng(1), 100_000)
+    noise = draw(distribution, np.random.default_rng(1), 100_000)
     parameters = np.tile(np.array([1.0, -2.0, math.log(0.5), math.log(2.0)], np.float32), (len(noise), 1))
     actions = distribution.sample(parameters, noise)
     np.testing.assert_allclose(actions.mean(axis=0), [1.0, -2.0], atol=0.03)
@@ -150,12 +206,11 @@ def test_a_product_is_its_parts_in_the_order_of_the_action_space():
     parameters = rng.standard_normal((50, product.num_parameters)).astype(np.float32)
     masks = rng.random((50, 5)) < 0.5
     masks[:, [0, 4]] = True
-    noise = product.draw(np.random.default_rng(3), 50)
+    noise = draw(product, np.random.default_rng(3), 50)
     actions = product.sample(parameters, noise, masks)
     assert actions.dtype == np.float32
-    stream = np.random.default_rng(3)
-    chosen = choices.sample(parameters[:, :5], choices.draw(stream, 50), masks)
-    drawn = reals.sample(parameters[:, 5:], reals.draw(stream, 50))
+    chosen = choices.sample(parameters[:, :5], noise[:, :5], masks)
+    drawn = reals.sample(parameters[:, 5:], noise[:, 5:])
     np.testing.assert_array_equal(actions, np.stack([drawn[:, 0], chosen[:, 0], chosen[:, 1], drawn[:, 1]], axis=1))
     expected = choices.log_prob(parameters[:, :5], chosen, masks) + reals.log_prob(parameters[:, 5:], drawn)
     np.testing.assert_array_equal(product.log_prob(parameters, actions, masks), expected)

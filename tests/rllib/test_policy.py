@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 
 from shoal.envs.columns import ColumnWriter
+from shoal.rllib.distributions import draw
 from shoal.rllib.modules import OBSERVATIONS, ActorCritic
 from shoal.rllib.normalization import ObservationMoments
 from shoal.rllib.policy import Policy
@@ -101,7 +102,7 @@ def test_a_row_has_the_same_bits_whatever_batch_it_is_in(name):
     _, policy = learned(name)
     columns, states = some(policy, name, 40)
     distribution = policy.spec.actions.distribution
-    noise = np.stack([distribution.draw(np.random.default_rng(i), 1)[0] for i in range(40)])
+    noise = np.stack([draw(distribution, np.random.default_rng(i), 1)[0] for i in range(40)])
 
     def everything(rows):
         seen = {key: column[rows] for key, column in columns.items()}

@@ -51,7 +51,7 @@ def rollouts(envs, policy, num_steps, count=1):
     """So many in a row."""
     memory = Memory.of_new_episodes(policy, envs.num_envs)
     for iteration in range(count):
-        action_streams = [streams.action_stream(0, index, iteration) for index in range(envs.num_envs)]
+        action_streams = streams.action_streams(0, range(envs.num_envs), iteration)
         yield collect(envs, policy, num_steps, action_streams, memory)
 
 
@@ -121,7 +121,7 @@ def test_one_rollout_of_four_copies_is_two_of_two_side_by_side_to_the_last_bit(n
         envs.reset()
         policy = Policy(weights_for(envs, **network))
         memory = Memory.of_new_episodes(policy, len(indices))
-        return collect(envs, policy, 20, [streams.action_stream(0, index, 0) for index in indices], memory)
+        return collect(envs, policy, 20, streams.action_streams(0, indices, 0), memory)
 
     whole, halves = of([0, 1, 2, 3]), concatenate([of([0, 1]), of([2, 3])])
     for field in dataclasses.fields(whole):

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from shoal.envs.columns import ActionLayout, ColumnWriter, column_specs
 from shoal.rllib.config import ConfigError
-from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product
+from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product, draw
 from shoal.rllib.spaces import ActionSpec, ObservationSpec
 
 NESTED = spaces.Dict(
@@ -154,7 +154,7 @@ def test_what_is_sampled_is_an_action_of_the_space_once_it_is_made_the_environme
     spec, layout = actions_of(ACTIONS[kind], is_squashed=squash), ActionLayout.of(ACTIONS[kind])
     rng = np.random.default_rng(0)
     parameters = rng.normal(0.0, 3.0, (100, spec.distribution.num_parameters)).astype(np.float32)
-    actions = spec.distribution.sample(parameters, spec.distribution.draw(rng, 100))
+    actions = spec.distribution.sample(parameters, draw(spec.distribution, rng, 100))
     before = actions.copy()
     sent = layout.read(spec.for_environment(actions), 100)
     assert all(ACTIONS[kind].contains(action) for action in layout.unflatten_all(sent))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributions as theirs
 
-from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product
+from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product, draw
 from shoal.rllib.torch_distributions import evaluate
 
 
@@ -102,7 +102,7 @@ def test_torch_and_numpy_have_the_same_log_probabilities(distribution, masked):
             return
         sizes = distribution.sizes if isinstance(distribution, Categorical) else distribution.choices.sizes
         masks = masks_for(sizes, 40).numpy()
-    actions = distribution.sample(parameters, distribution.draw(rng, 40), masks)
+    actions = distribution.sample(parameters, draw(distribution, rng, 40), masks)
     log_probs, _ = evaluate(
         distribution, *map(torch.from_numpy, (parameters, actions)), None if masks is None else torch.from_numpy(masks)
     )
