@@ -47,11 +47,14 @@ class Measured:
     steps: int  #: environment steps of each seed
     seeds: tuple[int, ...]
     returns: tuple[float, ...]  #: mean of the final evaluation, deterministic actions, by seed
+    episodes: int  #: of that evaluation
     median: float
     mean: float
     iqm: float  #: mean of the middle half
     interval: tuple[float, float]  #: 95 %, of the IQM, by bootstrap over the seeds
     wall_s: float  #: of training one seed, the median
+    num_workers: int  #: rollout workers of a run
+    runs_at_once: int  #: on that machine, while it was measured
     machine: str
     versions: str
     date: str  #: ISO, UTC
@@ -114,6 +117,8 @@ ENTRIES = (
             "gamma": 0.9,
             "gae_lambda": 0.95,
             "clip_range_schedule": "constant",
+            # An episode earns anything from 0 to -400, depending on where it starts.
+            "eval_episodes": 100,
         },
         -180.0,
         "SB3 RL Zoo, hyperparams/ppo.yml",
@@ -150,6 +155,9 @@ ENTRIES = (
             "recurrent_size": 64,
             "sequence_length": 16,
             "gamma": 0.98,
+            # Without these a seed in three forgets late what it could.
+            "normalize_observations": True,
+            "normalize_rewards": True,
         },
         475.0,
         "shoal's defaults with a memory; the RL Zoo's CartPoleNoVel-v1",

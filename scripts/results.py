@@ -1,9 +1,11 @@
 """`shoal results`: train every entry of the zoo with several seeds, and write down what the policies earn.
 
 Each seed is a run of `shoal train --zoo NAME` in a process of its own, with a run directory under `--runs`; one that is
-finished there is not made again, one that was interrupted goes on. The returns of the final evaluations (mean over
-episodes, deterministic actions) become one row of `algorithms/zoo_results.json`, which `shoal zoo` shows. The mean of
-the middle half and its interval are those of rliable (Agarwal et al. 2021): percentile bootstrap over the seeds.
+finished there is not made again, one that was interrupted goes on, and one that fails takes no other with it. Runs of
+other settings than the entry's are refused, not counted. What counts is the policy as it is in the end, never the best
+on the way: the returns of the final evaluations (mean over episodes, deterministic actions) become one row of
+`algorithms/zoo_results.json`, which `shoal zoo` shows. The mean of the middle half and its interval are those of
+rliable (Agarwal et al. 2021): percentile bootstrap over the seeds.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import dataclasses
 import datetime as dt
 import importlib.metadata
 import json
-import os
 import platform
+import shutil
 import statistics
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,31 +31,83 @@ import shoal
 from shoal.algorithms import zoo
 from shoal.algorithms.zoo import Entry, Measured
 from shoal.rllib import checkpoints
+from shoal.rllib.config import from_dict, to_dict
 from shoal.rllib.loggers import CSV_NAME, read_csv
 from shoal.scripts import run_directory
+from shoal.scripts.benchmarks.report import machine
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
+from shoal.scripts.side_by_side import run_all
 from shoal.scripts.standard_streams import leave, say
 
 PROG = "shoal results"
 #: Samples of the bootstrap.
 _RESAMPLES = 10_000
+#: In a run directory: how many runs went on at once, for the time that one takes depends on it.
+_COMPANY = "company.json"
+#: In a run directory: what the run printed, if others went on beside it.
+_OUTPUT = "output.txt"
+#: Settings that change how fast a run is and what it keeps, but not what it learns.
+_WITHOUT_EFFECT = ("num_workers", "env_processes", "checkpoint_interval_steps", "keep_checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What `shoal results` can be told."""
 
-    only: str = ""
-    """Measure only this entry of the zoo."""
+    only: tuple[str, ...] = ()
+    """Measure only these entries of the zoo."""
 
-    seeds: int = 5
-    """Runs of each entry, with the seeds 1, 2, 3, ..."""
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Seeds of the runs of each entry."""
+
+    parallel: int = 1
+    """Runs at once; what they print goes to output.txt in their folders. Each is slower than alone: the row tells."""
+
+    num_workers: int = 0
+    """Rollout workers of each run; 0: as in the entry's settings, but one if runs go on at once. The returns are the
+    same for any number."""
 
     runs: str = "runs/zoo"
-    """Folder for the runs; those that are finished there are taken as they are."""
+    """Folder for the runs. A row is made of all that are finished there, so that more seeds can be added later."""
 
     output: str = str(zoo.RESULTS)
     """Where to write what was measured; rows of other entries stay."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One seed of one entry."""
+
+    entry: Entry
+    seed: int
+    run_dir: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.entry.name}, seed {self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was trained to the end, and the policy of the end evaluated."""
+        try:
+            steps = checkpoints.load(checkpoints.latest(self.run_dir)).counter("steps")
+        except checkpoints.CheckpointError:
+            return False
+        return steps >= self.entry.config().total_steps and run_directory.is_evaluated(self.run_dir, steps)
+
+    @property
+    def other_settings(self) -> list[str]:
+        """What its run directory, if there is one, was made with that is not in the entry: "gamma 0.9, not 0.99"."""
+        told, wanted = _config_of(self.run_dir), self.entry.config(seed=self.seed)
+        if not told:
+            return []
+        made_with = to_dict(from_dict(type(wanted), told))
+        return [
+            f"{name} {made_with[name]}, not {value}"
+            for name, value in to_dict(wanted).items()
+            if name not in _WITHOUT_EFFECT and made_with[name] != value
+        ]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,47 +118,162 @@ def main(arguments: Sequence[str]) -> int:
 def measure_all(arguments: Sequence[str]) -> int:
     """Train, gather, write.
 
+    Returns:
+      0, or 1 if a run failed; the others are made all the same.
+
     Raises:
       UsageError, ConfigError: what is wrong, in one line.
+      KeyboardInterrupt: a signal; the runs that were going on have saved checkpoints.
     """
     options = parse(Options, arguments, prog=PROG, description="Measure the returns of the zoo's settings.")
-    if options.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, not {options.seeds}")
+    trials = planned(options)
     output = Path(options.output)
-    if not output.parent.is_dir():
-        raise UsageError(f"--output {output}: its folder does not exist")
-    for entry in [zoo.find(options.only)] if options.only else zoo.ENTRIES:
-        runs = []
-        for seed in range(1, options.seeds + 1):
-            run_dir = Path(options.runs) / entry.name / f"seed{seed}"
-            if not _is_finished(run_dir, entry.config().total_steps) and (code := _train(entry, seed, run_dir)):
-                say(f"{PROG}: {entry.name}, seed {seed} ended with exit code {code}")
-                return code if code >= 128 else FAILED
-            runs.append(run_dir)
-        told = measured(entry, runs)
-        write(output, {**zoo.measured(output), entry.name: told})
-        say(f"{entry.name}: median {told.median:,.1f} of {len(runs)} seeds (goal {entry.goal:,.0f})")
-    return DONE
+    left = Counter(trial.entry.name for trial in trials)
+    failed: dict[str, list[int]] = {}
+    with closing(_trained(trials, options)) as ended:
+        for trial, code in ended:
+            name = trial.entry.name
+            left[name] -= 1
+            if code:
+                say(f"{PROG}: {trial.name} ended with exit code {code}{_where_it_says_why(trial, options)}")
+                failed.setdefault(name, []).append(trial.seed)
+            if left[name] == 0 and name not in failed:
+                _write_row(trial.entry, trial.run_dir.parent, output)
+    for name, seeds in failed.items():
+        which = ", ".join(map(str, sorted(seeds)))
+        say(f"{PROG}: no row for {name}: seeds that failed: {which}; the same command goes on with them")
+    return FAILED if failed else DONE
 
 
-def measured(entry: Entry, runs: Sequence[Path]) -> Measured:
-    """What the finished runs of an entry amount to; run directory i is of seed i + 1."""
-    evaluations = [json.loads((run_dir / run_directory.EVALUATION).read_bytes()) for run_dir in runs]
+def _write_row(entry: Entry, folder: Path, output: Path) -> None:
+    told = measured(finished(entry, folder))
+    write(output, {**zoo.measured(output), entry.name: told})
+    verdict = "reached" if told.median >= entry.goal else "missed"
+    say(f"{entry.name}: median {told.median:,.1f} of {len(told.seeds)} seeds (goal {entry.goal:,.0f} {verdict})")
+
+
+def planned(options: Options) -> list[Trial]:
+    """What is asked for, in the order of the zoo.
+
+    Raises:
+      UsageError, ConfigError: it cannot be had; nothing has been started.
+    """
+    if not options.seeds or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        raise UsageError("--seeds must be different whole numbers, 0 or more: --seeds 1 2 3")
+    if options.parallel < 1:
+        raise UsageError(f"--parallel must be at least 1, not {options.parallel}")
+    if options.num_workers < 0:
+        raise UsageError(f"--num-workers must be at least 1, or 0 for the usual, not {options.num_workers}")
+    if not Path(options.output).parent.is_dir():
+        raise UsageError(f"--output {options.output}: its folder does not exist")
+    entries = [zoo.find(name) for name in options.only] or zoo.ENTRIES
+    trials = [
+        Trial(entry, seed, Path(options.runs) / entry.name / f"seed{seed}")
+        for entry in sorted(entries, key=zoo.ENTRIES.index)
+        for seed in sorted(options.seeds)
+    ]
+    for trial in trials:
+        if others := trial.other_settings:
+            raise UsageError(
+                f"the run in {trial.run_dir} has other settings than the zoo ({'; '.join(others)}): "
+                f"delete or move it, or name another folder with --runs"
+            )
+        trial.entry.config(num_workers=_workers(trial.entry, options))
+    return trials
+
+
+def _workers(entry: Entry, options: Options) -> int:
+    return options.num_workers or (1 if options.parallel > 1 else entry.config().num_workers)
+
+
+def _trained(trials: Sequence[Trial], options: Options) -> Generator[tuple[Trial, int], None, None]:
+    """Each trial with its exit code: at once if it is finished already, the others when their processes end."""
+    missing: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.is_finished:
+            yield trial, DONE
+        else:
+            missing[trial.name] = trial
+    jobs = {name: (_command(trial, options), _output(trial, options)) for name, trial in missing.items()}
+    for trial in missing.values():
+        _note_company(trial.run_dir, options.parallel)
+    for name, code in run_all(jobs, options.parallel):
+        if code == DONE and options.parallel > 1:
+            say(f"{name}: {_evaluation_of(missing[name].run_dir)['mean']:,.1f}")
+        yield missing[name], code
+
+
+def _command(trial: Trial, options: Options) -> list[str]:
+    """What trains it: from its last checkpoint, or else from the beginning.
+
+    Raises:
+      UsageError: another process is at work in its folder.
+    """
+    command = [sys.executable, "-m", "shoal.scripts", "train"]
+    workers = ["--num-workers", str(_workers(trial.entry, options))]
+    try:
+        checkpoints.latest(trial.run_dir)
+        return [*command, "--resume", str(trial.run_dir), *workers]
+    except checkpoints.CheckpointError:
+        if (trial.run_dir / run_directory.CONFIG).is_file():  # it ended before it had saved anything
+            run_directory.lock(trial.run_dir).close()
+            shutil.rmtree(trial.run_dir)
+        place = ["--run-dir", str(trial.run_dir)]
+        return [*command, "--zoo", trial.entry.name, "--seed", str(trial.seed), *place, *workers]
+
+
+def _output(trial: Trial, options: Options) -> Path | None:
+    return trial.run_dir / _OUTPUT if options.parallel > 1 else None
+
+
+def _where_it_says_why(trial: Trial, options: Options) -> str:
+    place = _output(trial, options)
+    return f"; see {place}" if place else ""
+
+
+def _note_company(run_dir: Path, at_once: int) -> None:
+    """Write down how many runs go on at once; of a run that is resumed, the most."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    most = max(at_once, _company_of(run_dir))
+    (run_dir / _COMPANY).write_text(json.dumps({"runs_at_once": most}) + "\n", encoding="utf-8")
+
+
+def _company_of(run_dir: Path) -> int:
+    try:
+        return int(json.loads((run_dir / _COMPANY).read_bytes())["runs_at_once"])
+    except FileNotFoundError:
+        return 1
+
+
+def finished(entry: Entry, folder: Path) -> list[Trial]:
+    """The finished runs of an entry in a folder, those of its present settings, by seed."""
+    seeds = [int(number) for place in folder.glob("seed*") if (number := place.name[len("seed") :]).isdecimal()]
+    trials = [Trial(entry, seed, folder / f"seed{seed}") for seed in sorted(seeds)]
+    return [trial for trial in trials if trial.is_finished and not trial.other_settings]
+
+
+def measured(trials: Sequence[Trial]) -> Measured:
+    """What the finished runs of an entry amount to."""
+    places = [trial.run_dir for trial in trials]
+    evaluations = [_evaluation_of(place) for place in places]
     returns = tuple(float(evaluation["mean"]) for evaluation in evaluations)
     libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "gymnasium"))
     return Measured(
         steps=int(evaluations[0]["steps"]),
-        seeds=tuple(range(1, len(runs) + 1)),
+        seeds=tuple(trial.seed for trial in trials),
         returns=returns,
+        episodes=int(evaluations[0]["episodes"]),
         median=statistics.median(returns),
         mean=statistics.fmean(returns),
         iqm=middle_mean(returns),
         interval=bootstrapped(returns),
-        wall_s=statistics.median(_elapsed_s(run_dir) for run_dir in runs),
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        wall_s=statistics.median(_elapsed_s(place) for place in places),
+        num_workers=max(int(_config_of(place)["num_workers"]) for place in places),
+        runs_at_once=max(_company_of(place) for place in places),
+        machine=machine(),
         versions=f"shoal {shoal.__version__}, Python {platform.python_version()}, {libraries}",
         date=dt.datetime.now(dt.timezone.utc).date().isoformat(),
-        settings=entry.settings,
+        settings=trials[0].entry.settings,
     )
 
 
@@ -121,7 +292,7 @@ def bootstrapped(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def write(output: Path, rows: dict[str, Measured]) -> None:
+def write(output: Path, rows: Mapping[str, Measured]) -> None:
     """Replace the file at once, its rows in the order of the zoo."""
     order = {entry.name: place for place, entry in enumerate(zoo.ENTRIES)}
     listed = sorted(rows, key=lambda name: (order.get(name, len(order)), name))
@@ -131,23 +302,20 @@ def write(output: Path, rows: dict[str, Measured]) -> None:
     beside.replace(output)
 
 
-def _is_finished(run_dir: Path, total_steps: int) -> bool:
+def _config_of(run_dir: Path) -> dict[str, Any]:
+    """The settings that a run was made with; {} if none has begun there."""
     try:
-        steps = checkpoints.load(checkpoints.latest(run_dir)).counter("steps")
-    except checkpoints.CheckpointError:
-        return False
-    return steps >= total_steps and run_directory.is_evaluated(run_dir, steps)
+        config: dict[str, Any] = json.loads((run_dir / run_directory.CONFIG).read_bytes())["config"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{run_dir / run_directory.CONFIG} is damaged ({error}): delete or move the run") from error
+    return config
 
 
-def _train(entry: Entry, seed: int, run_dir: Path) -> int:
-    """One run in a process of its own; gives its exit code."""
-    command = [sys.executable, "-m", "shoal.scripts", "train"]
-    try:
-        checkpoints.latest(run_dir)
-        command += ["--resume", str(run_dir)]
-    except checkpoints.CheckpointError:
-        command += ["--zoo", entry.name, "--seed", str(seed), "--run-dir", str(run_dir)]
-    return subprocess.run(command, check=False).returncode
+def _evaluation_of(run_dir: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((run_dir / run_directory.EVALUATION).read_bytes())
+    return told
 
 
 def _elapsed_s(run_dir: Path) -> float:

@@ -52,8 +52,8 @@ def show(arguments: Sequence[str]) -> int:
     cells = table(entries, measured)
     with printing():
         print(comparison.as_markdown(cells) if options.markdown else comparison.as_text(cells))
-        for machine in sorted({told.machine for entry in entries if (told := measured.get(entry.name))}):
-            print(f"\nmeasured on {machine}")
+        for line in conditions([told for entry in entries if (told := measured.get(entry.name))]):
+            print(f"\n{line}")
         if options.name:
             print(described(entries[0], measured.get(options.name)))
         elif not options.markdown:
@@ -74,6 +74,22 @@ def _cells(entry: Entry, told: Measured | None) -> list[str]:
     low, high = told.interval
     returns = [f"{value:,.1f}" for value in (told.median, told.mean, told.iqm)]
     return [*about, str(len(told.seeds)), *returns, f"{low:,.1f} to {high:,.1f}", f"{told.wall_s:,.0f} s"]
+
+
+def conditions(rows: Sequence[Measured]) -> list[str]:
+    """How these were measured: what a return is, and which machine `a run` is the time of; [] if there are none."""
+    if not rows:
+        return []
+    episodes = " or ".join(str(count) for count in sorted({told.episodes for told in rows}))
+    returns = f"return: of the policy at the end of a run, its likeliest actions, mean of {episodes} episodes"
+    machines = sorted({(told.machine, told.num_workers, told.runs_at_once) for told in rows})
+    return [returns, *(_of_machine(*each) for each in machines)]
+
+
+def _of_machine(machine: str, num_workers: int, runs_at_once: int) -> str:
+    workers = f"{num_workers} rollout worker{'s' if num_workers > 1 else ''}"
+    company = "alone" if runs_at_once == 1 else f"with {runs_at_once - 1} beside it"
+    return f"a run: training one seed, median, {workers}, {company}; on {machine}"
 
 
 def described(entry: Entry, told: Measured | None) -> str:

@@ -21,13 +21,13 @@ from shoal.scripts.command_line import UsageError
 def conditions(versions: Sequence[str], how: str) -> str:
     """Versions, machine, time, `how` it is measured, and how busy the machine is now: to be asked for beforehand."""
     return (
-        f"{', '.join(versions)}, Python {platform.python_version()}, {_machine()}; "
+        f"{', '.join(versions)}, Python {platform.python_version()}, {machine()}; "
         f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC; "
         f"{how}; {os.getloadavg()[0]:.1f} processes ready to run when it began"
     )
 
 
-def _machine() -> str:
+def machine() -> str:
     """CPUs, memory and system in a few words."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

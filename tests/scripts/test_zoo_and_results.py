@@ -1,16 +1,18 @@
 """`shoal zoo` tells what was measured, and only that; `shoal results` measures; `shoal train --zoo` takes an entry."""
 
 import json
+import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shoal.algorithms import zoo as entries
+from shoal.rllib import checkpoints
+from shoal.rllib.config import to_dict
 from shoal.scripts import results, train, zoo
-from shoal.scripts.results import bootstrapped, measured, middle_mean, write
+from shoal.scripts.results import bootstrapped, finished, measured, middle_mean, write
 
 
 def measured_row(**changes):
@@ -18,7 +20,8 @@ def measured_row(**changes):
     fields = {
         "steps": 200_704, "seeds": (1, 2), "returns": (-170.0, -150.0), "median": -160.0, "mean": -160.0, "iqm": -160.0,
         "interval": (-170.0, -150.0), "wall_s": 41.0, "machine": "a machine", "versions": "shoal 0",
-        "date": "2026-11-21", "settings": entry.settings, **changes,
+        "date": "2026-11-21", "settings": entry.settings, "episodes": 20, "num_workers": 2, "runs_at_once": 1,
+        **changes,
     }  # fmt: skip
     return entries.Measured(**fields)
 
@@ -42,7 +45,8 @@ def test_the_list_tells_what_was_measured_and_what_was_not(written, capsys):
     assert len([line for line in lines if "not measured yet" in line]) == len(entries.ENTRIES) - 1
     [row] = [line for line in lines if line.startswith("Pendulum-v1")]
     assert " ".join(row.split()) == "Pendulum-v1 ppo 200,000 -180 2 -160.0 -160.0 -160.0 -170.0 to -150.0 41 s"
-    assert "measured on a machine" in lines
+    assert "return: of the policy at the end of a run, its likeliest actions, mean of 20 episodes" in lines
+    assert "a run: training one seed, median, 2 rollout workers, alone; on a machine" in lines
     assert zoo.main(["--markdown"]) == 0
     assert "| Pendulum-v1 | ppo | 200,000 | -180 | 2 | -160.0 |" in capsys.readouterr().out
 
@@ -89,50 +93,131 @@ def test_the_mean_of_the_middle_half_leaves_out_the_lowest_and_the_highest_quart
     assert bootstrapped(values) == (low, high)
 
 
-def finish(run_dir: Path, mean: float, steps: int) -> None:
-    run_dir.mkdir(parents=True)
-    (run_dir / "evaluation.json").write_text(json.dumps({"steps": steps, "mean": mean}))
+def finish(run_dir: Path, mean: float, steps: int = 200_704, **changes) -> None:
+    """What `shoal train` leaves of an entry's run, as far as `shoal results` reads it."""
+    seed = int(run_dir.name.removeprefix("seed"))
+    config = to_dict(entries.find(run_dir.parent.name).config(seed=seed, **changes))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.json").write_text(json.dumps({"config": config}))
+    (run_dir / "evaluation.json").write_text(json.dumps({"steps": steps, "mean": mean, "episodes": 20}))
     rows = "steps,time/elapsed_s\n10,1.5\n20,4.0\n30,2.0\n40,3.5\n"  # interrupted after 20 steps
     (run_dir / "progress.csv").write_text(rows)
+    checkpoint = checkpoints.Checkpoint("ppo", {}, {"steps": steps}, {"policy": {"weight": np.zeros(1)}})
+    checkpoints.save(checkpoint, checkpoints.place_for(run_dir, steps))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Commands that were to be run, which a fake finishes; those of seed 13 fail."""
+    commands = []
+
+    def run_all(jobs, at_once):
+        for name, (command, output) in jobs.items():
+            commands.append((command[3:], output, at_once))
+            if (seed13 := name.endswith("seed 13")) or "--resume" in command:
+                yield name, 3 if seed13 else 0
+                continue
+            finish(Path(command[command.index("--run-dir") + 1]), -120.0)
+            yield name, 0
+
+    monkeypatch.setattr(results, "run_all", run_all)
+    return commands
+
+
+def pendulum(tmp_path, *more):
+    places = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out.json")]
+    return results.main(["--only", "Pendulum-v1", *places, *more])
 
 
 def test_finished_runs_become_a_row(tmp_path):
     entry = entries.find("Pendulum-v1")
     for seed, mean in enumerate((-100.0, -200.0, -150.0), 1):
-        finish(tmp_path / f"seed{seed}", mean, 200_704)
-    told = measured(entry, [tmp_path / f"seed{seed}" for seed in (1, 2, 3)])
+        finish(tmp_path / entry.name / f"seed{seed}", mean, num_workers=1)
+    trials = finished(entry, tmp_path / entry.name)
+    told = measured(trials)
     assert (told.returns, told.median, told.mean) == ((-100.0, -200.0, -150.0), -150.0, -150.0)
     assert (told.steps, told.seeds, told.wall_s) == (200_704, (1, 2, 3), 7.5)
+    assert (told.episodes, told.num_workers, told.runs_at_once) == (20, 1, 1)
     write(tmp_path / "out.json", {entry.name: told})
     assert entries.measured(tmp_path / "out.json") == {entry.name: told}
 
 
-def test_results_trains_what_is_missing_and_keeps_the_rows_of_others(tmp_path, monkeypatch, capsys):
-    output, asked = tmp_path / "out.json", []
+def test_results_trains_what_is_missing_and_keeps_the_rows_of_others(tmp_path, asked, capsys):
+    output = tmp_path / "out.json"
     write(output, {"Hopper-v5": measured_row()})
-
-    def run(command, check):
-        asked.append(command[3:])
-        finish(Path(command[command.index("--run-dir") + 1]), -120.0, 200_704)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    flags = ["--only", "Pendulum-v1", "--seeds", "2", "--runs", str(tmp_path / "runs"), "--output", str(output)]
-    assert results.main(flags) == 0
+    assert pendulum(tmp_path, "--seeds", "2", "1") == 0
     place = tmp_path / "runs" / "Pendulum-v1"
-    assert asked == [
-        ["train", "--zoo", "Pendulum-v1", "--seed", str(seed), "--run-dir", str(place / f"seed{seed}")]
-        for seed in (1, 2)
+    assert [" ".join(command) for command, _, _ in asked] == [
+        f"train --zoo Pendulum-v1 --seed {seed} --run-dir {place}/seed{seed} --num-workers 2" for seed in (1, 2)
     ]
     assert list(entries.measured(output)) == ["Pendulum-v1", "Hopper-v5"]
-    assert "Pendulum-v1: median -120.0 of 2 seeds (goal -180)" in capsys.readouterr().err
+    assert "Pendulum-v1: median -120.0 of 2 seeds (goal -180 reached)" in capsys.readouterr().err
+    assert pendulum(tmp_path, "--seeds", "2", "7") == 0
+    assert len(asked) == 3
+    assert entries.measured(output)["Pendulum-v1"].seeds == (1, 2, 7)
 
 
-def test_results_ends_with_the_code_of_a_run_that_failed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 130))
-    flags = ["--only", "Pendulum-v1", "--runs", str(tmp_path), "--output", str(tmp_path / "out.json")]
-    assert results.main(flags) == 130
-    assert "Pendulum-v1, seed 1 ended with exit code 130" in capsys.readouterr().err
-    for flags, text in ((["--seeds", "0"], "--seeds must be"), (["--output", "/no/such/x.json"], "does not exist")):
-        assert results.main(flags) == 2
-        assert text in capsys.readouterr().err
+def test_a_run_that_fails_costs_its_entrys_row_and_no_other_run(tmp_path, asked, capsys):
+    assert pendulum(tmp_path, "--seeds", "13", "1", "14") == 1
+    assert len(asked) == 3
+    assert entries.measured(tmp_path / "out.json") == {}
+    err = capsys.readouterr().err
+    assert "Pendulum-v1, seed 13 ended with exit code 3\n" in err
+    assert "no row for Pendulum-v1: seeds that failed: 13; the same command goes on with them" in err
+    assert pendulum(tmp_path, "--seeds", "1", "14") == 0
+    assert len(asked) == 3
+
+
+def test_runs_at_once_have_one_worker_and_write_to_files_and_the_row_tells(tmp_path, asked, capsys):
+    assert pendulum(tmp_path, "--seeds", "1", "2", "--parallel", "2") == 0
+    place = tmp_path / "runs" / "Pendulum-v1" / "seed2"
+    command, output, at_once = asked[1]
+    assert command[-2:] == ["--num-workers", "1"]
+    assert (output, at_once) == (place / "output.txt", 2)
+    assert entries.measured(tmp_path / "out.json")["Pendulum-v1"].runs_at_once == 2
+    assert "Pendulum-v1, seed 2: -120.0" in capsys.readouterr().err
+
+
+def test_a_run_that_was_interrupted_goes_on_and_one_that_saved_nothing_is_made_anew(tmp_path, asked):
+    place = tmp_path / "runs" / "Pendulum-v1"
+    finish(place / "seed1", 0.0, steps=1_024)
+    finish(place / "seed2", 0.0, steps=1_024)
+    shutil.rmtree(place / "seed2" / "checkpoints")
+    (place / "seed2" / "old").touch()
+    pendulum(tmp_path, "--seeds", "1", "2", "--num-workers", "3")
+    assert [command[:2] for command, _, _ in asked] == [["train", "--resume"], ["train", "--zoo"]]
+    assert all(command[-2:] == ["--num-workers", "3"] for command, _, _ in asked)
+    assert not (place / "seed2" / "old").exists()
+
+
+def test_a_run_of_other_settings_is_refused_before_anything_is_trained(tmp_path, asked, capsys):
+    place = tmp_path / "runs" / "Pendulum-v1"
+    finish(place / "seed3", -90.0, num_envs=7, num_workers=1)
+    assert pendulum(tmp_path) == 2
+    assert "seed3 has other settings than the zoo (num_envs 7, not 4): delete or move it" in capsys.readouterr().err
+    assert asked == []
+    assert pendulum(tmp_path, "--seeds", "1") == 0
+    assert entries.measured(tmp_path / "out.json")["Pendulum-v1"].seeds == (1,)
+    (place / "seed1" / "config.json").write_text("{")
+    assert pendulum(tmp_path) == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--seeds", "1", "1"], "--seeds must be different whole numbers"),
+        (["--seeds", "-1"], "--seeds"),
+        (["--parallel", "0"], "--parallel must be at least 1"),
+        (["--num-workers", "-1"], "--num-workers must be at least 1"),
+        (["--num-workers", "50"], "num_envs must be at least num_workers"),
+        (["--only", "Pendulum"], "did you mean Pendulum-v1?"),
+        (["--output", "/no/such/x.json"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(flags, text, tmp_path, asked, capsys):
+    assert pendulum(tmp_path, *flags) == 2
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
+    assert asked == []
