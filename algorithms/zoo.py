@@ -30,6 +30,7 @@ class Entry:
     goal: float  #: return that the median of the seeds is to reach
     source: str  #: where the settings begin from
     algorithm: str = "ppo"
+    wants_gpu: bool = False  #: days without one: `shoal results` measures it only where there is one, or if it is named
 
     def config(self, **changes: Any) -> AlgorithmConfig:
         """The settings as a config.
@@ -176,6 +177,7 @@ ENTRIES = (
         },
         20.0,
         "OpenAI baselines, as in Huang et al. 2022",
+        wants_gpu=True,
     ),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}

@@ -30,7 +30,7 @@ import numpy as np
 import shoal
 from shoal.algorithms import zoo
 from shoal.algorithms.zoo import Entry, Measured
-from shoal.rllib import checkpoints
+from shoal.rllib import checkpoints, torch_learner
 from shoal.rllib.config import from_dict, to_dict
 from shoal.rllib.loggers import CSV_NAME, read_csv
 from shoal.scripts import run_directory
@@ -55,7 +55,7 @@ class Options:
     """What `shoal results` can be told."""
 
     only: tuple[str, ...] = ()
-    """Measure only these entries of the zoo."""
+    """Measure only these entries of the zoo; by default all, but those that want a GPU only where there is one."""
 
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Seeds of the runs of each entry."""
@@ -166,7 +166,7 @@ def planned(options: Options) -> list[Trial]:
         raise UsageError(f"--num-workers must be at least 1, or 0 for the usual, not {options.num_workers}")
     if not Path(options.output).parent.is_dir():
         raise UsageError(f"--output {options.output}: its folder does not exist")
-    entries = [zoo.find(name) for name in options.only] or zoo.ENTRIES
+    entries = [zoo.find(name) for name in options.only] or _feasible()
     trials = [
         Trial(entry, seed, Path(options.runs) / entry.name / f"seed{seed}")
         for entry in sorted(entries, key=zoo.ENTRIES.index)
@@ -180,6 +180,15 @@ def planned(options: Options) -> list[Trial]:
             )
         trial.entry.config(num_workers=_workers(trial.entry, options))
     return trials
+
+
+def _feasible() -> list[Entry]:
+    """The entries that this machine can measure in hours; says which it leaves out."""
+    has_gpu = torch_learner.resolve_device("auto").type != "cpu"
+    left_out = [entry.name for entry in zoo.ENTRIES if entry.wants_gpu and not has_gpu]
+    if left_out:
+        say(f"{PROG}: left out, for want of a GPU: {', '.join(left_out)}; --only NAME measures it all the same")
+    return [entry for entry in zoo.ENTRIES if entry.name not in left_out]
 
 
 def _workers(entry: Entry, options: Options) -> int:

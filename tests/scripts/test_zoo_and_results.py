@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from shoal.algorithms import zoo as entries
-from shoal.rllib import checkpoints
+from shoal.rllib import checkpoints, torch_learner
 from shoal.rllib.config import to_dict
 from shoal.scripts import results, train, zoo
-from shoal.scripts.results import bootstrapped, finished, measured, middle_mean, write
+from shoal.scripts.results import Options, bootstrapped, finished, measured, middle_mean, planned, write
 
 
 def measured_row(**changes):
@@ -201,6 +202,15 @@ def test_a_run_of_other_settings_is_refused_before_anything_is_trained(tmp_path,
     (place / "seed1" / "config.json").write_text("{")
     assert pendulum(tmp_path) == 2
     assert "config.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_wants_a_gpu_is_measured_where_there_is_one_or_if_it_is_named(device, monkeypatch, capsys):
+    monkeypatch.setattr(torch_learner, "resolve_device", lambda name: torch.device(device))
+    asked_for = {trial.entry.name for trial in planned(Options())}
+    assert asked_for == {entry.name for entry in entries.ENTRIES if device == "cuda" or entry.name != "Pong"}
+    assert ("left out, for want of a GPU: Pong" in capsys.readouterr().err) == (device == "cpu")
+    assert {trial.entry.name for trial in planned(Options(only=("Pong",)))} == {"Pong"}
 
 
 @pytest.mark.parametrize(
