@@ -55,7 +55,7 @@ def test_the_list_tells_what_was_measured_and_what_was_not(written, capsys):
 def test_an_entry_shows_its_settings_and_the_return_of_each_seed(written, capsys):
     assert zoo.main(["Pendulum-v1"]) == 0
     out = capsys.readouterr().out
-    assert "  gamma = 0.9\n" in out
+    assert "  gamma = 0.95\n" in out
     assert "measured 2026-11-21 with shoal 0; return of the final evaluation, by seed:\n  1: -170.0\n  2: -150.0" in out
     assert "have changed" not in out
     write(written, {"Pendulum-v1": measured_row(settings={"gamma": 0.5})})
