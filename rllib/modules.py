@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import image_encoders, torch_distributions
+from . import image_encoders, torch_distributions, transfers
 from .policy_spec import PolicySpec, Tower
 from .spaces import InputColumn
 
@@ -66,6 +66,13 @@ class ActorCritic:
             self.nets.register_parameter("log_stds", torch.nn.Parameter(log_stds))
         elif num_reals:  # the last outputs of the policy's head, see `DiagonalGaussian`
             torch.nn.init.constant_(policy["head"].bias[-num_reals:], spec.network.initial_log_std)  # type: ignore[index]
+        # Not persistent: they move with the nets, and are no part of the weights.
+        self._tables = tuple(torch_distributions.tables(self._distribution))
+        for name, table in torch_distributions.tables(self._distribution).items():
+            self.nets.register_buffer(name, table, persistent=False)
+        for index, column in enumerate(spec.observations.flat_columns):
+            if column.kind == "choices":
+                self.nets.register_buffer(f"offsets_{index}", _offsets(column), persistent=False)
 
     def evaluate_actions(
         self, minibatch: Mapping[str, torch.Tensor]
@@ -81,7 +88,10 @@ class ActorCritic:
         """
         parameters, values = self.forward(minibatch)
         masks = minibatch.get("masks")
-        log_probs, entropies = torch_distributions.evaluate(self._distribution, parameters, minibatch["actions"], masks)
+        tables = {name: self.nets.get_buffer(name) for name in self._tables}
+        log_probs, entropies = torch_distributions.evaluate(
+            self._distribution, parameters, minibatch["actions"], masks, tables
+        )
         return log_probs, entropies, values
 
     def forward(self, minibatch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,21 +101,34 @@ class ActorCritic:
           minibatch: As for ``evaluate_actions``; actions and masks are not looked at.
 
         Returns:
-          parameters [N, P] of the action distribution, values [N].
+          parameters [N, P] of the action distribution, values [N]: float32, whatever the layers before computed in.
         """
         import torch
 
         size = self.spec.tower_state_size
         states = minibatch.get("states")
         features = self._features("policy", minibatch, None if states is None else states[:, :size])
-        outputs = self.nets["policy"]["head"](features)  # type: ignore[index]
+        outputs = self._head("policy", features)
         if self._has_log_stds:
             log_stds = self.nets.get_parameter("log_stds").expand(len(outputs), -1)
             outputs = torch.cat([outputs, log_stds], dim=1)
         if not self.spec.shares_tower:
             features = self._features("value", minibatch, None if states is None else states[:, size:])
-        values = self.nets["value"]["head"](features).squeeze(1)  # type: ignore[index]
+        values = self._head("value", features).squeeze(1)
         return outputs, values
+
+    def _head(self, tower: Tower, features: torch.Tensor) -> torch.Tensor:
+        """Outputs [N, P], in float32 also under autocast: a value of 500 in bfloat16 is 2 away from the next."""
+        import torch
+
+        head = self.nets[tower]["head"]  # type: ignore[index]
+        kind = features.device.type
+        if not torch.is_autocast_enabled(kind):
+            outputs: torch.Tensor = head(features)
+            return outputs
+        with torch.autocast(kind, enabled=False):
+            outputs = head(features.float())
+        return outputs
 
     def _features(
         self, tower: Tower, minibatch: Mapping[str, torch.Tensor], states: torch.Tensor | None
@@ -119,7 +142,9 @@ class ActorCritic:
             _image_features(spec, column, encoder, minibatch[f"{OBSERVATIONS}{column.name}"])
             for column, encoder in zip(spec.observations.images, net.get("images", ()), strict=True)
         ]
-        parts += [_flat(column, minibatch[f"{OBSERVATIONS}{column.name}"]) for column in spec.observations.flat_columns]
+        for index, column in enumerate(spec.observations.flat_columns):
+            offsets = self.nets.get_buffer(f"offsets_{index}") if column.kind == "choices" else None
+            parts.append(_flat(column, minibatch[f"{OBSERVATIONS}{column.name}"], offsets))
         features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         activation = getattr(torch.nn.functional, spec.network.activation)
         for layer in net.get("hidden", ()):
@@ -151,7 +176,7 @@ def _unrolled(
         packed: torch.Tensor = outputs.data
         return packed
     exists = torch.arange(pieces) < batch_sizes.unsqueeze(1)
-    places = exists.reshape(-1).nonzero().squeeze(1).to(rows.device)
+    places = transfers.moved(exists.reshape(-1).nonzero().squeeze(1), rows.device)
     grid = rows.new_zeros(steps * pieces, rows.shape[1]).index_copy(0, places, rows)
     outputs, _ = layer(grid.reshape(steps, pieces, -1), hidden)
     unpadded: torch.Tensor = outputs.reshape(steps * pieces, -1)[places]
@@ -180,13 +205,19 @@ def _image_features(spec: PolicySpec, column: InputColumn, encoder: Any, images:
     return maps.relu()
 
 
-def _flat(column: InputColumn, values: torch.Tensor) -> torch.Tensor:
+def _offsets(column: InputColumn) -> torch.Tensor:
+    """[K] int64: what makes a value of each choice the place of its 1 among the choices' inputs."""
+    import torch
+
+    return torch.from_numpy(np.cumsum((0, *column.sizes[:-1])) - np.array(column.starts))
+
+
+def _flat(column: InputColumn, values: torch.Tensor, offsets: torch.Tensor | None) -> torch.Tensor:
     """One column's part of the flat input, [N, width] float32: the twin of ``ObservationSpec.flat``."""
     import torch
 
     rows = values.reshape(len(values), -1)
-    if column.kind == "choices":
-        offsets = torch.tensor(np.cumsum((0, *column.sizes[:-1])) - np.array(column.starts), device=rows.device)
+    if offsets is not None:
         return torch.zeros(len(rows), column.width, device=rows.device).scatter_(1, rows.long() + offsets, 1.0)
     numbers = rows.float()
     return numbers if column.divisor == 1.0 else numbers / column.divisor

@@ -1,12 +1,15 @@
 """The distributions of ``distributions.py`` in torch: what the loss needs of them, with gradients.
 
-The same rows of parameters, the same masks, the same numbers to float32's precision. Torch is imported when the first
-function is called: rollout workers load this module's neighbours, and need none of it.
+The same rows of parameters, the same masks, the same numbers to float32's precision. What a distribution needs besides
+its parameters and never changes is in its tables, made once and kept where the nets are: made anew in each step, they
+would let the driver wait for a GPU. Torch is imported when the first function is called: rollout workers load this
+module's neighbours, and need none of it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +24,35 @@ if TYPE_CHECKING:
 _NODES = 16
 
 
+def tables(distribution: Distribution) -> dict[str, torch.Tensor]:
+    """What ``evaluate`` looks up, on the CPU; nothing for one choice, or for normals that are not squashed."""
+    import torch
+
+    if isinstance(distribution, Categorical):
+        return {} if len(distribution.sizes) == 1 else {"places": torch.from_numpy(distribution.places)}
+    if isinstance(distribution, DiagonalGaussian):
+        if not distribution.is_squashed:
+            return {}
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        shares = weights / weights.sum()
+        return {
+            "nodes": torch.tensor(nodes, dtype=torch.float32),
+            "shares": torch.tensor(shares, dtype=torch.float32),
+        }
+    return {
+        "choice_places": torch.from_numpy(distribution.choice_places),
+        "real_places": torch.from_numpy(distribution.real_places),
+        **tables(distribution.choices),
+        **tables(distribution.reals),
+    }
+
+
 def evaluate(
-    distribution: Distribution, parameters: torch.Tensor, actions: torch.Tensor, masks: torch.Tensor | None
+    distribution: Distribution,
+    parameters: torch.Tensor,
+    actions: torch.Tensor,
+    masks: torch.Tensor | None,
+    known: Mapping[str, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How likely actions were, and how open the choice.
 
@@ -31,26 +61,28 @@ def evaluate(
       parameters: [N, P] float32, rows as ``distributions.py`` tells.
       actions: [N, W] int64, or float32 where there are real numbers among them; as sampled.
       masks: [N, num_choices] bool, True where allowed; None allows all.
+      known: The distribution's ``tables``, where the parameters are.
 
     Returns:
       log_probs [N], entropies [N]; the entropy of a squashed normal is that of its tanh.
     """
-    import torch
-
     if isinstance(distribution, Categorical):
-        return _evaluate_choices(distribution, parameters, actions, masks)
+        return _evaluate_choices(distribution, parameters, actions, masks, known)
     if isinstance(distribution, DiagonalGaussian):
-        return _evaluate_reals(distribution, parameters, actions)
-    places = torch.from_numpy(distribution.choice_places).to(actions.device)
-    real_places = torch.from_numpy(distribution.real_places).to(actions.device)
+        return _evaluate_reals(distribution, parameters, actions, known)
     logits, gaussian = parameters[:, : distribution.num_choices], parameters[:, distribution.num_choices :]
-    chosen = _evaluate_choices(distribution.choices, logits, actions[:, places].long(), masks)
-    drawn = _evaluate_reals(distribution.reals, gaussian, actions[:, real_places])
+    choices = actions[:, known["choice_places"]].long()
+    chosen = _evaluate_choices(distribution.choices, logits, choices, masks, known)
+    drawn = _evaluate_reals(distribution.reals, gaussian, actions[:, known["real_places"]], known)
     return chosen[0] + drawn[0], chosen[1] + drawn[1]
 
 
 def _evaluate_choices(
-    distribution: Categorical, logits: torch.Tensor, actions: torch.Tensor, masks: torch.Tensor | None
+    distribution: Categorical,
+    logits: torch.Tensor,
+    actions: torch.Tensor,
+    masks: torch.Tensor | None,
+    known: Mapping[str, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
@@ -61,14 +93,13 @@ def _evaluate_choices(
         chosen = log_probabilities.gather(1, actions).squeeze(1)
         return chosen, -(log_probabilities.exp() * log_probabilities).sum(1)
     absent = torch.nn.functional.pad(logits, (0, 1), value=FORBIDDEN)
-    places = torch.from_numpy(distribution.places).to(logits.device)
-    table = absent[:, places].log_softmax(2)
+    table = absent[:, known["places"]].log_softmax(2)
     chosen = table.gather(2, actions.unsqueeze(2)).squeeze(2).sum(1)
     return chosen, -(table.exp() * table).sum((1, 2))
 
 
 def _evaluate_reals(
-    distribution: DiagonalGaussian, parameters: torch.Tensor, actions: torch.Tensor
+    distribution: DiagonalGaussian, parameters: torch.Tensor, actions: torch.Tensor, known: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     means, log_stds = parameters[:, : distribution.size], parameters[:, distribution.size :]
     if distribution.predicts_log_std:
@@ -79,21 +110,18 @@ def _evaluate_reals(
     entropies = log_stds.sum(1) + 0.5 * math.log(2.0 * math.pi * math.e) * distribution.size
     if distribution.is_squashed:
         log_probs = log_probs - _log_tanh_slope(actions).sum(1)
-        entropies = entropies + _expected_log_slope(means, log_stds.exp()).sum(1)
+        entropies = entropies + _expected_log_slope(means, log_stds.exp(), known["nodes"], known["shares"]).sum(1)
     return log_probs, entropies
 
 
-def _expected_log_slope(means: torch.Tensor, stds: torch.Tensor) -> torch.Tensor:
+def _expected_log_slope(
+    means: torch.Tensor, stds: torch.Tensor, nodes: torch.Tensor, shares: torch.Tensor
+) -> torch.Tensor:
     """E[log(1 - tanh(x)^2)] of normals [N, A], by Gauss-Hermite quadrature: what squashing takes from the entropy.
 
     A sum and not a sample: it needs no random numbers and its gradient has no noise.
     """
-    import torch
-
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    points = torch.tensor(nodes, dtype=means.dtype, device=means.device)
-    shares = torch.tensor(weights / weights.sum(), dtype=means.dtype, device=means.device)
-    return (_log_tanh_slope(means.unsqueeze(2) + stds.unsqueeze(2) * points) * shares).sum(2)
+    return (_log_tanh_slope(means.unsqueeze(2) + stds.unsqueeze(2) * nodes) * shares).sum(2)
 
 
 def _log_tanh_slope(actions: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import distributions as theirs
 
+from shoal.rllib import torch_distributions
 from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product, draw
-from shoal.rllib.torch_distributions import evaluate
+
+
+def evaluate(distribution, parameters, actions, masks):
+    return torch_distributions.evaluate(
+        distribution, parameters, actions, masks, torch_distributions.tables(distribution)
+    )
 
 
 def some(shape, seed=0, scale=1.0):
