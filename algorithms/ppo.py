@@ -155,6 +155,10 @@ class PPOConfig(AlgorithmConfig):
             require(self, field, 0.0 <= getattr(self, field) <= 1.0, "from 0 to 1")
         for field in ("entropy_coef", "value_coef"):
             require(self, field, getattr(self, field) >= 0.0, "at least 0")
+        if self.compile:
+            require(self, "recurrent", self.recurrent == "none", "none with compile: its minibatches differ in shape")
+            most = self.rollout_steps * self.num_envs
+            require(self, "minibatch_size", self.minibatch_size <= most, f"at most {most}, a rollout, with compile")
         widths_are_right = len(self.hidden_sizes) > 0 and min(self.hidden_sizes) >= 1
         require(self, "hidden_sizes", widths_are_right, "one or more widths of at least 1")
 
@@ -229,10 +233,15 @@ class PPO(Algorithm[PPOConfig]):
         if self._reward_scaler is not None:
             self.normalizers["rewards"] = self._reward_scaler
         self.schedules["learning_rate"] = config.learning_rate
-        policy = ActorCritic(spec, streams.weight_seed(config.seed))
+        policy = ActorCritic(spec, streams.weight_seed(config.seed), config.precision)
         torch_learner.use_threads(policy, config.minibatch_size)
         return torch_learner.TorchLearner(
-            policy, ppo_loss, self._make_optimizer, device=device, max_grad_norm=config.max_grad_norm
+            policy,
+            ppo_loss,
+            self._make_optimizer,
+            device=device,
+            max_grad_norm=config.max_grad_norm,
+            compiled_rows=config.minibatch_size if config.compile else None,
         )
 
     def _make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -70,6 +70,14 @@ class AlgorithmConfig:
     device: str = "auto"
     """Where the learner computes: auto (a GPU if there is one), cpu, cuda, cuda:1, mps."""
 
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the learner's layers multiply in. bfloat16 is faster on newer GPUs where nets are large; weights, the last
+    layers and the loss stay float32."""
+
+    compile: bool = False
+    """Compile the learner's gradient step with torch.compile, on a GPU with CUDA graphs: takes a minute at the start,
+    and needs a C++ compiler."""
+
     eval_episodes: int = 20
     """Episodes of one evaluation, played by the frozen policy with its most likely actions; at least 1."""
 

@@ -57,12 +57,17 @@ class Learner(abc.ABC):
           What the loss reports, and ``grad_norm`` before clipping. Reading them may wait for a GPU; see ``means``.
 
         Raises:
-          DivergedError: the gradient is not finite; the weights are as they were.
+          DivergedError: the gradient is not finite; the weights are as they were. A learner on a GPU leaves them so for
+            the rest of the steps, too, and raises in ``means``.
         """
 
     @abc.abstractmethod
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
-        """The mean of each metric over these steps, at least one."""
+        """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
+
+        Raises:
+          DivergedError: a gradient was not finite, see ``update``.
+        """
 
     @abc.abstractmethod
     def weights(self, version: int) -> Weights:

@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,17 +43,20 @@ class ActorCritic:
     Args:
       spec: Their shape.
       seed: Decides the initial weights; torch's global generator is neither read nor moved.
+      precision: What the layers before the heads multiply in. With bfloat16 weights and gradients stay float32, and so
+        do the heads and all behind them: a value of 500 would be 2 away from the next.
 
     Attributes:
       nets: Modules ``policy`` and ``value``, and the parameter ``log_stds`` [A] where actions are continuous and no net
         predicts it. The names in its state_dict are those of ``Weights.arrays``.
     """
 
-    def __init__(self, spec: PolicySpec, seed: int) -> None:
+    def __init__(self, spec: PolicySpec, seed: int, precision: Literal["float32", "bfloat16"] = "float32") -> None:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
         self.spec = spec
+        self._precision = precision
         self._distribution = spec.actions.distribution
         with _one_thread():
             policy = _net(spec, "policy", self._distribution.num_outputs, _POLICY_GAIN, generator)
@@ -101,39 +104,37 @@ class ActorCritic:
           minibatch: As for ``evaluate_actions``; actions and masks are not looked at.
 
         Returns:
-          parameters [N, P] of the action distribution, values [N]: float32, whatever the layers before computed in.
+          parameters [N, P] of the action distribution, values [N]: float32 in any precision.
         """
         import torch
 
         size = self.spec.tower_state_size
         states = minibatch.get("states")
         features = self._features("policy", minibatch, None if states is None else states[:, :size])
-        outputs = self._head("policy", features)
+        outputs = self.nets["policy"]["head"](features)  # type: ignore[index]
         if self._has_log_stds:
             log_stds = self.nets.get_parameter("log_stds").expand(len(outputs), -1)
             outputs = torch.cat([outputs, log_stds], dim=1)
         if not self.spec.shares_tower:
             features = self._features("value", minibatch, None if states is None else states[:, size:])
-        values = self._head("value", features).squeeze(1)
+        values = self.nets["value"]["head"](features).squeeze(1)  # type: ignore[index]
         return outputs, values
-
-    def _head(self, tower: Tower, features: torch.Tensor) -> torch.Tensor:
-        """Outputs [N, P], in float32 also under autocast: a value of 500 in bfloat16 is 2 away from the next."""
-        import torch
-
-        head = self.nets[tower]["head"]  # type: ignore[index]
-        kind = features.device.type
-        if not torch.is_autocast_enabled(kind):
-            outputs: torch.Tensor = head(features)
-            return outputs
-        with torch.autocast(kind, enabled=False):
-            outputs = head(features.float())
-        return outputs
 
     def _features(
         self, tower: Tower, minibatch: Mapping[str, torch.Tensor], states: torch.Tensor | None
     ) -> torch.Tensor:
-        """What a head sees, [N, feature_width]."""
+        """What a head sees, [N, feature_width] float32."""
+        import torch
+
+        if self._precision == "float32":
+            return self._layers(tower, minibatch, states)
+        kind = self.nets.get_parameter(f"{tower}.head.bias").device.type
+        # Weights change between two minibatches: no use in remembering what they were cast to.
+        with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
+            return self._layers(tower, minibatch, states).float()
+
+    def _layers(self, tower: Tower, minibatch: Mapping[str, torch.Tensor], states: torch.Tensor | None) -> torch.Tensor:
+        """All layers but the head."""
         import torch
 
         net: dict[str, Any] = dict(self.nets[tower].items())  # type: ignore[operator]

@@ -2,6 +2,10 @@
 
 The loss is a function that the algorithm hands in, and autograd differentiates it. Torch is imported when a learner is
 made.
+
+A GPU works behind the driver, and each number that the driver asks for makes it wait until all is done. So on a GPU an
+iteration asks once, in ``means``: rows come by copies that nobody waits for (``transfers.py``), and a gradient that is
+not finite is dealt with over there (``_Brake``).
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import transfers
+from .compilation import Loss, compiled
 from .learner import Columns, DivergedError, Learner, Metrics
 from .modules import ActorCritic
 from .policy_spec import PolicySpec
@@ -20,11 +26,6 @@ from .weights import Weights
 
 if TYPE_CHECKING:
     import torch
-
-#: (policy, minibatch, settings) -> (scalar to minimise, named scalars to report, detached)
-Loss = Callable[
-    [ActorCritic, "Mapping[str, torch.Tensor]", Mapping[str, float]], "tuple[torch.Tensor, dict[str, torch.Tensor]]"
-]
 
 #: Weights times rows of a minibatch for which one more thread pays on a CPU: two 64 x 64 nets take 0.8 ms a step with
 #: 256 rows and 1.9 ms with 1,024 on one thread; a second saves 0.1 ms of the first and 0.6 ms of the second.
@@ -40,6 +41,13 @@ class TorchLearner(Learner):
       make_optimizer: Makes the optimiser for the parameters, after they were moved.
       device: Where to compute, see ``resolve_device``.
       max_grad_norm: Gradients are scaled down to this global norm; None leaves them as they are.
+      compiled_rows: Compile the loss for minibatches of so many rows, see ``compilation.py``; None leaves it.
+      asks_each_step: Whether a gradient that is not finite is found out in its step, or in ``means`` when many are
+        done; None: in its step, but not on a GPU. The weights are those before that step in either case.
+
+    Raises:
+      ValueError: steps are not to be asked about, and the optimiser is none that can skip a step by itself.
+      ConfigError: the loss shall be compiled, and nothing can be.
     """
 
     def __init__(
@@ -50,14 +58,18 @@ class TorchLearner(Learner):
         *,
         device: torch.device,
         max_grad_norm: float | None,
+        compiled_rows: int | None = None,
+        asks_each_step: bool | None = None,
     ) -> None:
         self.policy = policy
         self.device = device
         self._nets = policy.nets.to(device)
-        self._loss = loss
+        self._loss = loss if compiled_rows is None else compiled(loss, device, compiled_rows)
         self._make_optimizer = make_optimizer
         self._optimizer = make_optimizer(list(self._nets.parameters()))
         self._max_grad_norm = max_grad_norm
+        asks = device.type != "cuda" if asks_each_step is None else asks_each_step
+        self._brake = None if asks else _Brake(self._optimizer, device)
 
     @property
     def spec(self) -> PolicySpec:
@@ -71,18 +83,20 @@ class TorchLearner(Learner):
         """Arrays as tensors where the policy is; on a CPU they share their memory."""
         import torch
 
-        return {name: torch.from_numpy(column).to(self.device) for name, column in columns.items()}
+        return {name: transfers.moved(torch.from_numpy(column), self.device) for name, column in columns.items()}
 
     def update(self, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
         import torch
 
-        loss, metrics = self._loss(self.policy, minibatch, settings)
         self._optimizer.zero_grad()
+        loss, metrics = self._loss(self.policy, minibatch, settings)
         loss.backward()  # type: ignore[no-untyped-call]
         limit = math.inf if self._max_grad_norm is None else self._max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self._nets.parameters(), limit)
-        if not norm.isfinite():
-            raise DivergedError(f"the gradient's norm is {norm.item()} at a loss of {loss.item()}")
+        if self._brake is not None:
+            self._brake.look(norm, loss.detach())
+        elif not norm.isfinite():
+            raise _diverged(norm.item(), loss.item())
         self._optimizer.step()
         return {**metrics, "grad_norm": norm}
 
@@ -90,8 +104,15 @@ class TorchLearner(Learner):
         import torch
 
         # One read for all: each makes the driver wait for a GPU.
-        table = torch.stack([torch.stack(list(step.values())) for step in steps])
-        return dict(zip(steps[0], table.mean(0).tolist(), strict=True))
+        table = torch.stack([metric for step in steps for metric in step.values()]).view(len(steps), -1)
+        means = table.mean(0)
+        if self._brake is None:
+            return dict(zip(steps[0], means.tolist(), strict=True))
+        *read, stopped, norm, loss = torch.cat((means, self._brake.state)).tolist()
+        if stopped:
+            self._brake.release()
+            raise _diverged(norm, loss)
+        return dict(zip(steps[0], read, strict=True))
 
     def weights(self, version: int) -> Weights:
         return Weights(version, self.spec, {name: _array(tensor) for name, tensor in self._nets.state_dict().items()})
@@ -122,6 +143,44 @@ class TorchLearner(Learner):
             if mine:
                 states[index] = {quantity: torch.tensor(array) for quantity, array in mine.items()}
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
+
+
+class _Brake:
+    """Stops an optimiser at the first gradient that is not finite, where it computes: that step and all after it are
+    skipped, weights and the optimiser's memory stay as they were before it.
+
+    Works by what fused optimisers take from torch's gradient scaler: a tensor ``found_inf``, at 1.0 they do nothing.
+
+    Attributes:
+      state: [3] float32: 1 once it stops, else 0; the norm of that gradient, and the loss.
+
+    Raises:
+      ValueError: the optimiser is not fused.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        import torch
+
+        if not optimizer.defaults.get("fused"):
+            raise ValueError(f"{type(optimizer).__name__} must be made with fused=True: else it cannot skip a step")
+        self.state = torch.zeros(3, device=device)
+        self._one = torch.ones((), device=device)
+        optimizer.found_inf = self.state[0]  # type: ignore[attr-defined]
+
+    def look(self, norm: torch.Tensor, loss: torch.Tensor) -> None:
+        """Before the optimiser's step: the gradient's norm and the loss, scalars."""
+        import torch
+
+        stays = (self.state[0] > 0.0) | norm.isfinite()
+        self.state.copy_(torch.where(stays, self.state, torch.stack((self._one, norm, loss))))
+
+    def release(self) -> None:
+        """Steps count again."""
+        self.state.zero_()
+
+
+def _diverged(norm: float, loss: float) -> DivergedError:
+    return DivergedError(f"the gradient's norm is {norm} at a loss of {loss}")
 
 
 def resolve_device(name: str) -> torch.device:

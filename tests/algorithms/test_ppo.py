@@ -119,6 +119,16 @@ def test_settings_out_of_range_are_refused_by_name(field, value):
         PPOConfig(**{field: value})
 
 
+def test_what_cannot_be_compiled_well_is_refused_by_name():
+    with pytest.raises(
+        ConfigError, match="recurrent must be none with compile: its minibatches differ in shape, not 'gru'"
+    ):
+        PPOConfig(compile=True, recurrent="gru")
+    with pytest.raises(ConfigError, match="minibatch_size must be at most 32, a rollout, with compile, not 64"):
+        PPOConfig(compile=True, minibatch_size=64, rollout_steps=8, num_envs=4)
+    assert PPOConfig(compile=True, precision="bfloat16").compile
+
+
 @pytest.mark.usefixtures("runtime")
 def test_cartpole_is_solved_with_the_default_settings():
     # 100,000 of the default 150,000 steps: 20 of 20 seeds were at 500.0 here, so this is no coin toss.
@@ -171,6 +181,21 @@ class TestWithWorkers:
             assert metrics["learner/gradient_steps"] == 1
             assert metrics["learner/approx_kl"] == pytest.approx(0.0, abs=1e-6)
             assert metrics["learner/clip_fraction"] == 0.0
+
+    @pytest.mark.parametrize(
+        ("settings", "tolerance"),
+        [({"compile": True}, 1e-4), ({"precision": "bfloat16"}, 1e-2)],
+        ids=["compile", "bfloat16"],
+    )
+    def test_compiled_or_in_bfloat16_an_iteration_learns_the_same(self, toy, settings, tolerance):
+        plain, other = (toy("CartPole-v1", minibatch_size=48, **each) for each in ({}, settings))  # 48, 48, 32 rows
+        expected, metrics = plain.step(), other.step()
+        for name in ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm"):
+            its = expected[f"learner/{name}"]
+            assert metrics[f"learner/{name}"] == pytest.approx(its, rel=tolerance, abs=tolerance), name
+        expected, weights = plain.weights().arrays, other.weights().arrays
+        for name, array in expected.items():
+            np.testing.assert_allclose(weights[name], array, atol=tolerance, err_msg=name)
 
     def test_the_learner_sees_observations_as_the_workers_did_while_the_statistics_move(self, toy):
         algorithm = toy("Pendulum-v1", num_epochs=1, minibatch_size=10_000, normalize_observations=True)

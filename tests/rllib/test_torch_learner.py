@@ -32,6 +32,18 @@ def learner_of(seed=0, max_grad_norm=1e9, lr=0.01, optimizer=torch.optim.Adam, l
     )
 
 
+def far_away_learner(seed=0, optimizer=torch.optim.Adam, device="cpu", **settings):
+    """One that asks nothing between steps, as on a GPU."""
+    return TorchLearner(
+        ActorCritic(SPEC, seed),
+        squared_error,
+        lambda parameters: optimizer(parameters, lr=0.01, **settings),
+        device=torch.device(device),
+        max_grad_norm=0.5,
+        asks_each_step=False,
+    )
+
+
 def columns(seed=0, count=32):
     rng = np.random.default_rng(seed)
     return {
@@ -76,6 +88,67 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(
         learner.update(learner.to_device(spoilt), {"scale": 1.0})
     after = learner.weights(0).arrays
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_learner_that_asks_nothing_between_steps_does_the_same_steps_and_stops_before_the_first_bad_one():
+    near, far = learner_of(max_grad_norm=0.5), far_away_learner(fused=True)
+    near.load(far.weights(0).arrays, {})
+    spoilt = columns()
+    spoilt["targets"][3] = np.nan
+    reported = []
+    for step in range(6):
+        rows = far.to_device(columns(step) if step < 3 else spoilt if step == 3 else columns(step))
+        reported.append(far.update(rows, {"scale": 1.0}))
+        if step < 3:
+            near.update(rows, {"scale": 1.0})
+    with pytest.raises(DivergedError, match="norm is nan at a loss of nan"):
+        far.means(reported)
+    assert_same_arrays(far.weights(1).arrays, near.weights(1).arrays)
+    assert_same_arrays(far.optimizer_arrays(), near.optimizer_arrays())
+
+
+def test_after_it_has_told_of_a_bad_gradient_such_a_learner_goes_on():
+    learner = far_away_learner(fused=True)
+    spoilt = columns()
+    spoilt["targets"][3] = np.inf
+    with pytest.raises(DivergedError):
+        learner.means([learner.update(learner.to_device(spoilt), {"scale": 1.0})])
+    before = learner.weights(0).arrays
+    reported = learner.means([learner.update(learner.to_device(columns()), {"scale": 1.0}) for _ in range(2)])
+    assert reported.keys() == {"loss", "grad_norm"}
+    assert reported["loss"] > 0.0
+    assert not np.array_equal(learner.weights(1).arrays["value.head.weight"], before["value.head.weight"])
+
+
+def test_a_learner_that_asks_nothing_between_steps_needs_an_optimiser_that_can_skip_one():
+    with pytest.raises(ValueError, match="Adam must be made with fused=True"):
+        far_away_learner()
+
+
+def test_between_steps_no_number_is_asked_for():
+    class Descent(torch.optim.Optimizer):  # torch's fused ones know no such device
+        def __init__(self, parameters, lr):
+            super().__init__(parameters, {"lr": lr, "fused": True})
+
+        @torch.no_grad()
+        def step(self):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.sub_(group["lr"] * (1.0 - self.found_inf) * parameter.grad)
+
+    # Tensors of this device have no numbers: whoever asks for one gets an error.
+    learner = far_away_learner(optimizer=Descent, device="meta")
+    reported = [learner.update(learner.to_device(columns()), {"scale": 1.0}) for _ in range(2)]
+    assert reported[0]["grad_norm"].device.type == "meta"
+    with pytest.raises(RuntimeError, match="meta"):
+        learner.means(reported)
+
+
+def assert_same_arrays(mine, its):
+    assert mine.keys() == its.keys()
+    for name in mine:
+        np.testing.assert_allclose(mine[name], its[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_a_learner_that_takes_over_anothers_arrays_goes_on_bit_for_bit():
