@@ -9,6 +9,7 @@ from shoal.algorithms.ppo import ppo_loss
 from shoal.rllib import compilation
 from shoal.rllib.compilation import compiled
 from shoal.rllib.config import ConfigError
+from shoal.rllib.distributions import draw
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 
@@ -49,7 +50,7 @@ def minibatch_for(policy, count, seed=0):
             rows = rng.integers(256, size=shape).astype(np.uint8) if len(shape) == 4 else rng.standard_normal(shape)
         columns[f"observations/{column.name}"] = rows if rows.dtype != np.float64 else rows.astype(np.float32)
     parameters = rng.standard_normal((count, distribution.num_parameters)).astype(np.float32)
-    columns["actions"] = distribution.sample(parameters, distribution.draw(rng, count))
+    columns["actions"] = distribution.sample(parameters, draw(distribution, rng, count))
     columns |= {name: rng.standard_normal(count).astype(np.float32) for name in ("advantages", "returns", "values")}
     minibatch = {name: torch.from_numpy(column) for name, column in columns.items()}
     if policy.spec.is_recurrent:
