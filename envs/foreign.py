@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import numpy as np
 
 from .arrays import Arrays
-from .checks import are_right, check_outcome, place_of
+from .checks import Watch, check_outcome, place_of
 from .columns import MASK_KEY, ActionLayout, ColumnWriter, mask_is_observed, without_mask
 from .seeds import SeedOfEpisode
 from .vector import USUAL_CHECKS, Checks, EnvFailure, Episode, NoStateError
@@ -127,6 +127,7 @@ class ForeignVectorEnv:
         self.replaced = 0
         self.incidents: list[str] = []
         self._final_rows = self._writer.rows(self.final_observations)
+        self._watch = Watch(self._arrays, self._writer.specs, checks)
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: copies that spend the next step on their reset
         self._episodes = np.full(self.num_envs, -1, np.int64)
         self._lengths = np.zeros(self.num_envs, np.int64)  # steps since the last reset, for messages
@@ -241,9 +242,9 @@ class ForeignVectorEnv:
         self._score_lengths[over] = 0
 
     def _check(self, ended: np.ndarray | None) -> None:
-        specs = self._writer.specs
-        if are_right(self._arrays, specs, ended, self._checks):
+        if self._watch.is_right(ended):
             return
+        specs = self._writer.specs
         rows = self._writer.rows(self.observations)
         for i, index in enumerate(self._env_indices):
             where, reward, length = place_of(self._worker_index, index), float(self.rewards[i]), int(self._lengths[i])

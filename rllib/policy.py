@@ -73,8 +73,9 @@ class Policy:
         features, next_state = self._policy_tower(flat, images, own_state)
         outputs = out_of_blocks(self._policy_head(features), count)
         if self._log_stds is not None:
-            log_stds = np.broadcast_to(self._log_stds, (count, len(self._log_stds)))
-            outputs = np.concatenate([outputs, log_stds], axis=1)
+            given, size = outputs, outputs.shape[1]
+            outputs = np.empty((count, size + len(self._log_stds)), np.float32)  # 1 us less than to concatenate
+            outputs[:, :size], outputs[:, size:] = given, self._log_stds
         if not self._values_in_step:
             return Acted(outputs, None, states)
         if not self._shares_tower:
@@ -82,7 +83,7 @@ class Policy:
             assert next_state is not None
             features, value_state = self._value_tower(flat, images, split[..., self.spec.tower_state_size :])
             assert value_state is not None
-            next_state = np.concatenate([next_state, value_state], axis=2)
+            next_state = np.concatenate([next_state, value_state], axis=-1)
         values = out_of_blocks(self._value_head(features), count)[:, 0]
         return Acted(outputs, values, states if next_state is None else out_of_blocks(next_state, count))
 

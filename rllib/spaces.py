@@ -97,6 +97,8 @@ class ObservationSpec:
 
     def flat(self, observations: Mapping[str, np.ndarray]) -> np.ndarray:
         """The flat input of the net, [N, flat_width] float32: numbers and one-hot choices side by side."""
+        if self._only_numbers is not None and (numbers := observations[self._only_numbers]).dtype == np.float32:
+            return numbers  # the commonest case; what follows would lead to the same in 1 us
         parts = [_flat(column, observations[column.name]) for column in self.flat_columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -112,6 +114,13 @@ class ObservationSpec:
             names = ", ".join(column.name for column in self.columns)
             raise TypeError(f"observations are a bare array; this policy takes a dict of columns: {names}")
         return {self.columns[0].name: observations}
+
+    @cached_property
+    def _only_numbers(self) -> str | None:
+        """The flat column that is the flat input as it stands, if there is one."""
+        first, *others = self.flat_columns
+        is_input = not others and first.kind == "numbers" and len(first.shape) == 1 and first.divisor == 1.0
+        return first.name if is_input else None
 
     @cached_property
     def _dtypes(self) -> dict[str, type]:
