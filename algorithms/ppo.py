@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from ..rllib import streams, torch_learner
-from ..rllib.advantages import gae
+from ..rllib import numpy_learner, streams, torch_learner
+from ..rllib.advantages import explained_variance, gae, normalized
 from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch
 from ..rllib.config import AlgorithmConfig, ConfigError, require
+from ..rllib.initial_weights import initial_weights
 from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
 from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
 from ..rllib.policy import Policy
-from ..rllib.policy_spec import NetworkSettings
+from ..rllib.policy_spec import NetworkSettings, PolicySpec
 from ..rllib.rollout import revalued
 from ..rllib.schedules import adapted_to_divergence, scheduled
+from .ppo_gradients import ppo_gradients
 
 if TYPE_CHECKING:
     import torch
@@ -220,10 +222,6 @@ class PPO(Algorithm[PPOConfig]):
 
     def build_learner(self) -> Learner:
         config = self.config
-        try:
-            device = torch_learner.resolve_device(config.device)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
         spec = self.policy_spec(config.network_settings)
         normalizable = spec.observations.normalizable_shapes
         self._moments = ObservationMoments(normalizable) if config.normalize_observations else None
@@ -233,6 +231,30 @@ class PPO(Algorithm[PPOConfig]):
         if self._reward_scaler is not None:
             self.normalizers["rewards"] = self._reward_scaler
         self.schedules["learning_rate"] = config.learning_rate
+        if not numpy_learner.is_chosen(
+            config.learner,
+            spec,
+            minibatch_size=config.minibatch_size,
+            device=config.device,
+            precision=config.precision,
+            compiles=config.compile,
+        ):
+            return self._torch_learner(spec)
+        return numpy_learner.NumpyLearner(
+            spec,
+            initial_weights(spec, streams.weight_seed(config.seed)),
+            ppo_gradients,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+            max_grad_norm=config.max_grad_norm,
+        )
+
+    def _torch_learner(self, spec: PolicySpec) -> Learner:
+        config = self.config
+        try:
+            device = torch_learner.resolve_device(config.device)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         policy = ActorCritic(spec, streams.weight_seed(config.seed), config.precision)
         torch_learner.use_threads(policy, config.minibatch_size)
         return torch_learner.TorchLearner(
@@ -369,16 +391,3 @@ class PPO(Algorithm[PPOConfig]):
 
 #: Settings of the loss that are off where they are None.
 _OPTIONAL = ("dual_clip", "value_clip_range")
-
-
-def normalized(advantages: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and deviation 1 over what is given; a single sample has no deviation and is left as it is."""
-    if len(advantages) < 2:
-        return advantages
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-
-def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 a constant; NaN if returns do not vary."""
-    variance = float(returns.var())
-    return float("nan") if variance == 0.0 else 1.0 - float((returns - values).var()) / variance

@@ -15,10 +15,11 @@ has, goes without the first dimension: products of two matrices take half of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from .activations import ACTIVATIONS
 from .image_encoders import FixedEncoder
 from .policy_spec import PolicySpec, Tower
 
@@ -83,7 +84,7 @@ class ActingTower:
             for dense in [_layer(arrays, f"{tower}.images.{index}.dense")]
         ]
         self._hidden = [_layer(arrays, f"{tower}.hidden.{i}") for i in range(len(spec.hidden_sizes))]
-        self._activate = _ACTIVATIONS[spec.network.activation]
+        self._activate = ACTIVATIONS[spec.network.activation].apply
         self._cell: _Lstm | _Gru | None = None
         if spec.is_recurrent:
             cell = _Lstm if spec.network.recurrent == "lstm" else _Gru
@@ -106,7 +107,7 @@ class ActingTower:
         if self._images:
             parts = [_dense(dense, in_blocks(encoder(images[name]))) for name, encoder, dense in self._images]
             for part in parts:
-                _relu(part, part)
+                ACTIVATIONS["relu"].apply(part, part)
             hidden = np.concatenate(parts if flat is None else [*parts, flat], axis=-1)
         assert hidden is not None
         for layer in self._hidden:
@@ -190,19 +191,7 @@ def _dense(layer: _Layer, inputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
-def _relu(inputs: np.ndarray, into: np.ndarray) -> None:
-    np.maximum(inputs, 0.0, out=into)
-
-
-def _elu(inputs: np.ndarray, into: np.ndarray) -> None:
-    into[...] = np.where(inputs > 0.0, inputs, np.expm1(np.minimum(inputs, 0.0)))
-
-
 def _sigmoid(inputs: np.ndarray) -> np.ndarray:
     # Through tanh, which numpy has vectorised and which never overflows.
     outputs: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * inputs)
     return outputs
-
-
-#: (inputs, where the outputs go)
-_ACTIVATIONS: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {"tanh": np.tanh, "relu": _relu, "elu": _elu}

@@ -1,4 +1,4 @@
-"""Advantage estimation. Pure numpy; the rule of episode ends is that of ``envs/vector.py``.
+"""Advantage estimation, and how good the estimates are. The rule of episode ends is that of ``envs/vector.py``.
 
 Every row carries the value of its own true successor, so no row is special: neither the last row of a rollout nor
 the last of an episode. Called by the algorithms on the driver, once for each batch.
@@ -6,7 +6,15 @@ the last of an episode. Called by the algorithms on the driver, once for each ba
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+#: Numbers as a learner has them.
+A = TypeVar("A", np.ndarray, "torch.Tensor")
 
 
 def gae(
@@ -47,3 +55,19 @@ def gae(
     for t in reversed(range(len(deltas))):
         advantages[t] = ahead = deltas[t] + decay[t] * ahead
     return advantages, advantages + values
+
+
+def normalized(advantages: A) -> A:
+    """Mean 0 and deviation 1 over what is given; a single sample has no deviation and is left as it is."""
+    if len(advantages) < 2:
+        return advantages
+    apart = advantages - advantages.mean()
+    variance = (apart * apart).sum() / (len(advantages) - 1)
+    scaled: A = apart / (variance**0.5 + 1e-8)
+    return scaled
+
+
+def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
+    """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 a constant; NaN if returns do not vary."""
+    variance = float(returns.var())
+    return float("nan") if variance == 0.0 else 1.0 - float((returns - values).var()) / variance

@@ -18,15 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .batch import Batch
+from .learner import Columns
 from .modules import OBSERVATIONS
-
-if TYPE_CHECKING:
-    import torch
 
 
 def samples(batch: Batch, observations: Mapping[str, np.ndarray], **more: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,12 +42,12 @@ def samples(batch: Batch, observations: Mapping[str, np.ndarray], **more: np.nda
 
 
 def minibatches(
-    columns: Mapping[str, torch.Tensor], size: int, rng: np.random.Generator, sequences: Sequences | None = None
-) -> Iterator[dict[str, torch.Tensor]]:
+    columns: Columns, size: int, rng: np.random.Generator, sequences: Sequences | None = None
+) -> Iterator[Columns]:
     """One epoch: every row exactly once, in a new order (detail 6).
 
     Args:
-      columns: Of ``samples``, [N, ...] each, all on one device.
+      columns: Of ``samples``, [N, ...] each, as a learner has them: arrays, or tensors all on one device.
       size: Rows of a minibatch. With sequences as many of them as make up so many rows, at least one.
       rng: What to shuffle with.
       sequences: Of the same batch, for a recurrent policy.
@@ -59,20 +56,28 @@ def minibatches(
       The columns of a minibatch; with sequences also states [P, S] of its pieces and batch_sizes [longest] int64, on
       the CPU: how many pieces have so many rows.
     """
-    import torch
-
     first = next(iter(columns.values()))
     if sequences is not None:
+        import torch
+
         for rows, states, batch_sizes in sequences.shuffled(size, rng):
-            order = torch.from_numpy(rows).to(first.device)
-            minibatch = {name: column[order] for name, column in columns.items()}
+            minibatch = _taken(columns, rows)
             minibatch["states"] = torch.from_numpy(states).to(first.device)
             yield {**minibatch, "batch_sizes": torch.from_numpy(batch_sizes)}
         return
-    order = torch.from_numpy(rng.permutation(len(first))).to(first.device)
-    shuffled = {name: column[order] for name, column in columns.items()}
+    shuffled = _taken(columns, rng.permutation(len(first)))
     for start in range(0, len(first), size):
         yield {name: column[start : start + size] for name, column in shuffled.items()}
+
+
+def _taken(columns: Columns, rows: np.ndarray) -> Columns:
+    first = next(iter(columns.values()))
+    if isinstance(first, np.ndarray):
+        return {name: column.take(rows, axis=0) for name, column in columns.items()}
+    import torch
+
+    order = torch.from_numpy(rows).to(first.device)
+    return {name: column[order] for name, column in columns.items()}
 
 
 @dataclass(frozen=True)

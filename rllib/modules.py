@@ -1,26 +1,21 @@
 """The learner's side of a policy: the nets of ``policy.py`` in torch, layer for layer.
 
-Orthogonal initial weights, gain sqrt(2) in hidden layers and convolutions, 0.01 at the policy's head, so that the first
-policy is nearly uniform, 1 at the critic's and in recurrent layers; biases 0 (PPO's details 2 and 13, and the first of
-those for LSTMs, in Huang et al. 2022).
-
 Recurrent nets learn from sequences in packed order, see ``minibatches.py``: no row of a sequence lies behind the end of
 its episode, so there is nothing to reset and nothing to mask in here.
 
-Used by the learner only; torch is imported when the first network is built.
+Used by the learner in torch only; torch is imported when the first network is built.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import image_encoders, torch_distributions, transfers
+from .initial_weights import initial_weights
 from .policy_spec import PolicySpec, Tower
 from .spaces import InputColumn
 
@@ -33,8 +28,6 @@ OBSERVATIONS = "observations/"
 #: Rows that padding may add to pieces of different lengths, as a multiple of theirs. Torch has a fast LSTM on CPUs for
 #: equal lengths only: 256 rows in 10 pieces take 1.2 ms padded and 4.7 packed, there and back, of width 128.
 _MOST_PADDING = 4
-
-_HIDDEN_GAIN, _POLICY_GAIN, _VALUE_GAIN, _RECURRENT_GAIN = math.sqrt(2.0), 0.01, 1.0, 1.0
 
 
 class ActorCritic:
@@ -54,21 +47,18 @@ class ActorCritic:
     def __init__(self, spec: PolicySpec, seed: int, precision: Literal["float32", "bfloat16"] = "float32") -> None:
         import torch
 
-        generator = torch.Generator().manual_seed(seed)
         self.spec = spec
         self._precision = precision
         self._distribution = spec.actions.distribution
-        with _one_thread():
-            policy = _net(spec, "policy", self._distribution.num_outputs, _POLICY_GAIN, generator)
-            value = _net(spec, "value", 1, _VALUE_GAIN, generator)
-        self.nets = torch.nn.ModuleDict({"policy": policy, "value": value})
         self._has_log_stds = "log_stds" in spec.array_shapes()
-        num_reals = len(spec.actions.low)
-        if self._has_log_stds:
-            log_stds = torch.full((num_reals,), spec.network.initial_log_std)
-            self.nets.register_parameter("log_stds", torch.nn.Parameter(log_stds))
-        elif num_reals:  # the last outputs of the policy's head, see `DiagonalGaussian`
-            torch.nn.init.constant_(policy["head"].bias[-num_reals:], spec.network.initial_log_std)  # type: ignore[index]
+        # Built without memory, and not filled by torch: its own initialisation would draw from the global generator.
+        with torch.device("meta"):
+            policy, value = _net(spec, "policy", self._distribution.num_outputs), _net(spec, "value", 1)
+            self.nets = torch.nn.ModuleDict({"policy": policy, "value": value})
+            if self._has_log_stds:
+                self.nets.register_parameter("log_stds", torch.nn.Parameter(torch.empty(len(spec.actions.low))))
+        self.nets.to_empty(device="cpu")
+        self.nets.load_state_dict({name: torch.from_numpy(a) for name, a in initial_weights(spec, seed).items()})
         # Not persistent: they move with the nets, and are no part of the weights.
         self._tables = tuple(torch_distributions.tables(self._distribution))
         for name, table in torch_distributions.tables(self._distribution).items():
@@ -184,21 +174,6 @@ def _unrolled(
     return unpadded
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch computes with one thread: the factorisation behind orthogonal weights has other last bits with more, and a
-    seed must give the same weights on any machine, whatever the process has done before.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _image_features(spec: PolicySpec, column: InputColumn, encoder: Any, images: torch.Tensor) -> torch.Tensor:
     images = image_encoders.as_images(images, channels_first=column.channels_first, divisor=column.divisor)
     weights, biases = [conv.weight for conv in encoder["convs"]], [conv.bias for conv in encoder["convs"]]
@@ -224,61 +199,32 @@ def _flat(column: InputColumn, values: torch.Tensor, offsets: torch.Tensor | Non
     return numbers if column.divisor == 1.0 else numbers / column.divisor
 
 
-def _net(
-    spec: PolicySpec, name: Tower, num_outputs: int, head_gain: float, generator: torch.Generator
-) -> torch.nn.ModuleDict:
+def _net(spec: PolicySpec, name: Tower, num_outputs: int) -> torch.nn.ModuleDict:
     """A tower, if there is one of this name, and its head."""
     import torch
 
     parts: dict[str, torch.nn.Module] = {}
     if name in spec.towers:
-        images = [_image_encoder(spec, column, generator) for column in spec.observations.images]
+        images = [_image_encoder(spec, column) for column in spec.observations.images]
         if images:
             parts["images"] = torch.nn.ModuleList(images)
         widths = (spec.trunk_width, *spec.hidden_sizes)
-        hidden = [_dense(*pair, _HIDDEN_GAIN, generator) for pair in itertools.pairwise(widths)]
+        hidden = [torch.nn.Linear(*pair) for pair in itertools.pairwise(widths)]
         if hidden:
             parts["hidden"] = torch.nn.ModuleList(hidden)
         if spec.is_recurrent:
-            parts["recurrent"] = _recurrent(spec, widths[-1], generator)
-    parts["head"] = _dense(spec.feature_width, num_outputs, head_gain, generator)
+            cell = torch.nn.LSTM if spec.network.recurrent == "lstm" else torch.nn.GRU
+            parts["recurrent"] = cell(widths[-1], spec.network.recurrent_size)
+    parts["head"] = torch.nn.Linear(spec.feature_width, num_outputs)
     return torch.nn.ModuleDict(parts)
 
 
-def _image_encoder(spec: PolicySpec, column: InputColumn, generator: torch.Generator) -> torch.nn.ModuleDict:
+def _image_encoder(spec: PolicySpec, column: InputColumn) -> torch.nn.ModuleDict:
     import torch
 
     channels, height, width = column.image_shape
-    convs: list[torch.nn.Module] = []
-    for filters, inputs, kernel, _ in image_encoders.conv_shapes(spec.image_net, channels):
-        conv = torch.nn.Conv2d(inputs, filters, kernel, device="meta").to_empty(device="cpu")
-        convs.append(_initialized(conv, _HIDDEN_GAIN, generator))
+    shapes = image_encoders.conv_shapes(spec.image_net, channels)
+    convs = [torch.nn.Conv2d(inputs, filters, kernel) for filters, inputs, kernel, _ in shapes]
     size = image_encoders.feature_size(spec.image_net, height, width)
-    dense = _dense(size, image_encoders.DENSE_SIZES[spec.image_net], _HIDDEN_GAIN, generator)
+    dense = torch.nn.Linear(size, image_encoders.DENSE_SIZES[spec.image_net])
     return torch.nn.ModuleDict({"convs": torch.nn.ModuleList(convs), "dense": dense})
-
-
-def _recurrent(spec: PolicySpec, inputs: int, generator: torch.Generator) -> torch.nn.Module:
-    import torch
-
-    cell = torch.nn.LSTM if spec.network.recurrent == "lstm" else torch.nn.GRU
-    layer = cell(inputs, spec.network.recurrent_size, device="meta").to_empty(device="cpu")
-    return _initialized(layer, _RECURRENT_GAIN, generator)
-
-
-def _dense(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> torch.nn.Module:
-    import torch
-
-    return _initialized(torch.nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu"), gain, generator)
-
-
-def _initialized(layer: torch.nn.Module, gain: float, generator: torch.Generator) -> torch.nn.Module:
-    # The layer comes empty: torch's own initialisation would draw from the global generator.
-    import torch
-
-    for parameter in layer.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.orthogonal_(parameter, gain, generator)
-        else:
-            torch.nn.init.zeros_(parameter)
-    return layer

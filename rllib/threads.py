@@ -3,6 +3,7 @@
 A rollout worker has one CPU, and its products are small: a second thread gains nothing and makes the workers of a
 machine wait for each other. The runtime says so in OMP_NUM_THREADS, which OpenBLAS reads when numpy is imported; in a
 worker that is over by then. So it is told again, by the call of its own that every build has under one of these names.
+The learner in numpy has one thread, too: results must not change with the number of cores.
 Where numpy has another library than the OpenBLAS of its wheels, nothing is changed.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,18 @@ def limit_matrix_threads(count: int) -> None:
 def matrix_threads() -> list[int]:
     """How many it uses, by library; [] if its library is not known here."""
     return [int(getattr(library, name)()) for library in _libraries() for name in _GET if hasattr(library, name)]
+
+
+@contextmanager
+def matrix_threads_limited(count: int) -> Iterator[None]:
+    """So many while this lasts, and then as many as before."""
+    before = matrix_threads()
+    limit_matrix_threads(count)
+    try:
+        yield
+    finally:
+        if before:
+            limit_matrix_threads(max(before))
 
 
 def _libraries() -> Iterator[ctypes.CDLL]:

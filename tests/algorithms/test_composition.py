@@ -19,6 +19,7 @@ import torch
 from gymnasium import spaces
 
 from shoal.algorithms.ppo import ppo_loss
+from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.envs.seeds import EpisodeSeeds
 from shoal.envs.serial import SerialVectorEnv
 from shoal.rllib import streams
@@ -27,6 +28,7 @@ from shoal.rllib.batch import concatenate
 from shoal.rllib.minibatches import Sequences, minibatches, samples
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.normalization import ObservationMoments, normalized
+from shoal.rllib.numpy_learner import NumpyLearner
 from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.rollout import Memory, collect
@@ -270,11 +272,24 @@ def test_the_learner_sees_what_acted_in_every_combination(case):
         assert whole.masks is not None or case["masks"] == "none"
 
     before = learner.weights(0).arrays
+    minibatch = next(minibatches(columns, 64, np.random.default_rng(0), sequences))
     settings = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
-    metrics = learner.update(next(minibatches(columns, 64, np.random.default_rng(0), sequences)), settings)
+    metrics = learner.update(minibatch, settings)
     assert all(np.isfinite(metric.item()) for metric in metrics.values())
     moved = learner.weights(1).arrays
     assert [name for name in before if np.array_equal(before[name], moved[name])] == []
+    if not (spec.observations.images or spec.is_recurrent):
+        steps_like(metrics, moved, before, spec, columns_of(whole, normalizers), settings)
+
+
+def steps_like(metrics, moved, before, spec, columns, settings):
+    """The learner in numpy takes the step that the one in torch has taken."""
+    learner = NumpyLearner(spec, before, ppo_gradients, learning_rate=1e-3, epsilon=1e-8, max_grad_norm=0.5)
+    minibatch = next(minibatches(learner.to_device(columns), 64, np.random.default_rng(0)))
+    mine = learner.update(minibatch, settings)
+    assert mine == pytest.approx({name: metric.item() for name, metric in metrics.items()}, rel=1e-4, abs=1e-5)
+    for name, array in learner.weights(1).arrays.items():
+        np.testing.assert_allclose(array, moved[name], rtol=0.0, atol=2e-5, err_msg=name)
 
 
 def columns_of(batch, normalizers):

@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
+import torch
 
-from shoal.rllib.advantages import gae
+from shoal.rllib.advantages import explained_variance, gae, normalized
 
 
 def literal_gae(rewards, values, next_values, terminated, truncated, gamma, lam, valid=None):
@@ -76,3 +79,18 @@ def test_inputs_may_be_read_only_as_they_come_from_the_object_store():
     for array in arrays:
         array.setflags(write=False)
     gae(*arrays, gamma=0.9, lam=0.9)
+
+
+@pytest.mark.parametrize("as_learners_have_them", [torch.tensor, lambda rows: np.array(rows, np.float32)])
+def test_advantages_are_normalised_and_a_single_one_is_left_alone(as_learners_have_them):
+    advantages = as_learners_have_them([1.0, 5.0, -3.0])
+    assert normalized(advantages).tolist() == [0.0, 1.0, -1.0]
+    assert normalized(advantages).dtype == advantages.dtype
+    assert normalized(as_learners_have_them([4.0])).tolist() == [4.0]
+
+
+def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant():
+    returns = np.random.default_rng(0).standard_normal((5, 4))
+    assert explained_variance(returns, returns) == 1.0
+    assert explained_variance(np.full_like(returns, 3.0), returns) == pytest.approx(0.0)
+    assert math.isnan(explained_variance(returns, np.ones_like(returns)))

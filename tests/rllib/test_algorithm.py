@@ -72,7 +72,8 @@ def without_times(metrics):
 @pytest.mark.parametrize(
     "network",
     [
-        {},
+        {"learner": "numpy"},
+        {"learner": "torch"},
         {"recurrent": "gru", "recurrent_size": 8, "sequence_length": 6},
         {"env": "shoal.envs.probes:Lamp", "network": "impala_cnn"},
     ],
@@ -168,8 +169,8 @@ def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_e
 @pytest.mark.parametrize(
     ("settings", "workers_then"),
     [
-        ({"num_workers": 1}, 1),
-        ({"num_workers": 2}, 2),
+        ({"num_workers": 1, "learner": "torch"}, 1),
+        ({"num_workers": 2, "learner": "numpy"}, 2),
         ({"num_workers": 2}, 1),
         ({"num_workers": 1, "learning_rate_schedule": "adaptive"}, 2),
         ({"num_workers": 2, "recurrent": "lstm", "recurrent_size": 8, "sequence_length": 7}, 1),
