@@ -2,7 +2,7 @@
 #
 #   make train    train PPO on CartPole-v1           make train ARGS="--seed 3 --total-steps 50000"
 #   make test     run the tests                      make test ARGS="tests/rllib -k checkpoint"
-#   make test-ray the tests that need Ray, with Ray installed (engine "ray")
+#   make test-ray the tests that need Ray, with Ray installed (engine "ray"); make test-gpu those that need a GPU
 #   make lint     ruff and mypy                      make bench ARGS=core        make results
 #   make chaos    kill workers at random             make soak    a million of everything, look for leaks
 #   make clean    remove .venv and what tools left
@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 RAY_STAMP := $(VENV)/.installed-ray
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-ray train test test-ray lint bench chaos soak results clean
+.PHONY: help install install-ray train test test-ray test-gpu lint bench chaos soak results clean
 
 help:
 	@sed -n '3,8s/^#//p' Makefile
@@ -65,6 +65,9 @@ test: $(STAMP)
 
 test-ray: $(RAY_STAMP)
 	$(BIN)/python -m pytest -m ray $(ARGS)
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 # The folder of this checkout may have any name; mypy reads it through a link that is called `shoal`.
 lint: $(STAMP)

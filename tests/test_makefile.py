@@ -119,7 +119,7 @@ def test_a_second_call_installs_nothing_and_a_changed_requirement_installs_again
 
 def test_plain_make_explains_the_targets(machine):
     told = machine.make().stdout
-    for target in ("train", "test", "test-ray", "lint", "bench", "chaos", "soak", "clean"):
+    for target in ("train", "test", "test-ray", "test-gpu", "lint", "bench", "chaos", "soak", "clean"):
         assert f"make {target}" in told
 
 
@@ -163,6 +163,14 @@ def test_ci_uses_a_fresh_environment_outside(machine):
     assert goals(machine) == ["lint test", "install-ray", "test-ray"]
 
 
+def test_ci_tests_on_a_gpu_where_torch_finds_one(machine):
+    seen = "mkdir -p ${1#VENV=}/bin; echo exit 0 > ${1#VENV=}/bin/python; chmod +x ${1#VENV=}/bin/python"
+    ran = run_ci(machine, seen)
+    assert ran.returncode == 0
+    assert goals(machine) == ["lint test", "test-gpu", "install-ray", "test-ray"]
+    assert "left out" not in ran.stdout
+
+
 @pytest.mark.parametrize(("failing", "called"), [("lint", 1), ("test-ray", 3)])
 def test_ci_exits_as_make_does(machine, failing, called):
     assert run_ci(machine, f'case "$*" in *"{failing}"*) exit 7 ;; esac').returncode == 7
@@ -174,4 +182,6 @@ def test_a_ray_that_cannot_be_installed_is_told_in_a_line_and_fails_nothing(mach
     ran = run_ci(machine, make)
     assert ran.returncode == 0
     assert goals(machine) == ["lint test", "install-ray"]
-    assert ran.stdout == "tests on Ray left out, it cannot be installed here: ERROR: no ray\n"
+    no_gpu, no_ray = ran.stdout.splitlines()
+    assert no_gpu == "tests on a GPU left out, there is none"
+    assert no_ray == "tests on Ray left out, it cannot be installed here: ERROR: no ray"
