@@ -1,7 +1,7 @@
 """What signals do to a training run: SIGINT and SIGTERM, and SIGHUP when its terminal goes away.
 
 A first signal while training lets the iteration finish; anywhere else, and the second time, it raises at once; once
-the run is being taken down there is nothing left to interrupt. Used by `train`; in the main thread only, as Python
+the run is being taken down there is nothing left to interrupt. Used by `train`, `bench`, `results`; in the main thread only, as Python
 wants it.
 """
 

@@ -1,8 +1,8 @@
 """The children that a benchmark is measured in: one process per engine and round, with a deadline for every case.
 
 A child is one of the programs of this folder, run by an interpreter that has its engine; shoal and Ray need not share
-one. It tells its results line by line through a pipe. When it is silent for too long it is ended with all it started;
-its files lie in a folder that is removed here.
+one. It tells its results line by line through a pipe. When it is silent for too long, or a signal ends the benchmark,
+it is ended with all it started; its files lie in a folder that is removed here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import shoal
+from shoal.scripts.interruption import Interruption
 
 CASES, LIFE_CYCLE = "cases.py", "life_cycle.py"
 #: How long a child may take for one case, or for ending, before it is given up.
@@ -84,7 +85,7 @@ class Engine:
 
 
 def run(engine: Engine, program: str, order: dict[str, Any], *, patience_s: float = PATIENCE_S) -> Iterator[Any]:
-    """Run one of the programs of this folder and give what it tells, as it comes.
+    """Run one of the programs of this folder and give what it tells, as it comes; in the main thread, for signals.
 
     Args:
       engine: on which.
@@ -94,25 +95,38 @@ def run(engine: Engine, program: str, order: dict[str, Any], *, patience_s: floa
 
     Raises:
       ChildError: it failed or was silent for too long.
+      KeyboardInterrupt: a signal; the child has ended.
     """
+    interruption = Interruption()
+    with interruption.handled():
+        yield from _run(engine, program, order, patience_s, interruption)
+
+
+def _run(
+    engine: Engine, program: str, order: dict[str, Any], patience_s: float, interruption: Interruption
+) -> Iterator[Any]:
     directory = tempfile.mkdtemp(prefix="bench-")  # short: Ray's sockets lie in it
     reading, writing = os.pipe()
     init = {**order.get("init", {}), **engine.settings(directory)}
     told = json.dumps({**order, "engine": engine.module, "init": init, "results_fd": writing})
     with tempfile.TemporaryFile("w+") as printed:
-        child = subprocess.Popen(
-            [engine.python, str(Path(__file__).with_name(program)), told],
-            stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, pass_fds=[writing], start_new_session=True,
-            env=engine.environment(),
-        )  # fmt: skip
+        with interruption.deferred(lambda: None):  # a child that has started is one that will be ended
+            child = subprocess.Popen(
+                [engine.python, str(Path(__file__).with_name(program)), told],
+                stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, pass_fds=[writing], start_new_session=True,
+                env=engine.environment(),
+            )  # fmt: skip
         os.close(writing)
         try:
+            if interruption.requested:
+                raise KeyboardInterrupt
             for line in _lines(reading, patience_s):
                 yield json.loads(line)
             code = child.wait(patience_s)
         except (TimeoutError, subprocess.TimeoutExpired):
             raise ChildError(f"{engine.module} was silent for {patience_s:g} s{_tail(printed)}") from None
         finally:
+            interruption.over()
             os.close(reading)
             _end(child)
             shutil.rmtree(directory, ignore_errors=True)

@@ -1,6 +1,10 @@
 """Children tell their results line by line; one that fails or hangs is ended, and the reason told."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -39,6 +43,36 @@ def test_a_child_that_is_silent_for_too_long_is_ended(program):
     name = program("print('asleep', flush=True)", "time.sleep(60)")
     with pytest.raises(children.ChildError, match=r"(?s)silent for 0.5 s.*asleep"):
         list(children.run(ENGINE, name, {}, patience_s=0.5))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_that_ends_the_benchmark_ends_its_child_and_what_that_started(program, has_ended, tmp_path, number):
+    started = tmp_path / "started"
+    program(
+        "import subprocess",
+        "below = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])",
+        f"open({str(started)!r} + '.part', 'w').write(f'{{os.getpid()}} {{below.pid}}')",
+        f"os.rename({str(started)!r} + '.part', {str(started)!r})",
+        "time.sleep(60)",
+    )
+    code = (
+        "from shoal.scripts.benchmarks import children; from shoal.scripts.command_line import run_command;"
+        f"children.__file__ = {str(tmp_path / 'children.py')!r};"
+        "raise SystemExit(run_command('bench', lambda:"
+        "    len(list(children.run(children.Engine('shoal'), 'program.py', {})))))"
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    bench = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 30
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    bench.send_signal(number)
+    assert bench.communicate(timeout=30)[1] == "bench: interrupted\n"
+    assert bench.returncode == 130
+    assert all(has_ended(int(pid)) for pid in started.read_text().split())
+    assert list(scratch.iterdir()) == []
 
 
 def test_an_interpreter_without_the_engine_is_told(tmp_path):
