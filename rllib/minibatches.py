@@ -24,6 +24,7 @@ import numpy as np
 from .batch import Batch
 from .learner import Columns
 from .modules import OBSERVATIONS
+from .transfers import moved
 
 
 def samples(batch: Batch, observations: Mapping[str, np.ndarray], **more: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,7 +63,7 @@ def minibatches(
 
         for rows, states, batch_sizes in sequences.shuffled(size, rng):
             minibatch = _taken(columns, rows)
-            minibatch["states"] = torch.from_numpy(states).to(first.device)
+            minibatch["states"] = moved(torch.from_numpy(states), first.device)
             yield {**minibatch, "batch_sizes": torch.from_numpy(batch_sizes)}
         return
     shuffled = _taken(columns, rng.permutation(len(first)))
@@ -76,7 +77,7 @@ def _taken(columns: Columns, rows: np.ndarray) -> Columns:
         return {name: column.take(rows, axis=0) for name, column in columns.items()}
     import torch
 
-    order = torch.from_numpy(rows).to(first.device)
+    order = moved(torch.from_numpy(rows), first.device)
     return {name: column[order] for name, column in columns.items()}
 
 

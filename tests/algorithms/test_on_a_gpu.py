@@ -136,12 +136,12 @@ def test_training_on_a_gpu_goes_as_on_the_cpu_and_a_resumed_run_as_one_that_was_
     try:
         config = {"num_workers": 1, "num_envs": 4, "rollout_steps": 32, "num_epochs": 2, "minibatch_size": 64}
         config |= {"hidden_sizes": (16,), "recurrent": recurrent}
-        near, far = (PPO(PPOConfig(**config, device=device)) for device in ("cpu", "cuda"))
+        near, far = (PPO(PPOConfig(**config, device=device, learner="torch")) for device in ("cpu", "cuda"))
         expected, told = near.step(), far.step()
         for metric in ("policy_loss", "value_loss", "entropy", "grad_norm"):
             its = expected[f"learner/{metric}"]
             assert told[f"learner/{metric}"] == pytest.approx(its, rel=1e-3, abs=1e-4), metric
-        heir = PPO(PPOConfig(**config, device="cuda"))
+        heir = PPO(PPOConfig(**config, device="cuda", learner="torch"))
         heir.restore(far.checkpoint())
         expected, told = far.step(), heir.step()
         assert told["learner/value_loss"] == pytest.approx(expected["learner/value_loss"], rel=1e-3)

@@ -203,7 +203,9 @@ class TestWithWorkers:
         ids=["compile", "bfloat16"],
     )
     def test_compiled_or_in_bfloat16_an_iteration_learns_the_same(self, toy, settings, tolerance):
-        plain, other = (toy("CartPole-v1", minibatch_size=48, **each) for each in ({}, settings))  # 48, 48, 32 rows
+        plain, other = (
+            toy("CartPole-v1", learner="torch", minibatch_size=48, **each) for each in ({}, settings)
+        )  # 48, 48, 32
         expected, metrics = plain.step(), other.step()
         for name in ("policy_loss", "value_loss", "entropy", "approx_kl", "grad_norm"):
             its = expected[f"learner/{name}"]
