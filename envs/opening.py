@@ -41,6 +41,7 @@ def open_vector(
     *,
     vector: Vector = "serial",
     num_processes: int = 0,
+    num_groups: int = 1,
     worker_index: int | None = None,
     checks: Checks = USUAL_CHECKS,
 ) -> VectorEnv:
@@ -52,6 +53,7 @@ def open_vector(
       seeds: (index, episode number) -> seed of the reset that starts the episode.
       vector: Which implementation.
       num_processes: Of "parallel"; 0 takes as many as there are cores, but no more than copies.
+      num_groups: Of "parallel": parts of the copies that can be stepped apart.
       worker_index: The rollout worker that they live in, for messages.
       checks: Which numbers are refused.
 
@@ -67,8 +69,8 @@ def open_vector(
         make = functools.partial(registry.make, env_id)
         if vector == "serial":
             return SerialVectorEnv(make, env_indices, seeds, **options)
-        processes = min(num_processes or os.cpu_count() or 1, len(env_indices))
-        return ParallelVectorEnv(make, env_indices, seeds, num_processes=processes, **options)
+        processes = min(num_processes or os.cpu_count() or 1, max(1, len(env_indices) // num_groups))
+        return ParallelVectorEnv(make, env_indices, seeds, num_processes=processes, num_groups=num_groups, **options)
     if vector == "batched":
         return BatchedVectorEnv(CLASSIC[env_id](), env_indices, seeds, **options)
     first_seeds = [seeds(int(index), 0) for index in env_indices]

@@ -28,7 +28,7 @@ The arrays belong to the vector environment and are overwritten by the next ``st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -153,3 +153,23 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """Free what the environments hold. May be called twice."""
+
+
+@runtime_checkable
+class SteppedInParts(Protocol):
+    """A ``VectorEnv`` whose copies are in groups that are stepped apart, so that one may be acted for while others are
+    on their way.
+
+    Attributes:
+      groups: the rows of each.
+    """
+
+    groups: list[slice]
+
+    def step_async(self, group: int, actions: np.ndarray, /) -> None:
+        """Begin a step of one group, with actions [n, W] of its rows, which must not be read until ``step_wait``."""
+
+    def step_wait(self, group: int, /) -> None:
+        """Wait for the group that was sent first of those in flight. Its rows then hold the outcome, and ``finished``
+        its episodes.
+        """

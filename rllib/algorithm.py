@@ -328,6 +328,7 @@ class Algorithm(abc.ABC, Generic[C]):
                 state=state,
                 vector=self.config.vector,
                 num_processes=self.config.env_processes,
+                num_groups=self.config.env_groups,
                 checks=Checks(finite=self.config.env_checks != "none", bounds=self.config.env_checks == "bounds"),
             )
         )

@@ -60,6 +60,10 @@ class AlgorithmConfig:
     env_processes: int = 0
     """Processes of each worker if vector is parallel; 0 takes as many as there are cores, but no more than copies."""
 
+    env_groups: int = 1
+    """Parts of each worker's copies that are stepped apart if vector is parallel. With 2 the policy acts for one half
+    while the processes step the other: for large nets, or environments that wait, where there are cores to spare."""
+
     env_checks: Literal["none", "finite", "bounds"] = "finite"
     """Which numbers of an environment end the run: NaN and infinite ones, these and observations outside their space,
     or none. Checking bounds costs some microseconds a step, and more for images."""
@@ -116,6 +120,8 @@ def validate(config: AlgorithmConfig) -> None:
     for name, least in _LEAST.items():
         require(config, name, getattr(config, name) >= least, f"at least {least}")
     require(config, "num_envs", config.num_envs >= config.num_workers, f"at least num_workers ({config.num_workers})")
+    copies = config.num_envs // config.num_workers
+    require(config, "env_groups", config.env_groups <= copies, f"at most the copies of a worker ({copies})")
     device, _, index = config.device.partition(":")
     known = device in _DEVICES and (not index or (device == "cuda" and index.isdecimal())) and config.device[-1:] != ":"
     require(config, "device", known, f"one of {', '.join(_DEVICES)}, or cuda:INDEX")
@@ -126,6 +132,7 @@ _LEAST = {
     "num_workers": 1,
     "num_envs": 1,
     "env_processes": 0,
+    "env_groups": 1,
     "total_steps": 1,
     "seed": 0,
     "eval_episodes": 1,

@@ -57,7 +57,7 @@ class EnvRunner:
         repeating old episodes.
       state: Where the environments stood when the worker that this one replaces had sent its last rollout.
       vector: Which implementation steps the copies, see ``envs.opening``.
-      num_processes: Of vector "parallel".
+      num_processes, num_groups: Of vector "parallel".
       checks: Which numbers of the environment are refused.
     """
 
@@ -73,6 +73,7 @@ class EnvRunner:
         state: State | None = None,
         vector: Vector = "serial",
         num_processes: int = 0,
+        num_groups: int = 1,
         checks: Checks = USUAL_CHECKS,
     ) -> None:
         self._env_id = env_id
@@ -82,7 +83,8 @@ class EnvRunner:
         self._resumed_at = resumed_at
         self._replacement = replacement
         self._state = state
-        self._vector, self._num_processes, self._checks = vector, num_processes, checks
+        self._vector, self._checks = vector, checks
+        self._num_processes, self._num_groups = num_processes, num_groups
         self._opened: VectorEnv | None = None
         self._memory: Memory | None = None  # None: to begin with the next rollout
         self._replaced_before = 0
@@ -169,6 +171,7 @@ class EnvRunner:
                     streams.environment_seeds(self._seed, self._resumed_at, self._replacement),
                     vector=self._vector,
                     num_processes=self._num_processes,
+                    num_groups=self._num_groups,
                     worker_index=self._worker_index,
                     checks=self._checks,
                 )

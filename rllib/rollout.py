@@ -5,12 +5,14 @@ Called by ``EnvRunner`` in the rollout workers. Imports no torch, but for polici
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from ..envs.vector import VectorEnv
+from ..envs.columns import Columns
+from ..envs.vector import SteppedInParts, VectorEnv
 from .batch import Batch, FinishedEpisode
 from .distributions import Categorical
 from .policy import Policy
@@ -46,27 +48,37 @@ def collect(
     """
     spec, distribution = policy.spec, policy.spec.actions.distribution
     noise = distribution.noise(streams.uniforms(num_steps, distribution.num_uniforms))
-    rows, states, values = _Rows(envs, policy, num_steps, memory.starts), memory.states, None
+    rows = _Rows(envs, policy, num_steps, memory.starts)
+    slices, begin_step, end_step = _stepping(envs)
+    parts = [_Part(rows, envs, each, memory.states[each], noise[:, each]) for each in slices]
     for t in range(num_steps):
-        rows.observe(t, envs)
-        if spec.is_recurrent:
-            states = rows.remembered(t, states, spec.network.sequence_length)
-        rows.parameters[t], values, states = policy.step(rows.seen[t], states)
-        if values is not None:
-            rows.values[t] = values
-        mask = None if rows.masks is None else rows.masks[t]
-        rows.actions[t] = distribution.sample(rows.parameters[t], noise[t], mask)
-        envs.step(spec.actions.for_environment(rows.actions[t]))
-        rows.take_outcome(t, envs, states)
-    rows.observe(num_steps, envs)
+        for number, part in enumerate(parts):
+            if t:
+                end_step(number)
+                part.take_outcome(t - 1)
+            begin_step(number, spec.actions.for_environment(part.act(t, policy)))
+    for number, part in enumerate(parts):
+        end_step(number)
+        part.take_outcome(num_steps - 1)
+        part.observe(num_steps)
     rows.starts[1:] = rows.terminated | rows.truncated | ~rows.valid
-    memory.states, memory.starts = states, rows.starts[num_steps].copy()
-    if values is not None:
-        rows.values[num_steps] = policy.values(rows.seen[num_steps], states)
+    memory.states, memory.starts = _joined([part.states for part in parts]), rows.starts[num_steps].copy()
+    if rows.are_valued:
+        rows.values[num_steps] = policy.values(rows.seen(num_steps), memory.states)
     else:
         flat = {name: column.reshape(-1, *column.shape[2:]) for name, column in rows.observations.items()}
         rows.values[:] = policy.values(flat, policy.initial_states(rows.values.size)).reshape(rows.values.shape)
-    return rows.batch(policy)
+    return rows.batch(policy, parts)
+
+
+def _stepping(envs: VectorEnv) -> tuple[list[slice], Callable[[int, np.ndarray], None], Callable[[int], None]]:
+    """Parts of the copies that are stepped apart, how a part's step is begun, of its number and actions, and ended.
+
+    With several parts the policy acts for one while other processes step the rest. A row's bits do not depend on it.
+    """
+    if isinstance(envs, SteppedInParts):
+        return envs.groups, envs.step_async, envs.step_wait
+    return [slice(0, envs.num_envs)], lambda _, actions: envs.step(actions), lambda _: None
 
 
 class _Rows:
@@ -75,7 +87,6 @@ class _Rows:
     def __init__(self, envs: VectorEnv, policy: Policy, num_steps: int, starts: np.ndarray) -> None:
         spec, distribution, shape = policy.spec, policy.spec.actions.distribution, (num_steps, envs.num_envs)
         self.observations = spec.observations.empty(num_steps + 1, envs.num_envs)
-        self.seen = [{name: column[t] for name, column in self.observations.items()} for t in range(num_steps + 1)]
         self.parameters = np.empty((*shape, distribution.num_parameters), np.float32)
         dtype = np.int64 if isinstance(distribution, Categorical) else np.float32
         self.actions = np.empty((*shape, distribution.action_size), dtype)
@@ -83,50 +94,27 @@ class _Rows:
         self.rewards = np.empty(shape, np.float32)
         self.terminated, self.truncated, self.valid = (np.empty(shape, bool) for _ in range(3))
         self.values = np.empty((num_steps + 1, envs.num_envs), np.float32)
+        self.are_valued = False  # acting gave the values, too
         self.starts = np.empty((num_steps + 1, envs.num_envs), bool)
         self.starts[0] = starts
-        self._kept_states: list[np.ndarray] = []
-        self._episodes: list[FinishedEpisode] = []
-        self._cuts: list[tuple[Mapping[str, np.ndarray], np.ndarray]] = []  # last observations, and recurrent states
+        self.episodes: list[FinishedEpisode] = []
+        self.cuts: list[_Cut] = []
 
-    def observe(self, t: int, envs: VectorEnv) -> None:
-        """Store what the policy acts on in step t."""
-        for name, place in self.seen[t].items():
-            place[...] = envs.observations[name]
-        if self.masks is not None and t < len(self.masks):
-            self.masks[t] = envs.action_masks
+    def seen(self, t: int) -> Columns:
+        """What the policy acts on in step t."""
+        return {name: column[t] for name, column in self.observations.items()}
 
-    def remembered(self, t: int, states: np.ndarray, sequence_length: int) -> np.ndarray:
-        """Recurrent states before step t: zeros where an episode starts. Each ``sequence_length``-th is kept."""
-        if t:
-            self.starts[t] = self.terminated[t - 1] | self.truncated[t - 1] | ~self.valid[t - 1]
-        states = np.where(self.starts[t, :, None], np.float32(0.0), states)
-        if t % sequence_length == 0:
-            self._kept_states.append(states)
-        return states
-
-    def take_outcome(self, t: int, envs: VectorEnv, states: np.ndarray) -> None:
-        """Store what step t led to; ``states`` are the recurrent ones after it."""
-        self.rewards[t], self.valid[t] = envs.rewards, envs.valid
-        self.terminated[t], self.truncated[t] = envs.terminated, envs.truncated
-        if envs.finished:
-            self._episodes += [FinishedEpisode(t, episode) for episode in envs.finished]
-        cut = self.truncated[t]
-        if np.count_nonzero(cut):  # a fifth of any()'s time
-            last = {name: envs.final_observations[name][cut] for name in self.observations}
-            self._cuts.append((last, states[cut]))
-
-    def batch(self, policy: Policy) -> Batch:
+    def batch(self, policy: Policy, parts: Sequence[_Part]) -> Batch:
         """All together, when the last row and the values are there."""
         distribution, num_steps = policy.spec.actions.distribution, len(self.rewards)
         # The row below holds the successor, except where an episode ended: there it holds the reset that followed.
         next_values = self.values[1:].copy()
         next_values[self.terminated] = 0.0
         cut_observations = policy.spec.observations.empty(int(self.truncated.sum()))
-        if self._cuts:
+        if self.cuts:
             for name, column in cut_observations.items():
-                column[...] = np.concatenate([last[name] for last, _ in self._cuts])
-            cut_states = np.concatenate([states for _, states in self._cuts])
+                column[...] = np.concatenate([cut.observations[name] for cut in self.cuts])
+            cut_states = np.concatenate([cut.states for cut in self.cuts])
             next_values[self.truncated] = policy.values(cut_observations, cut_states)
         masks = None if self.masks is None else _flat(self.masks)
         log_probs = distribution.log_prob(_flat(self.parameters), _flat(self.actions), masks)
@@ -142,12 +130,100 @@ class _Rows:
             truncated=self.truncated,
             valid=self.valid,
             starts=self.starts[:num_steps],
-            states=np.stack(self._kept_states) if self._kept_states else None,
-            last_observations=self.seen[num_steps],
+            states=_joined([part.states_before() for part in parts], axis=1) if policy.spec.is_recurrent else None,
+            last_observations=self.seen(num_steps),
             cut_observations=cut_observations,
-            episodes=tuple(self._episodes),
+            episodes=tuple(self.episodes),
             version=policy.version,
         )
+
+
+class _Cut(NamedTuple):
+    """What was cut in one step of one part."""
+
+    observations: Columns  #: the last ones
+    states: np.ndarray  #: recurrent, after the last step
+
+
+class _Part:
+    """Copies that are stepped together, in a rollout under way: views of their rows, and of what is seen of them.
+
+    Args:
+      rows: Of all copies.
+      envs: All copies.
+      place: Which are meant.
+      states: [n, S] recurrent ones that the last rollout ended with.
+      noise: [T, n, ...] for their actions.
+    """
+
+    def __init__(self, rows: _Rows, envs: VectorEnv, place: slice, states: np.ndarray, noise: np.ndarray) -> None:
+        self._rows, self._envs, self._place, self._noise = rows, envs, place, noise
+        self.states = states
+        self._kept_states: list[np.ndarray] = []
+        self._shown = [(name, envs.observations[name][place]) for name in rows.observations]
+        self._seen = [
+            {name: column[t, place] for name, column in rows.observations.items()} for t in range(len(rows.values))
+        ]
+        self._parameters, self._actions = rows.parameters[:, place], rows.actions[:, place]
+        self._masks = None if rows.masks is None else rows.masks[:, place]
+        self._shown_masks = None if envs.action_masks is None else envs.action_masks[place]
+        self._outcomes = [
+            (ours[:, place], shown[place])
+            for ours, shown in (
+                (rows.rewards, envs.rewards),
+                (rows.valid, envs.valid),
+                (rows.terminated, envs.terminated),
+                (rows.truncated, envs.truncated),
+            )
+        ]
+        self._truncated = rows.truncated[:, place]
+
+    def observe(self, t: int) -> None:
+        """Store what the environments show before step t."""
+        for name, shown in self._shown:
+            self._seen[t][name][...] = shown
+
+    def act(self, t: int, policy: Policy) -> np.ndarray:
+        """The actions of step t, [n, W]; they and all that led to them are stored."""
+        self.observe(t)
+        if policy.spec.is_recurrent:
+            self._remember(t, policy.spec.network.sequence_length)
+        parameters, values, self.states = policy.step(self._seen[t], self.states)
+        self._parameters[t] = parameters
+        if values is not None:
+            self._rows.values[t, self._place], self._rows.are_valued = values, True
+        mask = None
+        if self._masks is not None:
+            self._masks[t] = self._shown_masks
+            mask = self._masks[t]
+        actions = policy.spec.actions.distribution.sample(parameters, self._noise[t], mask)
+        self._actions[t] = actions
+        return actions
+
+    def take_outcome(self, t: int) -> None:
+        """Store what step t led to."""
+        for ours, shown in self._outcomes:
+            ours[t] = shown
+        if self._envs.finished:
+            self._rows.episodes += [FinishedEpisode(t, episode) for episode in self._envs.finished]
+        cut = self._truncated[t]
+        if np.count_nonzero(cut):  # a fifth of any()'s time
+            last = {name: self._envs.final_observations[name][self._place][cut] for name, _ in self._shown}
+            self._rows.cuts.append(_Cut(last, self.states[cut]))
+
+    def states_before(self) -> np.ndarray:
+        """[ceil(T / L), n, S]: recurrent states before each L-th step, L the sequence length."""
+        return np.stack(self._kept_states)
+
+    def _remember(self, t: int, sequence_length: int) -> None:
+        """Recurrent states before step t: zeros where an episode starts. Each ``sequence_length``-th is kept."""
+        rows, place = self._rows, self._place
+        if t:
+            before = (t - 1, place)
+            rows.starts[t, place] = rows.terminated[before] | rows.truncated[before] | ~rows.valid[before]
+        self.states = np.where(rows.starts[t, place, None], np.float32(0.0), self.states)
+        if t % sequence_length == 0:
+            self._kept_states.append(self.states)
 
 
 def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
@@ -179,6 +255,10 @@ def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
     if batch.truncated.any():
         next_values[batch.truncated] = policy.values(batch.cut_observations, np.concatenate(cut_states))
     return values, next_values
+
+
+def _joined(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 def _flat(column: np.ndarray) -> np.ndarray:

@@ -86,6 +86,14 @@ def test_the_number_of_workers_changes_nothing_to_the_last_bit(make, network):
     assert one.evaluate(7) == three.evaluate(7)
 
 
+def test_one_two_and_four_workers_learn_the_same_to_the_last_bit(make):
+    runs = [make(num_workers=count, num_envs=8, rollout_steps=32) for count in (1, 2, 4)]
+    first, *others = [[without_times(run.step()) for _ in range(4)] for run in runs]
+    assert all(str(other) == str(first) for other in others)
+    for run in runs[1:]:
+        same(arrays_of(run), arrays_of(runs[0]))
+
+
 def test_a_run_that_normalises_depends_on_no_number_of_workers_and_is_restored_with_its_statistics(make):
     settings = {"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True}
     one, two, heir = make(num_workers=1, **settings), make(num_workers=2, **settings), make(**settings)
@@ -177,6 +185,7 @@ def test_a_restored_run_has_everything_that_was_saved_and_goes_on_the_same_way_e
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),
         ({"env": "Pendulum-v1", "normalize_observations": True, "normalize_rewards": True, "num_workers": 1}, 2),
         ({"vector": "parallel", "env_processes": 2, "num_workers": 1}, 2),
+        ({"vector": "parallel", "env_processes": 1, "env_groups": 2, "num_envs": 4, "num_workers": 1}, 2),
         ({"vector": "batched", "recompute_advantages": True, "num_workers": 2}, 1),
         ({"recurrent": "gru", "recurrent_size": 8, "shared_value_net": True, "num_workers": 1}, 2),
         ({"env": "Hopper-v5", "normalize_observations": True, "normalize_rewards": True, "num_workers": 2}, 2),

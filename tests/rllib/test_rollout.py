@@ -1,5 +1,6 @@
 """Rollouts on toy MDPs: every row must be a true transition with the value of its true successor."""
 
+import contextlib
 import dataclasses
 
 import gymnasium
@@ -8,6 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from shoal.envs.columns import ONLY
+from shoal.envs.opening import open_vector
 from shoal.envs.probes import Corridor, EndlessCorridor, Target
 from shoal.envs.seeds import EpisodeSeeds
 from shoal.envs.serial import SerialVectorEnv
@@ -123,15 +125,51 @@ def test_one_rollout_of_four_copies_is_two_of_two_side_by_side_to_the_last_bit(n
         memory = Memory.of_new_episodes(policy, len(indices))
         return collect(envs, policy, 20, streams.action_streams(0, indices, 0), memory)
 
-    whole, halves = of([0, 1, 2, 3]), concatenate([of([0, 1]), of([2, 3])])
-    for field in dataclasses.fields(whole):
-        mine, its = getattr(whole, field.name), getattr(halves, field.name)
+    same(of([0, 1, 2, 3]), concatenate([of([0, 1]), of([2, 3])]))
+
+
+def same(one, other):
+    """All that two batches hold, to the last bit."""
+    for field in dataclasses.fields(one):
+        mine, its = getattr(one, field.name), getattr(other, field.name)
         if isinstance(mine, dict):
             mine, its = mine[ONLY], its[ONLY]
         if isinstance(mine, np.ndarray):
             np.testing.assert_array_equal(mine, its, err_msg=field.name)
         else:
             assert mine == its, field.name
+
+
+@pytest.mark.parametrize("network", [{}, {"recurrent": "lstm", "recurrent_size": 8, "sequence_length": 3}])
+@pytest.mark.parametrize("num_groups", [1, 2, 3])
+def test_copies_that_are_stepped_in_parts_give_the_rollout_of_those_that_are_not(network, num_groups):
+    whole, parts = (
+        open_vector("shoal.envs.probes:EndlessCorridor", range(5), EpisodeSeeds(0), **options)
+        for options in ({}, {"vector": "parallel", "num_processes": 1, "num_groups": num_groups})
+    )
+    weights = weights_for(whole, **network)
+    with contextlib.closing(parts):
+        for envs in (whole, parts):
+            envs.reset()
+        for mine, its in zip(*(rollouts(envs, Policy(weights), 13, 2) for envs in (whole, parts)), strict=True):
+            same(mine, its)
+
+
+def test_while_the_policy_acts_for_one_part_the_others_are_on_their_way(monkeypatch):
+    envs = open_vector(
+        "shoal.envs.probes:Corridor", range(4), EpisodeSeeds(0), vector="parallel", num_processes=1, num_groups=2
+    )
+    told, policy = [], Policy(weights_for(envs))
+    begin, end, act = envs.step_async, envs.step_wait, policy.step
+    monkeypatch.setattr(envs, "step_async", lambda part, actions: (told.append(f"begin {part}"), begin(part, actions)))
+    monkeypatch.setattr(envs, "step_wait", lambda part: (told.append(f"end {part}"), end(part)))
+    monkeypatch.setattr(policy, "step", lambda *seen: (told.append("act"), act(*seen))[1])
+    with contextlib.closing(envs):
+        envs.reset()
+        rollout(envs, policy, 3)
+    first = ["act", "begin 0", "act", "begin 1"]
+    later = ["end 0", "act", "begin 0", "end 1", "act", "begin 1"]
+    assert told == [*first, *later, *later, "end 0", "end 1"]
 
 
 def test_a_batch_tells_the_version_that_acted_its_size_and_its_episodes_by_step():
