@@ -20,7 +20,7 @@ from shoal.envs.batched import BatchedVectorEnv
 from shoal.envs.classic import CLASSIC
 from shoal.rllib import streams
 from shoal.rllib.env_runner import EnvRunner
-from shoal.rllib.modules import ActorCritic
+from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.rollout import Memory, collect
@@ -116,8 +116,7 @@ def roll_out(order: dict[str, Any]) -> dict[str, float]:
     seeds = streams.environment_seeds(order["seed"], 0, 0)
     envs = BatchedVectorEnv(CLASSIC[order["env"]](), indices, seeds)
     spec = policy_spec(order["env"], envs.observation_space, envs.action_space, NetworkSettings())
-    state = ActorCritic(spec, streams.weight_seed(order["seed"])).nets.state_dict()
-    policy = Policy(Weights(0, spec, {name: tensor.numpy() for name, tensor in state.items()}))
+    policy = Policy(Weights(0, spec, initial_weights(spec, streams.weight_seed(order["seed"]))))
     envs.reset()
     memory = Memory.of_new_episodes(policy, envs.num_envs)
     rollouts = max(1, order["total_steps"] // order["num_envs"] // order["rollout_steps"])
