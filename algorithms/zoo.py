@@ -62,8 +62,7 @@ class Measured:
     settings: Mapping[str, Any] = field(default_factory=dict)  #: those that it was measured with
 
 
-#: Tianshou's settings for MuJoCo: advantages as they are, estimated anew before each epoch; observations and rewards
-#: normalised, values clipped.
+#: Those of Tianshou and of many others for MuJoCo: observations and rewards normalised, the learning rate falling.
 _MUJOCO = {
     "num_envs": 8,
     "rollout_steps": 256,
@@ -77,12 +76,11 @@ _MUJOCO = {
     "clip_range": 0.2,
     "clip_range_schedule": "constant",
     "value_coef": 0.25,
-    "value_clip_range": 0.2,
-    "normalize_advantages": "off",
-    "recompute_advantages": True,
     "normalize_observations": True,
     "normalize_rewards": True,
 }
+#: What Tianshou has besides: advantages as they are, estimated anew before each epoch, and clipped values.
+_RECOMPUTED = {**_MUJOCO, "normalize_advantages": "off", "recompute_advantages": True, "value_clip_range": 0.2}
 _TIANSHOU = "Tianshou's example for MuJoCo"
 
 ENTRIES = (
@@ -107,6 +105,8 @@ ENTRIES = (
             "clip_range_schedule": "constant",
             "normalize_observations": True,
             "normalize_rewards": True,
+            # An episode earns -60 to -150, depending on where it starts.
+            "eval_episodes": 100,
         },
         -85.0,
         "SB3 RL Zoo, hyperparams/ppo.yml",
@@ -131,8 +131,13 @@ ENTRIES = (
         -180.0,
         "SB3 RL Zoo, hyperparams/ppo.yml, without gSDE",
     ),
-    Entry("Hopper-v5", {**_MUJOCO, "env": "Hopper-v5"}, 2_400.0, _TIANSHOU),
-    Entry("Walker2d-v5", {**_MUJOCO, "env": "Walker2d-v5"}, 3_000.0, _TIANSHOU),
+    Entry("Hopper-v5", {**_RECOMPUTED, "env": "Hopper-v5"}, 2_400.0, _TIANSHOU),
+    Entry(
+        "Walker2d-v5",
+        {**_MUJOCO, "env": "Walker2d-v5"},
+        3_000.0,
+        f"{_TIANSHOU}, but advantages are normalised, and estimated once: 4,900 instead of 3,800",
+    ),
     Entry(
         "HalfCheetah-v5",
         {
