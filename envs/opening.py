@@ -118,6 +118,7 @@ def _make_gymnasium(env_id: str, num_envs: int) -> Any:
     import gymnasium
 
     constructor = registry.find(env_id)
-    return (
-        constructor(num_envs=num_envs) if registry.makes_vectors(constructor) else gymnasium.make_vec(env_id, num_envs)
-    )
+    if registry.makes_vectors(constructor):
+        return constructor(num_envs=num_envs)
+    registry.prepare(gymnasium.spec(env_id))
+    return gymnasium.make_vec(env_id, num_envs)

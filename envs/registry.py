@@ -25,6 +25,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import mujoco_log
+
 if TYPE_CHECKING:
     import gymnasium
 
@@ -137,7 +139,23 @@ def find(env_id: str) -> Callable[..., Any]:
     # and costs as much per step as CartPole itself; nothing here steps before it resets.
     spec = copy.copy(spec)
     spec.order_enforce = False
-    return functools.partial(gymnasium.make, spec, disable_env_checker=True)
+    return functools.partial(_make_registered, spec)
+
+
+def prepare(spec: gymnasium.envs.registration.EnvSpec) -> None:
+    """Import what makes the environment; if that is MuJoCo, what it has to say goes into the log from now on."""
+    from gymnasium.envs.registration import load_env_creator
+
+    if isinstance(spec.entry_point, str):
+        load_env_creator(spec.entry_point)
+    mujoco_log.route()
+
+
+def _make_registered(spec: gymnasium.envs.registration.EnvSpec, **settings: Any) -> gymnasium.Env[Any, Any]:
+    import gymnasium
+
+    prepare(spec)
+    return gymnasium.make(spec, disable_env_checker=True, **settings)
 
 
 def _atari_game(game: str) -> Callable[[], Any]:
