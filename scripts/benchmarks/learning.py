@@ -46,6 +46,14 @@ def train(order: dict[str, Any]) -> dict[str, float]:
         gae_lambda=order["gae_lambda"],
         clip_range=order["clip_range"],
         clip_range_schedule="constant",
+        value_coef=order["value_coef"],
+        entropy_coef=order["entropy_coef"],
+        max_grad_norm=order["max_grad_norm"],
+        adam_epsilon=order["adam_epsilon"],
+        normalize_advantages="minibatch",
+        hidden_sizes=tuple(order["hidden_sizes"]),
+        activation="tanh",
+        shared_value_net=False,
     )
     shoal.init(num_cpus=max(os.cpu_count() or 1, config.num_workers))
     try:

@@ -21,7 +21,7 @@ from shoal.scripts.standard_streams import printing, say
 #: What issue 5 promises: times the peer's steps per second, part of simulation alone, steps per second with a policy.
 GOAL_TIMES, GOAL_PART, GOAL_ROLLOUT = 5.0, 0.75, 300_000.0
 
-#: The settings of every case: PPO as in its paper, on eight environments.
+#: The settings of every case: PPO as in its paper, on eight environments. None is left to a default: both get them all.
 _PPO = {
     "num_workers": 2,
     "num_envs": 8,
@@ -32,6 +32,11 @@ _PPO = {
     "gamma": 0.99,
     "gae_lambda": 0.95,
     "clip_range": 0.2,
+    "value_coef": 0.5,
+    "entropy_coef": 0.0,
+    "max_grad_norm": 0.5,
+    "adam_epsilon": 1e-5,
+    "hidden_sizes": [64, 64],
     "eval_episodes": 20,
 }
 
@@ -101,7 +106,8 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     conditions = report.conditions(
         [f"shoal {engines[0].version()}", *([peer] if peer else [])],
         f"{options.rounds} rounds; PPO on {_PPO['num_envs']} environments, {_PPO['rollout_steps']} steps, "
-        f"minibatches of {_PPO['minibatch_size']}, {_PPO['num_epochs']} epochs",
+        f"minibatches of {_PPO['minibatch_size']}, {_PPO['num_epochs']} epochs; {_PPO['num_workers']} rollout workers "
+        f"and a learner of one thread each{', the peer in one process with one thread' if peer else ''}",
     )
     try:
         rows = measure(chosen, engines, options.rounds)

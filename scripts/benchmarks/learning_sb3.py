@@ -35,6 +35,15 @@ def train(order: dict[str, Any]) -> dict[str, float]:
         gamma=order["gamma"],
         gae_lambda=order["gae_lambda"],
         clip_range=order["clip_range"],
+        vf_coef=order["value_coef"],
+        ent_coef=order["entropy_coef"],
+        max_grad_norm=order["max_grad_norm"],
+        normalize_advantage=True,  # of each minibatch
+        policy_kwargs={
+            "net_arch": {"pi": order["hidden_sizes"], "vf": order["hidden_sizes"]},
+            "activation_fn": torch.nn.Tanh,
+            "optimizer_kwargs": {"eps": order["adam_epsilon"]},
+        },
     )
     began_s = time.perf_counter()
     algorithm.learn(order["total_steps"])
