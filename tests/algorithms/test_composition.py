@@ -224,7 +224,7 @@ def learner_for(spec):
     return TorchLearner(
         policy,
         ppo_loss,
-        lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+        lambda parameters: torch.optim.Adam(parameters, lr=1e-3, eps=1e-5),
         device=torch.device("cpu"),
         max_grad_norm=0.5,
     )
@@ -284,7 +284,7 @@ def test_the_learner_sees_what_acted_in_every_combination(case):
 
 def steps_like(metrics, moved, before, spec, columns, settings):
     """The learner in numpy takes the step that the one in torch has taken."""
-    learner = NumpyLearner(spec, before, ppo_gradients, learning_rate=1e-3, epsilon=1e-8, max_grad_norm=0.5)
+    learner = NumpyLearner(spec, before, ppo_gradients, learning_rate=1e-3, epsilon=1e-5, max_grad_norm=0.5)
     minibatch = next(minibatches(learner.to_device(columns), 64, np.random.default_rng(0)))
     mine = learner.update(minibatch, settings)
     assert mine == pytest.approx({name: metric.item() for name, metric in metrics.items()}, rel=1e-4, abs=1e-5)

@@ -13,6 +13,15 @@ BOX = spaces.Box(-1.0, 1.0, (3,))
 MIXED = spaces.Dict({"body": BOX, "gear": spaces.Discrete(4, start=-1), "lamps": spaces.MultiBinary(2)})
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small kernels on many threads wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def twins(observations=BOX, actions=BOX, seed=0, **network):
     """The same weights in both, far from where they start."""
     settings = NetworkSettings(**{"hidden_sizes": (8, 5), **network})

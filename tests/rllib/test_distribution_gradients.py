@@ -21,6 +21,15 @@ DISTRIBUTIONS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small kernels on many threads wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def masks_for(distribution, count, rng):
     sizes = distribution.sizes if isinstance(distribution, Categorical) else distribution.choices.sizes
     masks = rng.random((count, sum(sizes))) < 0.5

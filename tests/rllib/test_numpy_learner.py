@@ -30,6 +30,15 @@ ACTIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small kernels on many threads wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def spec_of(actions="choice", observations=FLAT, **network):
     space, kind = ACTIONS[actions]
     return policy_spec("toy", observations, space, NetworkSettings(**{"hidden_sizes": (16, 8), **kind, **network}))
