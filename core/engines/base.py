@@ -16,6 +16,7 @@ from ..options import ActorOptions, TaskOptions
 from ..protocol.specs import WireMethod
 from ..refs import ObjectRef
 from ..runtime.equipment import Equipment
+from ..runtime.questions import Question
 
 #: What a task or call gives at once.
 Returns: TypeAlias = "list[ObjectRef] | ObjectRefGenerator"
@@ -244,27 +245,8 @@ class Engine(Protocol):
         """What was done and when, as Chrome's events, if the engine has them made; None: surveys tell it."""
         ...
 
-    def survey(
-        self,
-        subject: str,
-        *,
-        key: bytes = b"",
-        target: bytes | None = None,
-        limit: int = 10_000,
-        timeout_s: float | None = None,
-        unless: Callable[[], Any] = lambda: False,
-    ) -> Survey:
-        """Ask what goes on.
-
-        Args:
-          subject: tasks, counts (of tasks without a result), actors, objects, workers, jobs, placement_groups, spans,
-            metrics or store; the rows of `observing.rows` are made of the answers.
-          key: only what concerns this task, object or actor.
-          target: the one process to ask; empty: none but the head; None: all.
-          limit: rows from each process at most.
-          timeout_s: how long a process may take to answer; a second at most, on engines of shoal's own.
-          unless: give up, with nothing, as soon as this is true.
-        """
+    def survey(self, question: Question) -> Survey:
+        """Ask what goes on."""
         ...
 
     def explain(self, ref: ObjectRef) -> str:

@@ -22,6 +22,7 @@ from ..runtime import context
 from ..runtime.arguments import pack
 from ..runtime.equipment import BARE
 from ..runtime.process import Process
+from ..runtime.questions import Question
 from ..runtime.special_methods import exit_actor
 from ..scheduling.machine import ADDRESS, CLUSTER_ADDRESS
 from ..serialization import values
@@ -168,7 +169,7 @@ class NativeEngine:
 
     def _is_of_this_session(self, actor_id: bytes) -> bool:
         """Whether the process that created it is, or was, one of this session's."""
-        facts = self._process.outlook.survey("workers", target=b"")[0]
+        facts = self._process.outlook.survey(Question("workers", target=b""))[0]
         return ids.creator_of(actor_id).hex() in {row["worker_id"] for row in facts}
 
     def exit_actor(self) -> NoReturn:
@@ -230,22 +231,11 @@ class NativeEngine:
     def trace(self) -> None:
         return None
 
-    def survey(
-        self,
-        subject: str,
-        *,
-        key: bytes = b"",
-        target: bytes | None = None,
-        limit: int = 10_000,
-        timeout_s: float | None = None,
-        unless: Callable[[], Any] = lambda: False,
-    ) -> Survey:
-        if subject == "jobs":
-            workers = self._process.outlook.survey("workers", target=b"")[0]
+    def survey(self, question: Question) -> Survey:
+        if question.subject == "jobs":
+            workers = self._process.outlook.survey(Question("workers", target=b""))[0]
             return Survey([one_node.job_of(workers, self.place())], {}, [], is_all=True)
-        facts, answers, silent, is_all = self._process.outlook.survey(
-            subject, key=key, target=target, limit=limit, timeout_s=timeout_s, unless=unless
-        )
+        facts, answers, silent, is_all = self._process.outlook.survey(question)
         for row in facts:
             if "failure" in row:  # of an actor
                 row["death_cause"] = _death_cause(row)

@@ -21,6 +21,7 @@ from ..engines.current import running
 from ..errors import SessionError, StateApiError
 from ..refs import ObjectRef
 from ..resources import SCALE
+from ..runtime.questions import Question
 from ..scheduling.bundles import group_of, outside
 from .attempts import attempts
 from .rows import (
@@ -329,7 +330,7 @@ def _engine(address: str | None) -> Engine:
 
 
 def _ask(engine: Engine, subject: str, timeout: float, *, key: bytes = b"", target: bytes | None = None) -> Survey:
-    return engine.survey(subject, key=key, target=target, limit=_MOST, timeout_s=timeout)
+    return engine.survey(Question(subject, key, target, _MOST, timeout))
 
 
 def _tasks(engine: Engine, timeout: float, *, key: bytes = b"") -> _Found[TaskState]:

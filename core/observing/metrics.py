@@ -19,6 +19,7 @@ from typing import Any
 
 from ..engines.current import running
 from ..errors import SessionError
+from ..runtime.questions import Question
 from .measures import COUNTER, GAUGE, HISTOGRAM, MEASURES, Identity, Row, merge
 
 __all__ = ["Counter", "Gauge", "Histogram", "MetricState", "prometheus_text", "snapshot"]
@@ -222,7 +223,7 @@ def _merged() -> list[Row]:
     engine = running()
     if engine is None:
         raise SessionError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
-    survey = engine.survey("metrics")
+    survey = engine.survey(Question("metrics"))
     left = [row for row in survey.facts if "points" in row]
     return merge([*left, *(row for rows in survey.answers.values() for row in rows)])
 

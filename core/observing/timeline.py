@@ -18,6 +18,7 @@ from typing import Any
 from ..engines.base import Engine
 from ..engines.current import running
 from ..errors import SessionError
+from ..runtime.questions import Question
 from ..scheduling.machine import ADDRESS
 from .attempts import attempts
 from .rows import TaskState
@@ -57,7 +58,7 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
 def _surveyed(engine: Engine) -> list[dict[str, Any]]:
     """The events, of what every process tells."""
     here = engine.place()
-    tasks, spans = engine.survey("tasks", limit=_MOST), engine.survey("spans", limit=_MOST)
+    tasks, spans = (engine.survey(Question(subject, limit=_MOST)) for subject in ("tasks", "spans"))
     told = [row for rows in (tasks.facts, *tasks.answers.values()) for row in rows if "task_id" in row]
     waits = [row for rows in (spans.facts, *spans.answers.values()) for row in rows if "verb" in row]
     kinds = {row["worker_id"]: row["worker_type"].lower() for row in tasks.facts if "worker_type" in row}

@@ -27,6 +27,7 @@ from .history import History, Row
 from .holdings import Holdings
 from .notices import WaitWatch
 from .objects import Wait
+from .questions import Question
 from .reasons import Reason, reason_of
 
 if TYPE_CHECKING:
@@ -64,30 +65,22 @@ class Outlook:
         loop.on(m.Notice, self._on_notice)
 
     def survey(
-        self,
-        subject: str,
-        *,
-        key: bytes = b"",
-        target: bytes | None = None,
-        limit: int = 10_000,
-        timeout_s: float | None = None,
-        unless: Callable[[], Any] = lambda: False,
+        self, question: Question, *, unless: Callable[[], Any] = lambda: False
     ) -> tuple[list[Row], dict[bytes, list[Row]], list[str], bool]:
         """Ask the head, and through it processes, what goes on (`inspecting.py`).
 
         Args:
-          key: only what concerns this task, object or actor.
-          target: the one process to ask; empty: none but the head; None: all.
-          limit: rows from each process at most.
-          timeout_s: how long a process may take to answer, if less than `survey_timeout_s`.
-          unless: give up as soon as this is true.
+          question: its timeout counts if it is less than `survey_timeout_s`.
+          unless: give up, with nothing, as soon as this is true.
 
         Returns:
           Rows of the head; rows by process; who was silent, in words; whether these are all rows.
         """
-        asked = b"" if target is None else target or HEAD
-        patience_s = self._config.survey_timeout_s if timeout_s is None else timeout_s
-        patience_s = min(patience_s, self._config.survey_timeout_s)
+        subject, key, limit = question.subject, question.key, question.limit
+        asked = b"" if question.target is None else question.target or HEAD
+        patience_s = self._config.survey_timeout_s
+        if question.timeout_s is not None:
+            patience_s = min(patience_s, question.timeout_s)
         answer = self._ask(lambda number: m.Survey(number, subject, key, asked, limit, patience_s), unless=unless)
         facts, answers, silent = answer if answer is not None else ([], [], [])
         return (
@@ -101,14 +94,14 @@ class Outlook:
         """Why the objects (id, owner) are not there; asks along the chain, until `unless` is true."""
 
         def ask(subject: str, key: bytes, target: bytes) -> list[Row] | None:
-            facts, answers, _, _ = self.survey(subject, key=key, target=target, unless=unless)
+            facts, answers, _, _ = self.survey(Question(subject, key, target), unless=unless)
             return answers.get(target) if target else facts
 
         return reason_of(ask, wanted)
 
     def held_by(self) -> str:
         """Who holds what of the object store, in words."""
-        facts, answers, _, _ = self.survey("store")
+        facts, answers, _, _ = self.survey(Question("store"))
         orphaned = sum(row["orphaned_bytes"] for row in facts if "orphaned_bytes" in row)
         return held_by([row for rows in answers.values() for row in rows], orphaned)
 

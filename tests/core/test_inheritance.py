@@ -13,6 +13,7 @@ import pytest
 import shoal
 from shoal import exceptions
 from shoal.core.engines.current import engine
+from shoal.core.runtime.questions import Question
 
 DEADLINE_S = 30
 MIB = 1 << 20
@@ -48,7 +49,6 @@ class Owner:
     def keep(self, holder):
         self.refs = [shoal.put(np.full(3 * MIB, 5, np.uint8)), shoal.put(np.full(20 * MIB, 5, np.uint8))]
         shoal.get(holder.read.remote(*self.refs))
-
 
     def start(self, reader):
         self.items = reader.make.remote(12)
@@ -96,7 +96,7 @@ def fits(megabytes):
 
 def orphaned_megabytes():
     """Size of the regions whose holder is dead."""
-    return engine().survey("store").facts[0]["orphaned_bytes"] // MIB
+    return engine().survey(Question("store")).facts[0]["orphaned_bytes"] // MIB
 
 
 def eventually_no_orphans():

@@ -41,6 +41,7 @@ from ...runtime.arguments import pack
 from ...runtime.concurrency import lanes_wanted
 from ...runtime.equipment import BARE
 from ...runtime.history import History
+from ...runtime.questions import Question
 from ...runtime.special_methods import exit_actor
 from ...scheduling.labels import NODE_ID
 from ...scheduling.machine import ADDRESS, CLUSTER_ADDRESS
@@ -117,9 +118,7 @@ class InlineEngine:
         self.released = self.objects.released
         self._schedule = self._tables.schedule
         self._history = History(history_tasks)
-        self._runs = Runs(
-            self.objects, self._history, is_cancelled=lambda work: work.task_id in self._tables.told
-        )
+        self._runs = Runs(self.objects, self._history, is_cancelled=lambda work: work.task_id in self._tables.told)
         self._inspector = InlineInspector(self._tables, self._history, self._node_id, MEASURES.rows)
         self._exporter = FunctionExporter()
         self._turns = Turns(self._tables, self._runs, self._history)
@@ -376,21 +375,12 @@ class InlineEngine:
     def trace(self) -> None:
         return None
 
-    def survey(
-        self,
-        subject: str,
-        *,
-        key: bytes = b"",
-        target: bytes | None = None,
-        limit: int = 10_000,
-        timeout_s: float | None = None,
-        unless: Callable[[], Any] = lambda: False,
-    ) -> Survey:
+    def survey(self, question: Question) -> Survey:
         with self._turns.changing():
-            if subject == "jobs":
-                workers = self._inspector.survey("workers", b"", limit).facts
+            if question.subject == "jobs":
+                workers = self._inspector.survey(Question("workers")).facts
                 return Survey([one_node.job_of(workers, self.place())], {}, [], is_all=True)
-            return self._inspector.survey(subject, key, limit)
+            return self._inspector.survey(question)
 
     def explain(self, ref: ObjectRef) -> str:
         with self._turns.changing():

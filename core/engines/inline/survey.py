@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ... import ids
 from ...runtime.history import ACTOR_CREATION_TASK, ACTOR_TASK, NORMAL_TASK, History, Row, task_identity
+from ...runtime.questions import Question
 from ...scheduling.machine import ADDRESS
 from ...serialization import values
 from ...serialization.values import FAILURE
@@ -35,8 +36,9 @@ class InlineInspector:
         self._metrics = metrics
         self._began_ms = time.time() * 1e3
 
-    def survey(self, subject: str, key: bytes, limit: int) -> Survey:
-        """The answer to a question; see `base.Engine.survey`."""
+    def survey(self, question: Question) -> Survey:
+        """The answer to a question."""
+        subject = question.subject
         subjects: dict[str, Callable[[bytes], list[Row]]] = {
             "tasks": self._tasks,
             "counts": self._counts,
@@ -51,8 +53,9 @@ class InlineInspector:
             return Survey(self._tables.groups.facts(), {}, [], is_all=True)
         if subject not in subjects:
             return Survey([self._driver()] if subject == "workers" else [], {}, [], is_all=True)
-        rows = subjects[subject](key)
-        return Survey([self._driver()], {self._tables.me: rows[:limit]}, [], is_all=len(rows) <= limit)
+        rows = subjects[subject](question.key)
+        told, is_all = rows[: question.limit], len(rows) <= question.limit
+        return Survey([self._driver()], {self._tables.me: told}, [], is_all=is_all)
 
     def _driver(self) -> Row:
         return {

@@ -19,6 +19,7 @@ from ...observing.measures import MEASURES
 from ...options import ActorOptions, TaskOptions
 from ...protocol.specs import WireMethod
 from ...refs import ObjectRef
+from ...runtime.questions import Question
 from .. import current
 from ..base import ActorDescription, ActorIdentity, GroupDescription, NodeDescription, Place, Returns, Stock, Survey
 from . import groups, metrics, nodes, options as ray_options, reasons, shipping, state, work
@@ -252,17 +253,8 @@ class RayEngine:
     def trace(self) -> list[dict[str, Any]]:
         return state.timeline()
 
-    def survey(
-        self,
-        subject: str,
-        *,
-        key: bytes = b"",
-        target: bytes | None = None,
-        limit: int = 10_000,
-        timeout_s: float | None = None,
-        unless: Callable[[], Any] = lambda: False,
-    ) -> Survey:
-        return state.survey(subject, key=key, limit=limit, timeout_s=timeout_s)
+    def survey(self, question: Question) -> Survey:
+        return state.survey(question)
 
     def explain(self, ref: ObjectRef) -> str:
         return reasons.explain(ref)

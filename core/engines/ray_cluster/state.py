@@ -20,6 +20,7 @@ from ray.util import state as theirs
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 from ...errors import StateApiError
+from ...runtime.questions import Question
 from ..base import GroupDescription, Survey
 from . import groups
 from .nodes import parts
@@ -43,12 +44,13 @@ _NOT_TOLD = {
 }
 
 
-def survey(subject: str, *, key: bytes, limit: int, timeout_s: float | None) -> Survey:
+def survey(question: Question) -> Survey:
     """As `base.Engine.survey`. There is no process to be asked by itself: a `target` is of no meaning.
 
     Raises:
       StateApiError: Ray does not tell this, or not without what the message says.
     """
+    subject, key, timeout_s = question.subject, question.key, question.timeout_s
     if subject in _NOT_TOLD:
         raise StateApiError(_NOT_TOLD[subject])
     if subject == "placement_groups":
@@ -64,7 +66,7 @@ def survey(subject: str, *, key: bytes, limit: int, timeout_s: float | None) -> 
     }
     ask, row_of, name = asks[subject]
     filters = [(name, "=", key.hex())] if key else None
-    limit = min(limit, _MOST)
+    limit = min(question.limit, _MOST)
     found = _asked(ask, timeout_s, filters=filters, limit=limit, detail=True, raise_on_missing_output=False)
     rows = [row_of(row) for row in found]
     is_all = len(rows) < limit
@@ -79,7 +81,7 @@ def timeline() -> list[Row]:
 
 def task_of(task_id: bytes) -> Row | None:
     """The last attempt at a task; None if Ray knows nothing of it. Raises as `survey`."""
-    rows = survey("tasks", key=task_id, limit=_MOST, timeout_s=None).facts
+    rows = survey(Question("tasks", key=task_id, limit=_MOST)).facts
     return max(rows, key=lambda row: int(row["attempt_number"])) if rows else None
 
 
