@@ -60,8 +60,9 @@ class ActingHead:
         self._num_outputs = bias.shape[1]
         # A single column would be a product with a vector, in which BLAS may add in another order for each row
         # (OpenBLAS for Sandy Bridge does); so it gets a second one, of zeros.
-        missing = ((0, 0), (0, max(0, 2 - self._num_outputs)))
-        self._layer = np.pad(weight, missing), np.pad(bias, missing)
+        if self._num_outputs == 1:
+            weight, bias = (np.concatenate([column, np.zeros_like(column)], axis=1) for column in (weight, bias))
+        self._layer = weight, bias
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Features in blocks -> outputs in blocks."""
