@@ -28,20 +28,6 @@ def runtime():
     shoal.shutdown()
 
 
-@pytest.fixture
-def make():
-    made = []
-
-    def make_algorithm(**settings):
-        defaults = {"num_workers": 2, "num_envs": 5, "rollout_steps": 16, "num_epochs": 2, "minibatch_size": 32}
-        made.append(PPO(PPOConfig(**{**defaults, "hidden_sizes": (16,), "device": "cpu", **settings})))
-        return made[-1]
-
-    yield make_algorithm
-    for algorithm in made:
-        algorithm.close()
-
-
 @pytest.fixture(scope="module")
 def trained(runtime):
     """An algorithm with everything that one can have to remember, after a step, and its checkpoint."""

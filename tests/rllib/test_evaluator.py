@@ -6,7 +6,7 @@ import signal
 import pytest
 
 import shoal
-from shoal.algorithms.ppo import PPO, PPOConfig
+from shoal.algorithms.ppo import PPO
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.evaluation import play
 from shoal.rllib.evaluator import MAX_IN_FLIGHT, NICENESS, EvaluationActor
@@ -17,20 +17,6 @@ def runtime():
     shoal.init(num_cpus=4)
     yield
     shoal.shutdown()
-
-
-@pytest.fixture
-def make():
-    made = []
-
-    def make_algorithm(**settings):
-        defaults = {"num_workers": 2, "num_envs": 4, "rollout_steps": 16, "num_epochs": 2, "minibatch_size": 32}
-        made.append(PPO(PPOConfig(**{**defaults, "hidden_sizes": (16,), "device": "cpu", **settings})))
-        return made[-1]
-
-    yield make_algorithm
-    for algorithm in made:
-        algorithm.close()
 
 
 def curve(algorithm, iterations):
@@ -48,7 +34,7 @@ def test_evaluations_beside_training_are_those_that_the_workers_would_play_and_l
     seen += curve(watched, 4)
     assert str(seen) == str(expected)
     [evaluated] = watched.evaluations(wait=True)
-    assert evaluated.steps == 64
+    assert evaluated.steps == 80
     assert evaluated.evaluation == then
     assert watched.evaluations(wait=True) == []
 
@@ -60,7 +46,7 @@ def test_no_more_than_two_wait_and_all_come_out_in_the_order_in_which_they_went_
         algorithm.begin_evaluation(2)
         assert algorithm._evaluator._workers.in_flight(0) <= MAX_IN_FLIGHT
     finished = algorithm.evaluations(wait=True)
-    assert [evaluated.steps for evaluated in finished] == [64, 128, 192, 256, 320]
+    assert [evaluated.steps for evaluated in finished] == [80, 160, 240, 320, 400]
     assert finished[-1].evaluation == play("CartPole-v1", PPO.policy_from(algorithm.checkpoint()), 2, seed=0)
 
 
