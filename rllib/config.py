@@ -79,8 +79,8 @@ class AlgorithmConfig:
     cuda:1, mps."""
 
     learner: LearnerChoice = "auto"
-    """What computes gradients: torch (everything) or numpy (small nets without images and memory on a CPU, up to four
-    times as fast, same results but for float32's last digits); auto takes numpy where it is faster."""
+    """What computes gradients: torch; or numpy, only nets without images and memory on a CPU, three to five times as
+    fast for small ones, with the same results but for last digits. auto takes numpy where it is faster."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the learner's layers multiply in. bfloat16 is faster on newer GPUs where nets are large; weights, the last

@@ -5,7 +5,8 @@ schedules. What it computes with is its own affair, and so is what columns of ro
 
     arrays --to_device--> columns --minibatches.py--> minibatch --update--> metrics --means--> numbers for people
 
-``torch_learner.py`` takes any policy and any device. Lives in the driver process. Imports no torch.
+``torch_learner.py`` takes any policy and any device; ``numpy_learner.py`` takes small dense nets on a CPU, where it is
+several times as fast. Checkpoints are the same. Lives in the driver process. Imports no torch.
 """
 
 from __future__ import annotations

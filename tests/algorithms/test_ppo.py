@@ -15,7 +15,9 @@ from shoal.algorithms.ppo import PPO, PPOConfig, ppo_loss
 from shoal.rllib.advantages import gae
 from shoal.rllib.config import ConfigError
 from shoal.rllib.modules import ActorCritic
+from shoal.rllib.numpy_learner import NumpyLearner
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.torch_learner import TorchLearner
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +345,37 @@ class TestWithWorkers:
                 np.testing.assert_array_equal(np.sort(minibatch[name]), np.sort(column.reshape(-1)))
         assert not np.array_equal(expected[0][0], expected[1][0])
         assert len(scaled) == 1
+
+    @pytest.mark.parametrize(
+        ("settings", "kind"),
+        [
+            ({}, NumpyLearner),
+            ({"learner": "torch"}, TorchLearner),
+            ({"recurrent": "gru"}, TorchLearner),
+            ({"precision": "bfloat16"}, TorchLearner),
+            ({"hidden_sizes": (1024, 1024)}, TorchLearner),
+            ({"hidden_sizes": (1024, 1024), "learner": "numpy"}, NumpyLearner),
+        ],
+    )
+    def test_small_nets_learn_in_numpy_and_all_others_in_torch(self, toy, settings, kind):
+        assert type(toy("CartPole-v1", **settings).learner) is kind
+
+    def test_a_learner_that_cannot_be_is_refused_in_one_line(self, toy):
+        with pytest.raises(ConfigError, match="numpy cannot compute the gradients of a recurrent net") as caught:
+            toy("CartPole-v1", learner="numpy", recurrent="lstm")
+        assert "\n" not in str(caught.value)
+
+    @BOTH_LEARNERS
+    def test_a_run_goes_on_with_the_other_learner(self, toy, learner):
+        first = toy("Pendulum-v1", learner=learner, normalize_observations=True)
+        heir = toy("Pendulum-v1", learner={"numpy": "torch", "torch": "numpy"}[learner], normalize_observations=True)
+        first.step()
+        heir.restore(first.checkpoint())
+        mine, its = ({name: value for name, value in run.step().items() if "time" not in name} for run in (first, heir))
+        assert mine == pytest.approx(its, rel=1e-3, abs=1e-4, nan_ok=True)
+        for group in ("policy", "optimizer"):
+            for name, array in first.checkpoint().tensors[group].items():
+                np.testing.assert_allclose(array, heir.checkpoint().tensors[group][name], rtol=1e-3, atol=1e-4)
 
     def test_adam_is_made_as_it_is_told(self, toy):
         settings = {"learning_rate": 0.02, "adam_epsilon": 1e-3}
