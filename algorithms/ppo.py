@@ -252,7 +252,7 @@ class PPO(Algorithm[PPOConfig]):
     def _torch_learner(self, spec: PolicySpec) -> Learner:
         config = self.config
         try:
-            device = torch_learner.resolve_device(config.device)
+            device = torch_learner.resolve_device(config.device, config.precision)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         policy = ActorCritic(spec, streams.weight_seed(config.seed), config.precision)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -183,21 +183,26 @@ def _diverged(norm: float, loss: float) -> DivergedError:
     return DivergedError(f"the gradient's norm is {norm} at a loss of {loss}")
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, precision: Literal["float32", "bfloat16"] = "float32") -> torch.device:
     """``auto`` is a GPU if there is one; anything else is torch's name of a device.
 
     Raises:
-      ValueError: torch knows no such device, or it is not there. One line.
+      ValueError: torch knows no such device, it is not there, or it does not compute in this precision. One line.
     """
     import torch
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    how = ""
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        if name != "auto":
+            device = torch.device(name)
+            torch.zeros(1, device=device)
+        if precision != "float32":
+            how = f" in {precision}"
+            with torch.autocast(device.type, getattr(torch, precision)):
+                torch.zeros(1, 1, device=device).mm(torch.zeros(1, 1, device=device))
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"device {name!r} cannot be used{how}: {str(error).splitlines()[0]}") from error
     return device
 
 

@@ -216,6 +216,18 @@ class TestWithWorkers:
         for name, array in expected.items():
             np.testing.assert_allclose(weights[name], array, atol=tolerance, err_msg=name)
 
+    def test_a_compiled_run_that_is_resumed_goes_on_bit_for_bit(self, toy):
+        whole = toy("CartPole-v1", compile=True, minibatch_size=48)
+        whole.step()
+        heir = toy("CartPole-v1", compile=True, minibatch_size=48)
+        heir.restore(whole.checkpoint())
+        for algorithm in (whole, heir):
+            algorithm.step()
+        mine, its = whole.checkpoint().tensors, heir.checkpoint().tensors
+        for group, arrays in mine.items():
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(array, its[group][name], err_msg=f"{group} {name}")
+
     def test_the_learner_sees_observations_as_the_workers_did_while_the_statistics_move(self, toy):
         algorithm = toy("Pendulum-v1", num_epochs=1, minibatch_size=10_000, normalize_observations=True)
         for _ in range(4):

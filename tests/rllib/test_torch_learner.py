@@ -201,6 +201,18 @@ def test_a_device_that_is_not_there_is_told_in_one_line():
     assert "\n" not in str(caught.value)
 
 
+def test_a_device_that_does_not_compute_in_bfloat16_is_told_in_one_line(monkeypatch):
+    assert resolve_device("cpu", "bfloat16").type == "cpu"
+
+    def refuses(kind, dtype):
+        raise RuntimeError(f"Current {kind} device does not support {dtype}.\nTry another.")
+
+    monkeypatch.setattr(torch, "autocast", refuses)
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match=r"^device 'cpu' cannot be used in bfloat16: Current cpu .*16.$"):
+        resolve_device("cpu", "bfloat16")
+
+
 def test_small_networks_get_one_thread():
     threads = torch.get_num_threads()
     try:
