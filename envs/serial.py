@@ -118,7 +118,7 @@ class SerialVectorEnv:
                 self.terminated[i], self.truncated[i] = terminated, truncated
                 self._finish(i, goes_on=copy.goes_on)
             if self.action_masks is not None:
-                self._copies[i].write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
+                self._copies[i].write_mask(self.layout, self.action_masks[i], self._log.length(i))
         if not self._is_quiet:
             np.logical_or(self.terminated, self.truncated, out=self._begins)
             self._begins |= ~self.valid
@@ -130,7 +130,7 @@ class SerialVectorEnv:
             raise RuntimeError("environments that were never reset have no state")
         state = {
             "episode": self._episodes.copy(),
-            "length": self._log.lengths.copy(),
+            "length": self._log.lengths,
             "episode_return": np.array(self._returns, np.float64),
             "begins": self._begins.copy(),
             "actions": np.concatenate([self._log.of(i) for i in range(self.num_envs)]),
@@ -190,7 +190,7 @@ class SerialVectorEnv:
         self._is_quiet = False
         for last, place in zip(self._rows[i], self._final_rows[i], strict=True):
             place[...] = last
-        length = 0 if goes_on else int(self._log.lengths[i])
+        length = 0 if goes_on else self._log.length(i)
         self.arrays.final_returns[i], self.arrays.final_lengths[i] = self._returns[i], length
         if not goes_on:
             self.finished.append(Episode(self._copies[i].env_index, self._returns[i], length))
@@ -215,7 +215,7 @@ class SerialVectorEnv:
         if self._failures[i] >= MAX_FAILURES:
             message = f"{crash}\nIt was replaced {MAX_FAILURES - 1} times before, and no episode has ended since."
             raise EnvFailure(message) from crash.__cause__
-        index, step = self._copies[i].env_index, int(self._log.lengths[i])
+        index, step = self._copies[i].env_index, self._log.length(i)
         cause = str(crash).partition("\n")[0]
         self.incidents.append(f"{cause} (step {step} of episode {self._episodes[i]}); it was replaced")
         self.replaced += 1
@@ -253,7 +253,7 @@ class SerialVectorEnv:
         self._is_reset = True
         if self.action_masks is not None:
             for i, copy in enumerate(self._copies):
-                copy.write_mask(self.layout, self.action_masks[i], int(self._log.lengths[i]))
+                copy.write_mask(self.layout, self.action_masks[i], self._log.length(i))
 
     def _check(self) -> None:
         """Refuse wrong numbers. Looked for in whole arrays; only then in which copy."""
@@ -265,7 +265,7 @@ class SerialVectorEnv:
             reward = float(self.rewards[i])
             if copy.env_index in lengths:
                 copy.check_outcome(lengths[copy.env_index], self._final_rows[i], reward, self._checks)
-            copy.check_outcome(int(self._log.lengths[i]), self._rows[i], reward, self._checks)
+            copy.check_outcome(self._log.length(i), self._rows[i], reward, self._checks)
 
 
 def _check_fits(state: State, observations: Columns, layout: ActionLayout) -> None:

@@ -137,7 +137,11 @@ def test_the_log_holds_the_actions_of_every_copys_own_episode(monkeypatch, most)
             if rng.random() < (0.02, 0.002, 0.3)[i]:
                 log.restart(i)
                 naive[i] = []
-            assert log.lengths[i] == len(naive[i])
+            if rng.random() < 0.005:
+                other = rng.integers(1_000, size=(rng.integers(0, 190), 2))
+                log.load(i, other)
+                naive[i] = other.tolist()
+        assert log.lengths.tolist() == [log.length(i) for i in range(3)] == [len(own) for own in naive]
         for i in (0, 2):
             kept = naive[i] if len(naive[i]) <= most else []
             assert log.of(i).tolist() == kept
