@@ -80,6 +80,7 @@ lint: $(STAMP)
 results: $(STAMP)
 	$(BIN)/shoal results $(ARGS)
 
+# What it is compared with is installed first: `make install-ray` for ARGS="core --vs ray" and ARGS=engine.
 bench: $(STAMP)
 	$(BIN)/shoal bench $(ARGS)
 
