@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -87,3 +88,13 @@ def test_a_joined_batch_can_be_written_although_its_parts_came_read_only():
 def test_batches_of_different_weights_are_not_joined():
     with pytest.raises(ValueError, match=r"versions \[3, 4\]"):
         concatenate([batch_of(0, 1, version=3), batch_of(1, 1, version=4)])
+
+
+def test_a_batch_that_travelled_has_its_episodes_as_they_were():
+    episodes = tuple(FinishedEpisode(step, Episode(step % 2, 1.5 * step, step + 1)) for step in range(3))
+    given = batch_of(0, 2, episodes=episodes)
+    come = pickle.loads(pickle.dumps(given))
+    assert come.episodes == episodes
+    assert [type(part) for finished in come.episodes for part in finished] == [int, Episode] * 3
+    assert come.version == given.version
+    np.testing.assert_array_equal(come.rewards, given.rewards)
