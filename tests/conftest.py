@@ -94,3 +94,18 @@ def has_ended() -> Callable[[int], bool]:
             return True
 
     return look
+
+
+@pytest.fixture(scope="session")
+def can_compile() -> bool:
+    """Whether torch.compile finds a compiler on this machine; where it does not, what is tested is that it is told."""
+    import torch
+
+    from shoal.rllib import compilation
+    from shoal.rllib.config import ConfigError
+
+    try:
+        compilation._try_to_compile(torch.device("cpu"))
+    except ConfigError:
+        return False
+    return True

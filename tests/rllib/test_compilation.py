@@ -101,7 +101,11 @@ def test_values_far_from_one_are_as_exact_in_bfloat16_as_the_layers_before_the_h
 
 
 @pytest.mark.parametrize(("name", "precision"), [("mlp", "float32"), ("cnn", "bfloat16")])
-def test_compiled_the_gradient_is_that_of_the_loss_as_it_is_written(name, precision):
+def test_compiled_the_gradient_is_that_of_the_loss_as_it_is_written(name, precision, can_compile):
+    if not can_compile:
+        with pytest.raises(ConfigError, match=r"compile: torch\.compile does not work on cpu"):
+            compiled(ppo_loss, CPU, 64)
+        return
     policy = policy_of(name, precision)
     minibatch = minibatch_for(policy, 64)
     fast = compiled(ppo_loss, CPU, 64)
