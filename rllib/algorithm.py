@@ -25,7 +25,6 @@ from ..core import api
 from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State, join_states, split_state
-from ..envs.vector import Checks
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
 from .config import AlgorithmConfig, ConfigError, to_dict
@@ -79,7 +78,7 @@ class Algorithm(abc.ABC, Generic[C]):
         #: what happened to environments, a line each, since whoever shows it last emptied the list
         self.incidents: list[str] = []
         self._resumed_at = 0
-        self._evaluator = Evaluator(env_id=config.env, seed=config.seed)
+        self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
         self._env_states: list[State | None] = [None] * config.num_workers
         self.workers = WorkerSet(self._make_worker, config.num_workers)
@@ -329,7 +328,7 @@ class Algorithm(abc.ABC, Generic[C]):
                 vector=self.config.vector,
                 num_processes=self.config.env_processes,
                 num_groups=self.config.env_groups,
-                checks=Checks(finite=self.config.env_checks != "none", bounds=self.config.env_checks == "bounds"),
+                checks=self.config.checks,
             )
         )
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..envs.opening import Vector
+from ..envs.vector import Checks
 
 C = TypeVar("C", bound="AlgorithmConfig")
 
@@ -104,6 +105,11 @@ class AlgorithmConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+
+    @property
+    def checks(self) -> Checks:
+        """What ``env_checks`` says, as environments take it: in training and in evaluation."""
+        return Checks(finite=self.env_checks != "none", bounds=self.env_checks == "bounds")
 
 
 def validate(config: AlgorithmConfig) -> None:

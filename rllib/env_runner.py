@@ -131,7 +131,14 @@ class EnvRunner:
         Raises:
           EnvFailure: an environment raised.
         """
-        return play_episodes(self._env_id, Policy(weights), episodes, self._seed, worker_index=self._worker_index)
+        return play_episodes(
+            self._env_id,
+            Policy(weights),
+            episodes,
+            self._seed,
+            worker_index=self._worker_index,
+            checks=self._checks,
+        )
 
     def resume(self, resumed_at: int, state: State | None) -> None:
         """Go on at the next ``collect`` as a run that is resumed.

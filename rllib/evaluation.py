@@ -20,7 +20,7 @@ import numpy as np
 from ..envs import registry
 from ..envs.columns import ActionLayout, Columns
 from ..envs.copies import EnvCopy
-from ..envs.vector import Episode
+from ..envs.vector import USUAL_CHECKS, Checks, Episode
 from . import streams
 
 #: Episodes that are played side by side, so that one forward pass serves them all.
@@ -91,7 +91,7 @@ class Evaluation:
         return quantile * self.std / math.sqrt(count)
 
 
-def play(env_id: str, policy: Actor, episodes: int, seed: int) -> Evaluation:
+def play(env_id: str, policy: Actor, episodes: int, seed: int, *, checks: Checks = USUAL_CHECKS) -> Evaluation:
     """Play episodes in this process, with deterministic actions. Each is played to its end, however far that is: an
     environment that may go on for ever needs a time limit of its own.
 
@@ -100,16 +100,23 @@ def play(env_id: str, policy: Actor, episodes: int, seed: int) -> Evaluation:
       policy: What acts.
       episodes: How many, >= 1.
       seed: Decides how each episode starts.
+      checks: Which numbers of the environment are refused.
 
     Raises:
       UnknownEnvironment: see ``registry.make``.
-      EnvFailure: the environment raised.
+      EnvFailure: the environment raised, or gave a number that is refused.
     """
-    return Evaluation.of(play_episodes(env_id, policy, range(episodes), seed))
+    return Evaluation.of(play_episodes(env_id, policy, range(episodes), seed, checks=checks))
 
 
 def play_episodes(
-    env_id: str, policy: Actor, episodes: Sequence[int], seed: int, *, worker_index: int | None = None
+    env_id: str,
+    policy: Actor,
+    episodes: Sequence[int],
+    seed: int,
+    *,
+    worker_index: int | None = None,
+    checks: Checks = USUAL_CHECKS,
 ) -> list[Episode]:
     """Play the episodes with these numbers; results in the same order, ``env_index`` is the number."""
     registry.check(env_id)
@@ -121,24 +128,31 @@ def play_episodes(
             for number in numbers:
                 copies.append(EnvCopy(partial(registry.make, env_id), number, worker_index=worker_index))
                 opened.callback(copies[-1].close)
-            played += _play_side_by_side(copies, policy, [streams.evaluation_seed(seed, number) for number in numbers])
+            seeds = [streams.evaluation_seed(seed, number) for number in numbers]
+            played += _play_side_by_side(copies, policy, seeds, checks)
     return played
 
 
-def play_watched(copy: EnvCopy, policy: Actor, seed: int, number: int, watch: Callable[[], object]) -> Episode:
+def play_watched(
+    copy: EnvCopy, policy: Actor, seed: int, number: int, watch: Callable[[], object], *, checks: Checks = USUAL_CHECKS
+) -> Episode:
     """Play the evaluation episode with this number in a copy; ``watch`` is called after the reset and each step."""
-    return _play_side_by_side([copy], policy, [streams.evaluation_seed(seed, number)], watch)[0]
+    return _play_side_by_side([copy], policy, [streams.evaluation_seed(seed, number)], checks, watch)[0]
 
 
 def _play_side_by_side(
-    copies: Sequence[EnvCopy], policy: Actor, seeds: Sequence[int], watch: Callable[[], object] = lambda: None
+    copies: Sequence[EnvCopy],
+    policy: Actor,
+    seeds: Sequence[int],
+    checks: Checks,
+    watch: Callable[[], object] = lambda: None,
 ) -> list[Episode]:
     writer, layout = copies[0].writer, ActionLayout.of(copies[0].action_space)
     columns = writer.allocate(len(copies))
     rows = writer.rows(columns)
     for copy, row, seed in zip(copies, rows, seeds, strict=True):
         copy.reset(row, seed)
-        copy.check_outcome(0, row, 0.0)
+        copy.check_outcome(0, row, 0.0, checks)
     returns, lengths = [0.0] * len(copies), [0] * len(copies)
     playing = list(range(len(copies)))
     states: np.ndarray | None = None
@@ -152,7 +166,7 @@ def _play_side_by_side(
             reward, terminated, truncated = copies[i].step(action, rows[i])
             returns[i] += copies[i].score
             lengths[i] += 1
-            copies[i].check_outcome(lengths[i], rows[i], reward)
+            copies[i].check_outcome(lengths[i], rows[i], reward, checks)
             if not (terminated or truncated) or copies[i].goes_on:
                 still_playing.append(i)
         states = states[np.isin(playing, still_playing)]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import api
+from ..envs.vector import USUAL_CHECKS, Checks
 from .evaluation import Evaluation, play_episodes
 from .policy import Policy
 from .threads import limit_matrix_threads
@@ -48,11 +49,13 @@ class EvaluationActor:
       env_id: The environment's name.
       seed: The run's seed; decides how each episode starts.
       driver_pid: The process that asks.
+      checks: Which numbers of the environment are refused.
     """
 
-    def __init__(self, *, env_id: str, seed: int, driver_pid: int) -> None:
+    def __init__(self, *, env_id: str, seed: int, driver_pid: int, checks: Checks = USUAL_CHECKS) -> None:
         self._env_id = env_id
         self._seed = seed
+        self._checks = checks
         if os.getpid() != driver_pid:  # inline, the actor lives in the driver
             os.nice(NICENESS)
             limit_matrix_threads(1)
@@ -68,7 +71,8 @@ class EvaluationActor:
         Raises:
           EnvFailure: an environment raised.
         """
-        return Evaluated(steps, Evaluation.of(play_episodes(self._env_id, Policy(weights), episodes, self._seed)))
+        played = play_episodes(self._env_id, Policy(weights), episodes, self._seed, checks=self._checks)
+        return Evaluated(steps, Evaluation.of(played))
 
     def evaluate_and_film(self, steps: int, weights: Weights, episodes: Sequence[int]) -> Evaluated:
         """As ``evaluate``, with a film of the first episode; it comes back with the result, as this may be another
@@ -81,7 +85,7 @@ class EvaluationActor:
         evaluated = self.evaluate(steps, weights, episodes)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "film.mp4"
-            record(self._env_id, Policy(weights), path, seed=self._seed, episode=episodes[0])
+            record(self._env_id, Policy(weights), path, seed=self._seed, episode=episodes[0], checks=self._checks)
             return replace(evaluated, film=path.read_bytes())
 
 
@@ -89,12 +93,13 @@ class Evaluator:
     """The driver's side of the actor, which starts with the first evaluation.
 
     Args:
-      env_id, seed: As in ``EvaluationActor``.
+      env_id, seed, checks: As in ``EvaluationActor``.
     """
 
-    def __init__(self, *, env_id: str, seed: int) -> None:
+    def __init__(self, *, env_id: str, seed: int, checks: Checks = USUAL_CHECKS) -> None:
         self._env_id = env_id
         self._seed = seed
+        self._checks = checks
         self._workers: WorkerSet | None = None
         self._finished: list[Evaluated] = []
 
@@ -143,4 +148,4 @@ class Evaluator:
 
     def _make(self, worker: int, replacement: int) -> Any:
         made = api.remote(EvaluationActor).options(num_cpus=0)
-        return made.remote(env_id=self._env_id, seed=self._seed, driver_pid=os.getpid())
+        return made.remote(env_id=self._env_id, seed=self._seed, driver_pid=os.getpid(), checks=self._checks)

@@ -32,9 +32,7 @@ class Memory:
         return cls(policy.initial_states(num_envs), np.ones(num_envs, bool))
 
 
-def collect(
-    envs: VectorEnv, policy: Policy, num_steps: int, streams: ActionStreams, memory: Memory
-) -> Batch:
+def collect(envs: VectorEnv, policy: Policy, num_steps: int, streams: ActionStreams, memory: Memory) -> Batch:
     """Act for ``num_steps`` steps in every copy, going on where the last call stopped.
 
     Values are computed after the last step, all at once, where the critic takes no part in acting.

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..envs import registry
 from ..envs.copies import EnvCopy
-from ..envs.vector import EnvFailure, Episode
+from ..envs.vector import USUAL_CHECKS, Checks, EnvFailure, Episode
 from .config import ConfigError
 from .evaluation import Actor, play_watched
 
@@ -31,7 +31,9 @@ USUAL_FPS = 30
 _MULTIPLE = 2
 
 
-def record(env_id: str, policy: Actor, path: Path, *, seed: int, episode: int = 0) -> Episode:
+def record(
+    env_id: str, policy: Actor, path: Path, *, seed: int, episode: int = 0, checks: Checks = USUAL_CHECKS
+) -> Episode:
     """Play an evaluation episode and write it to ``path``, an MP4; the folder must be there.
 
     Args:
@@ -40,6 +42,7 @@ def record(env_id: str, policy: Actor, path: Path, *, seed: int, episode: int = 
       path: Where to; replaced if it is there.
       seed: Of the evaluation.
       episode: Which of its episodes.
+      checks: Which numbers of the environment are refused.
 
     Raises:
       ConfigError: the environment shows no pictures, or imageio is missing; one line.
@@ -50,7 +53,9 @@ def record(env_id: str, policy: Actor, path: Path, *, seed: int, episode: int = 
         beside = path.with_name(f".saving-{path.name}")
         try:
             with contextlib.closing(_writer(beside, fps)) as film:
-                played = play_watched(copy, policy, seed, episode, lambda: film.append_data(_frame(env_id, copy)))
+                played = play_watched(
+                    copy, policy, seed, episode, lambda: film.append_data(_frame(env_id, copy)), checks=checks
+                )
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from shoal import algorithms
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
 from shoal.rllib import checkpoints, evaluation, policy_spec, video
-from shoal.rllib.config import from_dict
+from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.rllib.policy import Policy
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, UsageError, parse, run_command
@@ -79,30 +79,33 @@ def evaluate(arguments: Sequence[str]) -> int:
     episodes = config.eval_episodes if options.episodes is None else options.episodes
     seed = config.seed if options.seed is None else options.seed
     if options.record is not None:
-        _film(options.record, config.env, policy, seed)
-    played = _play(options.session, config.env, policy, episodes, seed)
+        _film(options.record, config, policy, seed)
+    played = _play(options.session, config, policy, episodes, seed)
     with printing():
         print(f"{checkpoint.algorithm} on {config.env} after {steps:,} steps ({place})")
         print(run_directory.describe(played))
     return DONE
 
 
-def _play(session: SessionFlags, env_id: str, policy: Policy, episodes: int, seed: int) -> evaluation.Evaluation:
+def _play(
+    session: SessionFlags, config: AlgorithmConfig, policy: Policy, episodes: int, seed: int
+) -> evaluation.Evaluation:
     if session.engine == "inline":
-        return evaluation.play(env_id, policy, episodes, seed)
+        return evaluation.play(config.env, policy, episodes, seed, checks=config.checks)
     try:
         session.begin()
-        played: evaluation.Evaluation = shoal.get(shoal.remote(evaluation.play).remote(env_id, policy, episodes, seed))
+        playing = shoal.remote(evaluation.play).remote(config.env, policy, episodes, seed, checks=config.checks)
+        played: evaluation.Evaluation = shoal.get(playing)
     finally:
         shoal.shutdown()
     return played
 
 
-def _film(path: Path, env_id: str, policy: Policy, seed: int) -> None:
+def _film(path: Path, config: AlgorithmConfig, policy: Policy, seed: int) -> None:
     if path.suffix.lower() != ".mp4" or not path.parent.is_dir():
         raise UsageError(f"--record {path}: name a file that ends in .mp4, in a folder that there is")
     try:
-        video.record(env_id, policy, path, seed=seed)
+        video.record(config.env, policy, path, seed=seed, checks=config.checks)
     except OSError as error:
         raise UsageError(f"--record {path} cannot be written: {error}") from error
 

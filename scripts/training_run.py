@@ -238,7 +238,8 @@ class Run:
         if self._plan.records:
             with run_directory.writing(self._plan.run_dir):
                 film = run_directory.place_for_film(self._plan.run_dir, steps)
-                record(self._config.env, Policy(self._algorithm.weights()), film, seed=self._config.seed)
+                policy = Policy(self._algorithm.weights())
+                record(self._config.env, policy, film, seed=self._config.seed, checks=self._config.checks)
         self._display.say(f"evaluation at {steps:,} steps: {run_directory.describe(evaluation)}")
 
     def _note_evaluation(self, log: RunLog, steps: int, evaluation: Evaluation) -> None:

@@ -124,13 +124,13 @@ class World(gymnasium.Env):
         self._inner = copy.deepcopy(OBSERVATIONS[case["observations"]])  # with a generator of its own
         self._masks, self._crashes = case["masks"], case["crashes"]
         self.observation_space = self._inner
-        self._sizes = ActivityMask.sizes(self.action_space)
+        self._sizes = ActionMask.sizes(self.action_space)
         if self._masks == "observation":
             mask = spaces.MultiBinary(sum(self._sizes))
             self.observation_space = spaces.Dict({**self._inner.spaces, "action_mask": mask})
 
     def _seen(self):
-        observation, self._mask = self._inner.sample(), ActivityMask.draw(self._sizes, self.np_random)
+        observation, self._mask = self._inner.sample(), ActionMask.draw(self._sizes, self.np_random)
         if self._masks == "observation":
             return {**observation, "action_mask": self._mask.astype(np.int8)}, {}
         return observation, {"action_mask": self._mask} if self._masks == "info" else {}
@@ -143,7 +143,7 @@ class World(gymnasium.Env):
     def step(self, action):
         assert self.action_space.contains(action), action
         if self._masks != "none":
-            ActivityMask.check(self.action_space, action, self._mask, self._sizes)
+            ActionMask.check(self.action_space, action, self._mask, self._sizes)
         if self._crashes and self.np_random.uniform() < 0.03:
             raise OSError("the simulator is gone")
         observation, info = self._seen()
@@ -151,15 +151,15 @@ class World(gymnasium.Env):
         return observation, float(self.np_random.normal()), bool(end < 0.15), bool(end > 0.85), info
 
 
-class ActivityMask:
+class ActionMask:
     """Masks of an action space, by its choices in order."""
 
     @staticmethod
     def sizes(space):
         if isinstance(space, spaces.Dict):
-            return [size for part in space.spaces.values() for size in ActivityMask.sizes(part)]
+            return [size for part in space.spaces.values() for size in ActionMask.sizes(part)]
         if isinstance(space, spaces.Tuple):
-            return [size for part in space.spaces for size in ActivityMask.sizes(part)]
+            return [size for part in space.spaces for size in ActionMask.sizes(part)]
         kinds = {spaces.Discrete: "n", spaces.MultiDiscrete: "nvec", spaces.MultiBinary: "n"}
         if type(space) not in kinds:
             return []
@@ -210,8 +210,7 @@ def rollouts(case, weights, indices):
     envs, policy = opened(case, indices), Policy(weights)
     memory = Memory.of_new_episodes(policy, len(indices))
     return [
-        collect(envs, policy, 12, streams.action_streams(0, indices, iteration), memory)
-        for iteration in range(2)
+        collect(envs, policy, 12, streams.action_streams(0, indices, iteration), memory) for iteration in range(2)
     ]
 
 

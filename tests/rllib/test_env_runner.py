@@ -1,12 +1,15 @@
 """The rollout worker as a plain object; ``test_algorithm.py`` has it in actors."""
 
+import contextlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from shoal.envs import probes
 from shoal.envs.columns import ONLY
+from shoal.envs.probes import Corridor
 from shoal.envs.vector import Checks, EnvFailure
 from shoal.rllib.config import ConfigError
 from shoal.rllib.env_runner import EnvRunner
@@ -142,6 +145,24 @@ def test_what_an_implementation_lacks_is_an_error_of_the_setting(env_id, vector,
         runner_of(env_id, vector=vector).policy_spec(NetworkSettings())
 
 
-def test_which_numbers_are_refused_is_a_setting():
-    runner = runner_of("shoal.envs.probes:Corridor", [0], checks=Checks(bounds=True))
-    runner.collect(weights_for(runner), 12, 0)
+@pytest.mark.parametrize(
+    ("checks", "told"),
+    [
+        (Checks(finite=False), None),
+        (Checks(), "worker 0, environment 0: its step 4 gave the reward nan"),
+        (Checks(bounds=True), "worker 0, environment 0: its step 2 gave an observation outside its space"),
+    ],
+)
+def test_which_numbers_are_refused_is_a_setting_of_training_and_evaluation(monkeypatch, checks, told):
+    class Wrong(Corridor):
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            stray, spoilt = self._position == 2, self._position == 4
+            return observation + 10.0 * stray, float("nan") if spoilt else reward, *rest
+
+    monkeypatch.setattr(probes, "Corridor", Wrong)
+    for work, arguments in (("collect", (12, 0)), ("evaluate", ([0],))):
+        runner = runner_of("shoal.envs.probes:Corridor", [0], checks=checks)
+        weights = weights_for(runner)
+        with pytest.raises(EnvFailure, match=told) if told else contextlib.nullcontext():
+            getattr(runner, work)(weights, *arguments)

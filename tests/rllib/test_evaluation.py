@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from shoal.envs import probes
+from shoal.envs.copies import LIFE_KEY
 from shoal.envs.probes import Corridor
-from shoal.envs.vector import EnvFailure
+from shoal.envs.vector import Checks, EnvFailure
 from shoal.rllib.evaluation import Evaluation, play, play_episodes
 
 
@@ -32,6 +33,35 @@ def test_an_episode_is_the_same_one_whatever_is_played_beside_it():
     apart = [play_episodes("CartPole-v1", Always(1), [number], 4)[0] for number in range(20)]
     assert together.lengths == tuple(episode.length for episode in apart)
     assert len(set(together.lengths)) > 1
+
+
+class Pursues(Always):
+    """Keeps what it saw as its state, and finds each cart where the speed that it had then has taken it."""
+
+    def act(self, observations, states=None, masks=None, *, deterministic, rng=None):
+        seen = observations["observation"]
+        if states is not None:
+            np.testing.assert_allclose(seen[:, 0], states[:, 0] + 0.02 * states[:, 1], atol=1e-6)
+        return super().act(observations, deterministic=deterministic)[0], seen.copy()
+
+
+def test_states_stay_with_their_episodes_when_others_end():
+    assert len(set(play("CartPole-v1", Pursues(1), episodes=16, seed=4).lengths)) > 1
+
+
+def test_a_return_is_of_rewards_before_they_were_clipped():
+    assert play("shoal.envs.probes:Corridor+clip_reward=0.5", Always(0), 2, seed=0).returns == (5.0, 5.0)
+
+
+def test_an_episode_goes_on_over_a_lost_life(monkeypatch):
+    class Mortal(Corridor):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            lost = self._position == 2
+            return observation, reward, terminated or lost, truncated, {**info, LIFE_KEY: lost}
+
+    monkeypatch.setattr(probes, "Corridor", Mortal)
+    assert play("shoal.envs.probes:Corridor", Always(0), 2, seed=0) == Evaluation((5.0, 5.0), (5, 5))
 
 
 def test_another_seed_starts_other_episodes():
@@ -72,3 +102,17 @@ def test_a_reward_that_is_not_finite_ends_the_evaluation_with_its_index_and_step
     monkeypatch.setattr(probes, "Corridor", Spoilt)
     with pytest.raises(EnvFailure, match="environment 0: its step 3 gave the reward nan"):
         play("shoal.envs.probes:Corridor", Always(0), 2, seed=0)
+    assert math.isnan(play("shoal.envs.probes:Corridor", Always(0), 2, seed=0, checks=Checks(finite=False)).mean)
+
+
+@pytest.mark.parametrize("places", [0, 3])
+def test_an_observation_outside_its_space_is_refused_if_that_is_asked_for(monkeypatch, places):
+    class Strays(Corridor):
+        def _observation(self):
+            return super()._observation() + 10.0 * (self._position == places)
+
+    monkeypatch.setattr(probes, "Corridor", Strays)
+    assert play("shoal.envs.probes:Corridor", Always(0), 2, seed=0).lengths == (5, 5)
+    call = f"step {places}" if places else "reset"
+    with pytest.raises(EnvFailure, match=f"environment 0: its {call} gave an observation outside its space"):
+        play("shoal.envs.probes:Corridor", Always(0), 2, seed=0, checks=Checks(bounds=True))

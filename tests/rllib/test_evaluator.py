@@ -7,7 +7,7 @@ import pytest
 
 import shoal
 from shoal.algorithms.ppo import PPO
-from shoal.envs.vector import EnvFailure
+from shoal.envs.vector import Checks, EnvFailure
 from shoal.rllib.evaluation import play
 from shoal.rllib.evaluator import MAX_IN_FLIGHT, NICENESS, EvaluationActor
 
@@ -72,6 +72,19 @@ def test_an_environment_that_fails_in_evaluation_is_raised_with_its_traceback(ma
     algorithm.begin_evaluation(1)
     with pytest.raises(EnvFailure, match="environment 0: its step raised ZeroDivisionError"):
         algorithm.evaluations(wait=True)
+
+
+@pytest.mark.parametrize(("setting", "checks"), [("none", Checks(finite=False)), ("bounds", Checks(bounds=True))])
+def test_the_actor_refuses_the_numbers_that_training_refuses(make, monkeypatch, setting, checks):
+    class Witness(EvaluationActor):
+        def evaluate(self, steps, weights, episodes):
+            assert self._checks == checks
+            return super().evaluate(steps, weights, episodes)
+
+    monkeypatch.setattr(shoal.rllib.evaluator, "EvaluationActor", Witness)
+    algorithm = make(env_checks=setting)
+    algorithm.begin_evaluation(1)
+    assert len(algorithm.evaluations(wait=True)) == 1
 
 
 def test_a_film_comes_back_with_its_evaluation(make):

@@ -137,17 +137,3 @@ def test_packed_sequences_are_what_a_step_by_step_walk_through_each_gives(recurr
     for row, place in enumerate(packed):
         torch.testing.assert_close(parameters[row, :2], rows[place][0])
         torch.testing.assert_close(values[row], rows[place][1][0])
-
-
-def test_initial_weights_do_not_depend_on_the_number_of_threads():
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = nets_of(recurrent="lstm", seed=5).nets.state_dict()
-        torch.set_num_threads(2)
-        together = nets_of(recurrent="lstm", seed=5).nets.state_dict()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
-    for name, weights in alone.items():
-        assert torch.equal(weights, together[name]), name

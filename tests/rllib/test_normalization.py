@@ -68,6 +68,14 @@ def test_rewards_are_divided_by_the_deviation_of_the_literal_discounted_returns(
     np.testing.assert_allclose(scaled, np.clip(rewards / np.std(returns), -10, 10), rtol=1e-5)
 
 
+def test_scaled_rewards_are_cut_at_ten_deviations():
+    rewards = np.zeros((300, 1))
+    rewards[[50, 150], 0] = 9.0, -9.0
+    every = np.ones((300, 1), bool)
+    assert 9.0 / rewards.std() > 12.0
+    assert RewardScaler(1, 0.9)(rewards, every, every)[[50, 150], 0].tolist() == [10.0, -10.0]
+
+
 def test_returns_go_on_over_the_edge_between_rollouts():
     rng = np.random.default_rng(2)
     rewards, ends = rng.normal(0.0, 3.0, (40, 2)), rng.random((40, 2)) < 0.1

@@ -40,7 +40,9 @@ def weights_for(envs, version=0, **network):
     settings = NetworkSettings(**{"hidden_sizes": (16,), **network})
     spec = policy_spec("toy", envs.observation_space, envs.action_space, settings)
     nets = ActorCritic(spec, seed=1).nets
-    return Weights(version, spec, {name: tensor.numpy() for name, tensor in nets.state_dict().items()})
+    arrays = {name: tensor.numpy() for name, tensor in nets.state_dict().items()}
+    arrays["value.head.bias"] += 0.5  # a walk begins with the observation 0, which would be worth nothing
+    return Weights(version, spec, arrays)
 
 
 def opened(make, count=2):
@@ -188,7 +190,7 @@ def test_recurrent_states_are_those_of_a_step_by_step_walk_that_forgets_at_each_
     network = {"recurrent": recurrent, "recurrent_size": 8, "shared_value_net": shared, "sequence_length": 4}
     policy = Policy(weights_for(envs, **network))
     states = [policy.initial_states(1) for _ in range(3)]  # one copy at a time, over all rollouts
-    for batch in rollouts(envs, policy, 9, 3):
+    for batch in rollouts(envs, policy, 9, 6):  # the last rollout begins with an episode, the others in one
         assert batch.states.shape == (3, 3, policy.spec.state_size)
         cuts = iter(batch.cut_observations[ONLY])
         for t, copy in np.ndindex(9, 3):
