@@ -46,7 +46,8 @@ def compiled(loss: Loss, device: torch.device, num_rows: int) -> Loss:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if len(next(iter(minibatch.values()))) != num_rows:
             return loss(policy, minibatch, settings)
-        if not known:  # what properties remember is computed now: the compiler cannot follow their locks (Python < 3.12)
+        if not known:
+            # What properties remember is computed now: the compiler cannot follow their locks (Python < 3.12).
             with torch.no_grad():
                 loss(policy, minibatch, settings)
         if settings != known:  # as numbers they would be constants of the program, and others compile it anew
