@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 
 import shoal
+from shoal.algorithms import zoo
 from shoal.algorithms.ppo import PPO, PPOConfig, ppo_loss
 from shoal.rllib.advantages import gae
 from shoal.rllib.config import ConfigError
@@ -124,13 +125,14 @@ def test_what_cannot_be_compiled_well_is_refused_by_name():
 
 
 @pytest.mark.usefixtures("runtime")
-def test_cartpole_is_solved_with_the_default_settings():
-    # 100,000 of the default 150,000 steps: 20 of 20 seeds were at 500.0 here, so this is no coin toss.
-    algorithm = PPO(PPOConfig(total_steps=100_000, seed=1, device="cpu"))
+def test_cartpole_is_solved_within_the_budget_of_the_zoo():
+    # 100,000 steps: eleven of eleven seeds were at 500.0 here, so this is no coin toss.
+    config = zoo.find("CartPole-v1").config(seed=1, num_workers=2, device="cpu")
+    algorithm = PPO(config)
     try:
         while algorithm.steps < algorithm.config.total_steps:
             algorithm.step()
-        assert algorithm.evaluate(20).mean >= 475.0
+        assert algorithm.evaluate(20).mean >= 495.0
     finally:
         algorithm.close()
 
