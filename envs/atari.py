@@ -75,6 +75,8 @@ class AtariGame(gymnasium.Env[np.ndarray, np.int64]):
         self._ale.getScreenGrayscale(self._frames[1])
         self._frames[0] = 0
         self._press_fire()
+        if self._ale.game_over():
+            self._ale.reset_game()
         self._stack[:] = self._picture()
         return self._stack.copy(), {}
 
@@ -89,7 +91,8 @@ class AtariGame(gymnasium.Env[np.ndarray, np.int64]):
         reward = float(np.sign(score)) if self._options.clip_rewards else float(score)
         truncated = self._ale.game_truncated()
         over = self._ale.game_over(with_truncation=False)
-        return self._stack.copy(), reward, over or lost_life, truncated, {SCORE_KEY: score, LIFE_KEY: lost_life}
+        told = {SCORE_KEY: score, LIFE_KEY: lost_life and not over}  # FIRE may have ended the game
+        return self._stack.copy(), reward, over or lost_life, truncated, told
 
     def render(self) -> Any:
         """The console's picture, [210, 160, 3] uint8."""
@@ -107,12 +110,12 @@ class AtariGame(gymnasium.Env[np.ndarray, np.int64]):
         return score
 
     def _press_fire(self) -> int:
+        """Start the game, or serve the next ball, where it waits for that. Gives the sum of the rewards."""
         score = 0
         if self._fires:
             for action in (_FIRE, _AFTER_FIRE):
-                score += self._hold(self._actions[action])
-                if self._ale.game_over():
-                    self._ale.reset_game()
+                if not self._ale.game_over():
+                    score += self._hold(self._actions[action])
         return score
 
     def _picture(self) -> np.ndarray:

@@ -84,10 +84,13 @@ def test_gradients_are_cut_at_the_norm_that_the_config_says(watched, learner, li
 
 
 def test_each_schedule_is_its_own(watched):
-    falling = {"learning_rate": "learning_rate_schedule", "clip_range": "clip_range_schedule"}
-    falling["entropy_coef"] = "entropy_schedule"
-    for name in falling:
-        shapes = {schedule: "linear" if schedule == falling[name] else "constant" for schedule in falling.values()}
+    schedules = {
+        "learning_rate": "learning_rate_schedule",
+        "clip_range": "clip_range_schedule",
+        "entropy_coef": "entropy_schedule",
+    }
+    for name, falling in schedules.items():
+        shapes = {schedule: "linear" if schedule == falling else "constant" for schedule in schedules.values()}
         algorithm, told = watched(total_steps=4 * 72, learning_rate=0.01, entropy_coef=0.02, clip_range=0.2, **shapes)
         rows = [algorithm.step() for _ in range(2)]
         for each, start in (("learning_rate", 0.01), ("clip_range", 0.2), ("entropy_coef", 0.02)):

@@ -112,6 +112,55 @@ def test_a_lost_life_is_an_end_for_the_learner_only_and_scores_are_those_of_whol
     assert clipped == {0.0, 1.0}
 
 
+def test_fire_is_pressed_after_a_lost_life():
+    game = AtariGame("breakout", AtariOptions(noop_max=0))
+    game.reset(seed=0)
+    lost = sum(game.step(0)[4]["shoal/life_lost"] for _ in range(150))  # nobody else serves the next ball
+    assert lost >= 2
+
+
+class LastBall:
+    """A console that loses a life in the first frame, and ends the game after some more."""
+
+    def __init__(self, frames_left, *, is_cut):
+        self._frames_left, self._is_cut = frames_left, is_cut
+        self._lives = 2
+        self.resets = 0
+
+    def act(self, action):
+        self._frames_left, self._lives = self._frames_left - 1, 1
+        return 1
+
+    def lives(self):
+        return self._lives
+
+    def game_over(self, *, with_truncation=True):
+        return self._frames_left <= 0 and (with_truncation or not self._is_cut)
+
+    def game_truncated(self):
+        return self._frames_left <= 0 and self._is_cut
+
+    def getScreenGrayscale(self, into):  # noqa: N802 - ALE's name
+        into[:] = 0
+
+    def reset_game(self):
+        self.resets += 1
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("frames_left", [6, 10])  # while FIRE is held, and in the action after it
+def test_a_game_that_ends_while_the_next_ball_is_served_is_over(frames_left, is_cut):
+    game = AtariGame("breakout", AtariOptions(noop_max=0))
+    game.reset(seed=0)
+    game._ale = LastBall(frames_left, is_cut=is_cut)
+    copy = EnvCopy(lambda: game, 0)
+    _, terminated, truncated = copy.step(0, copy.writer.rows(copy.writer.allocate(1))[0])
+    assert terminated or truncated
+    assert not copy.goes_on
+    assert copy.score == frames_left
+    assert game._ale.resets == 0
+
+
 def test_a_game_can_be_continued_over_lost_lives():
     envs, resumed = (SerialVectorEnv(lambda: AtariGame("breakout"), [0], EpisodeSeeds(0)) for _ in range(2))
     envs.reset()

@@ -299,6 +299,44 @@ def test_a_vector_environment_that_takes_one_seed_gets_one_that_no_other_reset_h
     assert envs.observations["observation"][:, 0].tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_both_flags_in_a_row_are_an_end(mode):
+    class BothFlags(Corridor):
+        def step(self, action):
+            observation, reward, terminated, _, info = super().step(action)
+            return observation, reward, terminated, terminated, info
+
+    columns = rollout(foreign(lambda: BothFlags(3), mode), 12)
+    assert columns["terminated"].any()
+    assert not columns["truncated"].any()
+
+
+def test_what_is_paid_in_a_step_that_is_spent_on_a_reset_counts_nowhere():
+    class Generous(gymnasium.vector.VectorEnv):
+        metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+        single_observation_space, single_action_space = spaces.Box(0.0, 9.0, (1,), np.float32), spaces.Discrete(2)
+        num_envs = 1
+
+        def reset(self, *, seed=None, options=None):
+            self._steps = 0
+            return np.zeros((1, 1), np.float32), {}
+
+        def step(self, actions):
+            self._steps = (self._steps + 1) % 3  # two steps, and the one of the reset
+            flag = np.array([self._steps == 2])
+            return np.full((1, 1), self._steps, np.float32), np.full(1, 7.0), flag, ~np.ones(1, bool), {}
+
+    envs = ForeignVectorEnv(Gymnasium(Generous()), [0], SEEDS)
+    envs.reset()
+    rewards, told = [], []
+    for _ in range(6):
+        envs.step(np.zeros(1, int))
+        rewards.append(float(envs.rewards[0]))
+        told += envs.finished
+    assert rewards == [7.0, 7.0, 0.0] * 2
+    assert told == [Episode(0, 14.0, 2)] * 2
+
+
 def test_gymnasiums_own_batched_cartpole_works():
     env = gymnasium.make_vec("CartPole-v1", 5)
     envs = ForeignVectorEnv(Gymnasium(env), range(5), SEEDS)

@@ -124,6 +124,16 @@ def test_ales_vector_environment_goes_on_over_lost_lives_and_tells_whole_games()
     assert envs.observations["observation"].shape == (2, 4, 84, 84)
 
 
+def test_ales_rewards_count_by_their_sign():
+    envs = ForeignVectorEnv(AtariLearningEnvironment("space_invaders", 2, AtariOptions()), [0, 1], SEEDS)
+    envs.reset()
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(150):
+        envs.step(rng.integers(envs.action_space.n, size=2))
+        seen |= set(envs.rewards.tolist())
+    assert seen == {0.0, 1.0}  # an invader is worth 5 and more
+
+
 def test_a_game_that_is_cut_is_truncated_with_its_last_picture():
     options = AtariOptions(max_frames=40, noop_max=0, fire_reset=False)
     envs = ForeignVectorEnv(AtariLearningEnvironment("pong", 1, options), [0], SEEDS)

@@ -90,6 +90,7 @@ def test_an_episode_that_cannot_be_repeated_is_dropped_for_a_new_one_and_told():
     )
     assert resumed.state()["episode"].tolist() == [1, 1]
     assert not resumed.state()["length"].any()
+    assert resumed.state()["begins"].all()
 
 
 def test_an_episode_that_ends_early_when_it_is_repeated_is_dropped():

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from shoal.envs.copies import EnvCopy
+from shoal.envs.copies import LIFE_KEY, EnvCopy
 from shoal.envs.probes import Choice, Corridor, EndlessCorridor, FailsInStep, FailsToStart
 from shoal.envs.seeds import EpisodeSeeds
 from shoal.envs.serial import MAX_FAILURES, SerialVectorEnv
@@ -64,6 +64,21 @@ def test_terminated_wins_when_an_environment_reports_both_flags():
     envs = opened(lambda: BothFlags(length=1))
     step(envs)
     assert (envs.terminated[0], envs.truncated[0]) == (True, False)
+
+
+def test_a_cut_in_the_step_of_a_lost_life_ends_the_episode():
+    class Mortal(EndlessCorridor):
+        def step(self, action):
+            observation, reward, _, truncated, _ = super().step(action)
+            lost = self._position in (2, 5)
+            return observation, reward, lost, truncated, {LIFE_KEY: lost}
+
+    envs = opened(Mortal, [0])
+    told = []
+    for _ in range(5):
+        step(envs)
+        told.append((bool(envs.terminated[0]), bool(envs.truncated[0]), len(envs.finished)))
+    assert told == [(False, False, 0), (True, False, 0), (False, False, 0), (False, False, 0), (True, False, 1)]
 
 
 def test_episodes_are_told_with_return_length_and_the_copy_they_ran_in():
@@ -149,8 +164,10 @@ def test_a_copy_that_crashes_is_replaced_and_its_row_is_no_transition():
     assert envs.replaced == 1
     told = "worker 1, environment 6: its step raised ZeroDivisionError: the physics blew up (step 3 of episode 0)"
     assert envs.incidents == [f"{told}; it was replaced"]
+    assert envs.state()["begins"].tolist() == [True, False]
     step(envs)
     assert envs.valid.all()
+    assert envs.state()["begins"].tolist() == [False, True]
     assert envs.finished == [Episode(7, 4.0, 4)]
 
 

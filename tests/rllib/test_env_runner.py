@@ -22,8 +22,8 @@ def runner_of(env_id="CartPole-v1", env_indices=(0, 1), **kwargs):
     return EnvRunner(env_id=env_id, worker_index=0, env_indices=list(env_indices), seed=0, **kwargs)
 
 
-def weights_for(runner, version=0, seed=1):
-    spec = runner.policy_spec(NetworkSettings(hidden_sizes=(16,)))
+def weights_for(runner, version=0, seed=1, **network):
+    spec = runner.policy_spec(NetworkSettings(hidden_sizes=(16,), **network))
     state = ActorCritic(spec, seed).nets.state_dict()
     return Weights(version, spec, {name: tensor.numpy() for name, tensor in state.items()})
 
@@ -55,18 +55,21 @@ def test_resuming_drops_the_episodes_under_way():
     assert runner.collect(weights_for(runner), 2, 1).batch.observations[ONLY][:, 0, 0].tolist() == [0, 1]
 
 
-def test_a_runner_goes_on_from_the_state_of_another_to_the_last_bit():
-    first = runner_of()
-    weights = weights_for(first)
+@pytest.mark.parametrize("network", [{}, {"recurrent": "lstm", "recurrent_size": 4, "sequence_length": 7}], ids=str)
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "shoal.envs.probes:Corridor"])
+def test_a_runner_goes_on_from_the_state_of_another_to_the_last_bit(env_id, network):
+    first = runner_of(env_id)
+    weights = weights_for(first, **network)
     state = first.collect(weights, 60, 0).state
     expected = first.collect(weights, 30, 1)
-    resumed = runner_of()
+    resumed = runner_of(env_id)
     resumed.collect(weights, 7, 0)
     resumed.resume(0, state)
-    for heir in (runner_of(state=state, replacement=0), resumed):
+    for heir in (runner_of(env_id, state=state, replacement=0), resumed):
         collected = heir.collect(weights, 30, 1)
         np.testing.assert_array_equal(collected.batch.observations[ONLY], expected.batch.observations[ONLY])
-        np.testing.assert_array_equal(collected.batch.rewards, expected.batch.rewards)
+        for name in ("rewards", "starts", "values") + (("states",) if network else ()):
+            np.testing.assert_array_equal(getattr(collected.batch, name), getattr(expected.batch, name), err_msg=name)
         assert collected.batch.episodes == expected.batch.episodes
         assert collected.incidents == ()
 

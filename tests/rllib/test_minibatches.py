@@ -114,6 +114,14 @@ def test_a_sequence_never_leaves_its_copy_and_minibatches_are_of_whole_sequences
         assert len(seen(minibatch)) == 16
 
 
+def test_sequences_are_shuffled_anew_in_each_epoch():
+    batch = batch_of(num_steps=8, num_envs=6, length=4, invalid=0.0)
+    columns, sequences, rng = columns_of(batch), Sequences.of(batch, 4), np.random.default_rng(0)
+    epochs = [[sorted(seen(minibatch)) for minibatch in minibatches(columns, 8, rng, sequences)] for _ in range(3)]
+    first, second, third = epochs
+    assert first != second != third != first
+
+
 def test_sequences_that_have_no_valid_row_leave_no_empty_minibatch():
     batch = batch_of(num_steps=4, num_envs=2, length=2, invalid=0.0)
     valid, starts = np.ones((4, 2), bool), np.zeros((4, 2), bool)

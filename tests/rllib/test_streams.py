@@ -56,6 +56,16 @@ def test_streams_of_different_purpose_share_no_key():
     assert len(keys) == 2
 
 
+def test_rows_are_shuffled_by_seed_and_iteration():
+    orders = {key: streams.minibatch_stream(*key).permutation(100).tolist() for key in ((0, 0), (0, 1), (1, 0))}
+    assert streams.minibatch_stream(0, 1).permutation(100).tolist() == orders[0, 1]
+    assert len(set(map(tuple, orders.values()))) == 3
+
+
+def test_each_episode_of_an_evaluation_has_a_seed_of_its_own():
+    assert len({streams.evaluation_seed(seed, episode) for seed in range(3) for episode in range(100)}) == 300
+
+
 def test_copies_made_anew_do_not_repeat_their_episodes():
     made = [streams.environment_seeds(0, at, replaced) for at in range(5) for replaced in range(5)]
     assert len({seeds(copy, episode) for seeds in made for copy in range(3) for episode in range(10)}) == 750
