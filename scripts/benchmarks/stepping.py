@@ -59,7 +59,7 @@ class Options:
     """Run only the cases whose name holds this text."""
 
     markdown: bool = False
-    """Print the table as it stands in docs/benchmarks.md."""
+    """Print the table as it stands in docs/environments.md."""
 
 
 def _ours(vector: Any, num_processes: int = 0) -> Callable[[int], Stepped]:
