@@ -50,7 +50,8 @@ class PPOConfig(AlgorithmConfig):
     """Samples of one gradient step."""
 
     learning_rate: float = 1e-3
-    """Adam's step size, at the start if a schedule changes it."""
+    """Adam's step size, at the start if a schedule changes it. The original's 2.5e-4 for Atari and 3e-4 for robots are
+    for millions of steps; small control tasks are learned sooner with this."""
 
     learning_rate_schedule: Literal["linear", "constant", "adaptive"] = "linear"
     """linear falls to 0 over the run; adaptive follows the KL divergence of each epoch, see desired_kl."""
@@ -65,13 +66,14 @@ class PPOConfig(AlgorithmConfig):
     """Discount of rewards, per step."""
 
     gae_lambda: float = 0.9
-    """Decay of the advantage estimator's trace: 0 trusts the critic, 1 the sampled returns."""
+    """Decay of the advantage estimator's trace: 0 trusts the critic, 1 the sampled returns. The original has 0.95;
+    small control tasks are learned sooner with this."""
 
     clip_range: float = 0.2
     """How far the new policy's probability ratio may move from 1 before its gradient is cut off."""
 
     clip_range_schedule: Literal["linear", "constant"] = "linear"
-    """linear falls to 0 over the run."""
+    """linear falls to 0 over the run, as the original's does for Atari; for robots that stays constant."""
 
     dual_clip: float | None = None
     """Cut off the loss at this multiple of a negative advantage, too (Ye et al. 2020); None or above 1, 3 is usual."""

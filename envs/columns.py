@@ -240,12 +240,8 @@ class ActionLayout:
             raise UnsupportedSpace(f"the action space {space} has no actions")
         return cls(tuple(parts), _rebuilder(space))
 
-    def unflatten(self, row: np.ndarray) -> Any:
-        """What ``env.step`` takes, of one row [W]: an integer, an array, or the space's nesting of these."""
-        return self.unflatten_all(row[None])[0]
-
     def unflatten_all(self, actions: np.ndarray) -> list[Any]:
-        """What each of N environments takes, of actions [N, W]."""
+        """What each of N environments takes, of actions [N, W]: an integer, an array, or the space's nesting."""
         if self._is_plain and self.parts[0].kind == "discrete":
             # numpy's integers, as gymnasium's own samples are: its Discrete takes 2.5 us more to check a Python int.
             return list(actions[:, 0])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from . import registry
 from .atari_options import AtariOptions
@@ -31,7 +31,6 @@ from .serial import SerialVectorEnv
 from .vector import USUAL_CHECKS, Checks, EnvFailure, VectorEnv
 
 Vector = Literal["serial", "parallel", "batched", "gymnasium", "envpool", "ale"]
-VECTORS: tuple[Vector, ...] = get_args(Vector)
 
 
 def open_vector(

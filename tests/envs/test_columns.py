@@ -77,7 +77,7 @@ def test_an_action_of_the_space_flattened_by_hand_comes_back_as_it_was(space, se
     layout = ActionLayout.of(space)
     value = space.sample()
     row = np.concatenate([np.ravel(leaf) for leaf in leaf_values(space, value)])
-    taken = layout.unflatten(layout.read(row[None].astype(layout.dtype), 1)[0])
+    taken = layout.unflatten_all(layout.read(row[None].astype(layout.dtype), 1))[0]
     expected = value
     if layout.dtype == np.float32:  # what a float64 box holds passes through float32 on its way
         assert space.contains(taken)
@@ -150,7 +150,7 @@ def test_the_layout_of_a_nested_action_tells_where_each_part_lies():
         ("keys", slice(4, 6), slice(3, 7)),
     ]
     assert (layout.width, layout.num_choices, layout.dtype) == (6, 7, np.float32)
-    taken = layout.unflatten(np.array([0.5, -0.5, 1.0, 2.0, 1.0, 0.0], np.float32))
+    taken = layout.unflatten_all(np.array([[0.5, -0.5, 1.0, 2.0, 1.0, 0.0]], np.float32))[0]
     assert taken["fire"] == 2
     assert taken["keys"].tolist() == [1, 0]
     assert taken["keys"].dtype == np.int8

@@ -8,7 +8,7 @@ import pytest
 
 from shoal.envs.batched import BatchedVectorEnv
 from shoal.envs.foreign import ForeignVectorEnv
-from shoal.envs.opening import VECTORS, open_vector
+from shoal.envs.opening import open_vector
 from shoal.envs.parallel import ParallelVectorEnv
 from shoal.envs.registry import UnknownEnvironment
 from shoal.envs.seeds import EpisodeSeeds
@@ -99,7 +99,3 @@ def test_what_cannot_be_made_is_a_failure_of_the_environment():
 def test_what_makes_vectors_is_refused_by_the_others():
     with pytest.raises(UnknownEnvironment, match="standstill_disabled makes vector environments, which vector gymnas"):
         open_vector("shoal.envs.probes:standstill_disabled", [0], SEEDS, vector="parallel")
-
-
-def test_every_implementation_has_a_name():
-    assert VECTORS == ("serial", "parallel", "batched", "gymnasium", "envpool", "ale")

@@ -1,5 +1,6 @@
 """What ``test_modules.py`` does not see of the beginning: it needs no torch, and no number of threads."""
 
+import math
 import subprocess
 import sys
 
@@ -17,6 +18,13 @@ def test_every_array_of_the_policy_is_there():
     arrays = initial_weights(SPEC, 0)
     assert {name: array.shape for name, array in arrays.items()} == SPEC.array_shapes()
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+
+
+def test_no_direction_is_likelier_than_another():
+    spec = policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2), NetworkSettings(hidden_sizes=(4,)))
+    drawn = np.array([initial_weights(spec, seed)["policy.hidden.0.weight"] for seed in range(400)])
+    deviation = math.sqrt(2.0 / 4)  # of a number in a column of length sqrt 2 in 4 dimensions
+    assert np.abs(drawn.mean(axis=0)).max() < 4 * deviation / math.sqrt(400)
 
 
 def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was():
