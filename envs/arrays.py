@@ -87,8 +87,8 @@ class Arrays:
         offset = 0
         for name, shape, dtype in table:
             array: np.ndarray = np.ndarray(shape, dtype, buffer, offset)
-            kind, _, column = name.partition("/")
-            if column:
+            kind, separator, column = name.partition("/")
+            if separator:  # a part of a Dict may be called ""
                 made[kind][column] = array
             else:
                 made[kind] = array

@@ -129,7 +129,9 @@ class ColumnWriter:
         self.specs = column_specs(space)
         self._paths = [path for path, _ in _leaves(space, space)]
         self._names = list(self.specs)
-        self.write: Callable[[Row, Any], None] = self._write_only if self._paths == [()] else self._write_all
+        self._are_whole = tuple(spec.dtype.kind in "iub" for spec in self.specs.values())
+        write_only = self._write_only_whole if self._are_whole[0] else self._write_only
+        self.write: Callable[[Row, Any], None] = write_only if self._paths == [()] else self._write_all
 
     def allocate(self, num_envs: int) -> Columns:
         """Columns of zeros for N copies."""
@@ -165,12 +167,33 @@ class ColumnWriter:
             raise ValueError(f"observation of shape {shape}; the space says {place.shape}")
         place[...] = value
 
+    def _write_only_whole(self, row: Row, value: Any) -> None:
+        self._write_only(row, _whole_numbers(value, row[0].dtype, "observation"))
+
     def _write_all(self, row: Row, value: Any) -> None:
-        for name, path, place in zip(self._names, self._paths, row, strict=True):
+        for name, path, place, is_whole in zip(self._names, self._paths, row, self._are_whole, strict=True):
             part = _part_of(value, path, name)
             if np.shape(part) != place.shape:
                 raise ValueError(f"observation {name!r} of shape {np.shape(part)}; the space says {place.shape}")
-            place[...] = part
+            place[...] = _whole_numbers(part, place.dtype, f"observation {name!r}") if is_whole else part
+
+
+def _whole_numbers(value: Any, dtype: np.dtype[Any], what: str) -> np.ndarray:
+    """Whole numbers as a column stores them. A picture of fractions in a space of bytes would become all zeros, and
+    what is too large something else.
+
+    Raises:
+      ValueError: they are not whole, or do not fit.
+    """
+    array = np.asarray(value)
+    if array.dtype == dtype:
+        return array
+    with np.errstate(invalid="ignore"):  # the comparison tells
+        stored = array.astype(dtype)
+    if not (stored == array).all():
+        shown = np.array2string(array, threshold=8, separator=", ").replace("\n", "")
+        raise ValueError(f"{what} of {array.dtype}, {shown}; the space says {dtype}")
+    return stored
 
 
 def _part_of(value: Any, path: _Path, name: str) -> Any:
@@ -283,10 +306,12 @@ class ActionLayout:
         Raises:
           ValueError: another size, or a part of the action without any allowed choice.
         """
-        flat = mask if isinstance(mask, np.ndarray) and mask.ndim == 1 else np.concatenate(_flat_masks(mask))
+        flat = mask if isinstance(mask, np.ndarray) and mask.ndim == 1 else _flat_mask(mask)
         if flat.shape != into.shape:
             raise ValueError(f"action mask of size {flat.size}; the actions have {into.size} choices")
         into[...] = flat
+        if not flat.size:
+            raise ValueError("there is an action mask, but the actions have nothing to choose from")
         if not np.logical_or.reduceat(into, self._groups).all():
             raise ValueError(f"the action mask allows no choice: {into.astype(int).tolist()}")
 
@@ -314,6 +339,11 @@ class ActionLayout:
         return list(values.astype(part.dtype).reshape(len(values), *part.shape))
 
 
+def _flat_mask(mask: Any) -> np.ndarray:
+    parts = _flat_masks(mask)
+    return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
 def _flat_masks(mask: Any) -> list[np.ndarray]:
     if isinstance(mask, dict):
         return [array for part in mask.values() for array in _flat_masks(part)]
@@ -322,7 +352,7 @@ def _flat_masks(mask: Any) -> list[np.ndarray]:
     return [] if mask is None else [np.ravel(mask)]
 
 
-def _leaves(space: gymnasium.Space[Any], whole: gymnasium.Space[Any], path: _Path = ()) -> list[tuple[_Path, Any]]:
+def _leaves(space: Any, whole: gymnasium.Space[Any], path: _Path = ()) -> list[tuple[_Path, Any]]:
     """Paths and leaf spaces in the space's own order.
 
     Raises:
@@ -338,6 +368,9 @@ def _leaves(space: gymnasium.Space[Any], whole: gymnasium.Space[Any], path: _Pat
         return [(path, space)]
     else:
         where = f" (part {_name(path)!r} of {whole})" if path else ""
+        if not isinstance(space, spaces.Space):
+            kind = f"{type(space).__module__}.{type(space).__qualname__}".removeprefix("builtins.")
+            raise UnsupportedSpace(f"a {kind} is no space of gymnasium{where}")
         raise UnsupportedSpace(
             f"spaces of kind {type(space).__name__} are not supported{where}: supported are Box, Discrete, "
             f"MultiDiscrete, MultiBinary, and Dict and Tuple of these"
@@ -359,6 +392,8 @@ def _column_spec(leaf: Any, whole: gymnasium.Space[Any]) -> ColumnSpec:
     from gymnasium import spaces
 
     shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype)
+    if 0 in shape:
+        raise UnsupportedSpace(f"observations of shape {shape} have no numbers, in {whole}: leave them away")
     if isinstance(leaf, spaces.Box):
         if dtype.kind not in "fiub":
             raise UnsupportedSpace(f"observations of {dtype} are not supported, in {whole}: numbers are")

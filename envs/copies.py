@@ -8,21 +8,31 @@ code becomes ``EnvCrash``, which names the worker and the copy. An observation, 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import call_of, check_outcome, place_of
-from .columns import MASK_KEY, ActionLayout, ColumnWriter, Row, mask_is_observed, without_mask
+from .columns import (
+    MASK_KEY,
+    ActionLayout,
+    ColumnWriter,
+    Row,
+    UnsupportedSpace,
+    mask_is_observed,
+    without_mask,
+)
 from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure
 
 if TYPE_CHECKING:
     import gymnasium
 
-#: What becomes an `EnvCrash`. sys.exit in a game would otherwise end the worker, and a replacement would repeat it.
-_RAISED_BY_ENVIRONMENTS = (Exception, SystemExit, KeyboardInterrupt)
-
+#: What ``reset`` and ``step`` give, for messages.
+_OF_RESET = ("observation", "info")
+_OF_STEP = ("observation", "reward", "terminated", "truncated", "info")
+#: Characters of a wrong value that a message shows.
+_LONGEST_SHOWN = 80
 
 #: Infos by which wrappers tell what the learner's rewards and flags leave out.
 SCORE_KEY = "shoal/score"  #: the reward before it was clipped or scaled: what the episode's return counts
@@ -60,9 +70,15 @@ class EnvCopy:
         self.goes_on = False
         try:
             self._env = make()
+            for what in ("observation_space", "action_space"):
+                if not hasattr(self._env, what):
+                    told = f"gave {_shown(self._env)}, which is no environment: it has no {what}"
+                    raise EnvFailure(f"{self._where}: its constructor {told}")
             self.observation_space = self._env.observation_space
             self.action_space = self._env.action_space
-        except _RAISED_BY_ENVIRONMENTS as error:
+        except (EnvFailure, UnsupportedSpace):
+            raise
+        except BaseException as error:
             raise self._failure("constructor", error, EnvFailure) from error
         self._mask_is_observed = mask_is_observed(self.observation_space, self.action_space)
         if self._mask_is_observed:
@@ -78,14 +94,15 @@ class EnvCopy:
           EnvFailure: the observation does not fit.
         """
         try:
-            observation, info = self._env.reset(seed=seed)
-        except _RAISED_BY_ENVIRONMENTS as error:
+            outcome = self._env.reset(seed=seed)
+        except BaseException as error:
             raise self._failure("reset", error, EnvCrash) from error
         try:
+            observation, info = outcome
             self.mask = observation[MASK_KEY] if self._mask_is_observed else info.get(MASK_KEY)
             self._write(row, observation)
         except Exception as error:
-            raise self._failure("reset", error, EnvFailure) from error
+            raise self._misfit("reset", _OF_RESET, outcome, error) from error
 
     def step(self, action: Any, row: Row) -> tuple[float, bool, bool]:
         """One step; the observation goes to ``row``.
@@ -103,13 +120,13 @@ class EnvCopy:
         """
         try:
             outcome = self._env.step(action)
-        except _RAISED_BY_ENVIRONMENTS as error:
+        except BaseException as error:
             raise self._failure("step", error, EnvCrash) from error
         try:
             observation, reward, terminated, truncated, info = outcome
             self._write(row, observation)
             if isinstance(reward, str | bytes):  # float() would read it
-                raise TypeError(f"the reward {reward!r} is a {type(reward).__name__} and not a number")
+                raise TypeError(reward)
             reward = self.score = float(reward)
             self.mask, self.goes_on = None, False
             if info:
@@ -120,13 +137,13 @@ class EnvCopy:
                 self.mask = observation[MASK_KEY]
             return reward, bool(terminated), bool(truncated) and not terminated
         except Exception as error:
-            raise self._failure("step", error, EnvFailure) from error
+            raise self._misfit("step", _OF_STEP, outcome, error) from error
 
     def render(self) -> Any:
         """What the environment shows, as its render mode has it."""
         try:
             return self._env.render()
-        except _RAISED_BY_ENVIRONMENTS as error:
+        except BaseException as error:
             raise self._failure("render", error, EnvFailure) from error
 
     def write_mask(self, layout: ActionLayout, into: np.ndarray, step: int) -> None:
@@ -173,7 +190,47 @@ class EnvCopy:
         return place_of(self._worker_index, self.env_index)
 
     def _failure(self, call: str, error: BaseException, kind: type[EnvFailure]) -> EnvFailure:
-        if isinstance(error, KeyboardInterrupt) and self._worker_index is None:
+        """What an environment raised, whatever it is: sys.exit in a game, or a panic in Rust, which is no
+        ``Exception``, would otherwise end the worker, and a replacement would repeat it.
+        """
+        if self._worker_index is None and not isinstance(error, Exception | SystemExit):
             raise error  # the user's own process: it is Ctrl-C; the terminal's signals do not reach workers
         own_traceback = "".join(traceback.format_exception(error)).rstrip()
-        return kind(f"{self._where}: its {call} raised {type(error).__name__}: {error}\n{own_traceback}")
+        return kind(f"{self._where}: its {call} raised {type(error).__name__}: {_text_of(error)}\n{own_traceback}")
+
+    def _misfit(self, call: str, names: Sequence[str], outcome: Any, error: Exception) -> EnvFailure:
+        """What an environment gave and cannot be used: ``error`` was raised here, so its traceback would lead nobody
+        to the fault.
+        """
+        if not isinstance(outcome, tuple | list) or len(outcome) != len(names):
+            given = f"{len(outcome)} values" if isinstance(outcome, tuple | list) else _shown(outcome)
+            told = f"{given}, not {', '.join(names)}: gymnasium's interface wants {len(names)} values"
+        elif not isinstance(outcome[-1], Mapping):
+            told = f"the info {_shown(outcome[-1])}, which is no dict"
+        elif names == _OF_STEP and not _is_number(outcome[1]):
+            told = f"the reward {_shown(outcome[1])}, which is no number"
+        else:
+            told = f"what cannot be used: {_text_of(error)}"
+        return EnvFailure(f"{self._where}: its {call} gave {told}")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str | bytes)
+
+
+def _shown(value: Any) -> str:
+    """A value that is not what it should be, in one short line."""
+    text = " ".join(_text_of(value, repr).split())
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... (a {type(value).__name__})"
+
+
+def _text_of(value: object, how: Callable[[object], str] = str) -> str:
+    """Its text; there are exceptions of users whose ``__str__`` raises."""
+    try:
+        return how(value)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the failure is to be told
+        return f"(a {type(value).__name__} whose text cannot be told: {type(error).__name__})"

@@ -22,6 +22,7 @@ import functools
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ WRAPPERS = {
     "frame_stack": "FrameStack",
     "time_limit": "TimeLimit",
 }
+#: Those whose argument is a whole number of at least 1, which they cannot do without.
+_COUNTING = ("action_repeat", "frame_stack", "time_limit")
 #: What names of Atari games begin with.
 ATARI = "atari/"
 
@@ -198,13 +201,20 @@ def _wrapper(text: str) -> _Wrap:
         close = difflib.get_close_matches(name, WRAPPERS, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise UnknownEnvironment(f"unknown wrapper {name!r}{hint}: {', '.join(WRAPPERS)}, or module:attribute")
-    if not separator:
-        return wrap  # type: ignore[no-any-return]
     try:
         value = json.loads(argument)
     except ValueError:
         value = argument
-    return lambda env: wrap(env, value)
+    _check_argument(name, text, value if separator else None)
+    return (lambda env: wrap(env, value)) if separator else wrap
+
+
+def _check_argument(name: str, text: str, value: Any) -> None:
+    """Raises UnknownEnvironment if a wrapper of ours cannot take it."""
+    if name in _COUNTING and (type(value) is not int or value < 1):
+        raise UnknownEnvironment(f"wrapper {text!r}: {name} needs a whole number of at least 1, as in {name}=4")
+    if name == "clip_reward" and value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+        raise UnknownEnvironment(f"wrapper {text!r}: clip_reward takes a number above 0, or nothing for the sign")
 
 
 def _own_module(name: str) -> Any:

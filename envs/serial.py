@@ -18,7 +18,7 @@ import numpy as np
 
 from .arrays import Arrays
 from .checks import Watch
-from .columns import ActionLayout, Columns, UnsupportedSpace
+from .columns import ActionLayout, Columns
 from .copies import EnvCopy
 from .replay import ActionLog, State, kept_steps, split_state
 from .seeds import SeedOfEpisode
@@ -247,8 +247,6 @@ class SerialVectorEnv:
     def _find_masks(self) -> None:
         """Whether there are masks is known after the first reset, and stays so."""
         if not self._is_reset and any(copy.mask is not None for copy in self._copies):
-            if self.layout.num_choices == 0:
-                raise UnsupportedSpace(f"there is an action mask, but {self.action_space} has nothing to choose from")
             self.action_masks = self.arrays.action_masks
         self._is_reset = True
         if self.action_masks is not None:

@@ -72,7 +72,8 @@ class Episode(NamedTuple):
 class Checks:
     """Which numbers are refused. A refusal is an ``EnvFailure`` that names the copy and the step of its episode."""
 
-    finite: bool = True  #: rewards and observations that are NaN or infinite; 1 us a step for small observations
+    #: rewards and observations that are NaN or infinite, or choices that there are not; 1 us a step for small ones
+    finite: bool = True
     bounds: bool = False  #: observations outside their space; 5 us a step and column, more for images
 
 

@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from .columns import UnsupportedSpace
 from .copies import SCORE_KEY
 
 Outcome = tuple[Any, float, bool, bool, dict[str, Any]]
@@ -81,7 +82,7 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         box = env.observation_space
         if not isinstance(box, spaces.Box):
-            raise ValueError(f"frame_stack is for Box observations; these are {box}")
+            raise UnsupportedSpace(f"frame_stack is for Box observations; these are {box}")
         self._count = _at_least_1("frame_stack", count)
         self._is_grey = len(box.shape) == 2
         self._axis = 2 if len(box.shape) == 3 and box.shape[0] > _MOST_CHANNELS else 0

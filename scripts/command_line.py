@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import tyro
 
 from shoal import exceptions
+from shoal.envs.columns import UnsupportedSpace
 from shoal.envs.registry import UnknownEnvironment
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.callbacks import CallbackFailure, UnknownCallback
@@ -188,7 +189,9 @@ def _verdict(error: BaseException | None) -> tuple[int, str] | None:
     if isinstance(error, Stopped):
         reason = _verdict(error.__cause__)
         return reason and (reason[0], f"{reason[1]}{NEWLINE if NEWLINE in reason[1] else '; '}{one_line}")
-    if isinstance(error, UsageError | ConfigError | UnknownEnvironment | UnknownCallback | CheckpointError):
+    if isinstance(error, UsageError | ConfigError | UnknownCallback | CheckpointError):
+        return BAD_INPUT, one_line
+    if isinstance(error, UnknownEnvironment | UnsupportedSpace):
         return BAD_INPUT, one_line
     if isinstance(error, exceptions.EngineUnavailableError):
         return BAD_INPUT, one_line

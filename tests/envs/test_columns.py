@@ -5,6 +5,7 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings, strategies
 
+from shoal.envs.arrays import Arrays
 from shoal.envs.columns import (
     ActionLayout,
     ColumnSpec,
@@ -138,6 +139,38 @@ def test_spaces_that_look_possible_and_are_not_are_refused():
         column_specs(spaces.Dict({"a": spaces.Dict({"b": FLAT}), "a/b": FLAT}))
     with pytest.raises(UnsupportedSpace, match="is empty"):
         column_specs(spaces.Dict({}))
+    with pytest.raises(UnsupportedSpace, match=r"observations of shape \(0, 2\) have no numbers, in Box"):
+        column_specs(spaces.Box(0, 1, (0, 2)))
+    with pytest.raises(UnsupportedSpace, match=r"a NoneType is no space of gymnasium .part 'a' of"):
+        column_specs(with_a_stranger())
+
+
+def with_a_stranger():
+    space = spaces.Dict({"a": FLAT})
+    space.spaces["a"] = None
+    return space
+
+
+def test_numbers_that_are_not_whole_or_do_not_fit_are_not_bent_into_a_space_of_whole_ones():
+    for space, value, told in (
+        (spaces.Box(0, 255, (3,), np.uint8), np.array([0.5, 1, 2]), r"observation of float64, \[0.5, 1. , 2. \]"),
+        (spaces.Box(0, 255, (1,), np.uint8), np.array([300]), r"observation of int64, \[300\]; the space says uint8"),
+        (spaces.Box(0, 255, (1,), np.uint8), np.array([np.nan]), r"observation of float64, \[nan\]"),
+        (spaces.Discrete(3), 1.5, "observation of float64, 1.5; the space says int64"),
+        (spaces.Dict({"a": spaces.Discrete(3)}), {"a": 1.5}, "observation 'a' of float64, 1.5"),
+    ):
+        writer = ColumnWriter(space)
+        with pytest.raises(ValueError, match=told):
+            writer.write(writer.rows(writer.allocate(1))[0], value)
+    writer = ColumnWriter(spaces.Box(0, 255, (2,), np.uint8))
+    columns = writer.allocate(1)
+    writer.write(writer.rows(columns)[0], np.array([255.0, 0.0]))
+    assert columns["observation"].tolist() == [[255, 0]]
+
+
+def test_parts_may_have_any_name():
+    space = spaces.Dict({"": FLAT, "..": FLAT, "a b": FLAT})
+    assert sorted(Arrays.allocate(space, spaces.Discrete(2), 2).observations) == ["", "..", "a b"]
 
 
 def test_the_layout_of_a_nested_action_tells_where_each_part_lies():

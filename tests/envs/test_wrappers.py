@@ -138,6 +138,12 @@ def test_wrappers_are_found_by_name_the_first_one_innermost():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
+        ("", "unknown wrapper ''"),
+        ("time_limit", "wrapper 'time_limit': time_limit needs a whole number of at least 1, as in time_limit=4"),
+        ("frame_stack=0", "wrapper 'frame_stack=0': frame_stack needs a whole number of at least 1"),
+        ("action_repeat=x", "wrapper 'action_repeat=x': action_repeat needs a whole number of at least 1"),
+        ("clip_reward=-1", "wrapper 'clip_reward=-1': clip_reward takes a number above 0, or nothing for the sign"),
+        ("clip_reward=big", "wrapper 'clip_reward=big': clip_reward takes a number"),
         ("time_limt=3", "unknown wrapper 'time_limt' .did you mean time_limit..: action_repeat, clip_reward, fra"),
         ("nowhere.to_be:Found", "unknown wrapper 'nowhere.to_be:Found': No module named 'nowhere'"),
         ("shoal.envs.wrappers:Lost=1", "unknown wrapper 'shoal.envs.wrappers:Lost': module .* has no attribute 'Lost'"),
