@@ -35,7 +35,7 @@ from .learner import Learner
 from .metrics import Window
 from .normalization import ObservationMoments, ObservationNormalizer, RewardScaler
 from .policy import Policy
-from .policy_spec import NetworkSettings, PolicySpec
+from .policy_spec import NetworkSettings, PolicySpec, told_apart
 from .weights import Weights
 from .worker_set import WorkerSet
 
@@ -217,7 +217,7 @@ class Algorithm(abc.ABC, Generic[C]):
             raise CheckpointError(f"a checkpoint of {checkpoint.algorithm!r} cannot go on as {self.name!r}")
         weights = _weights_from(checkpoint)
         if weights.spec != self.learner.spec:
-            raise CheckpointError(f"the checkpoint's policy is {weights.spec}, this run's is {self.learner.spec}")
+            raise CheckpointError(f"the checkpoint's policy {told_apart(weights.spec, self.learner.spec)}")
         saved = {name for name in ("observations", "rewards") if _group(name) in checkpoint.tensors}
         if saved != set(self.normalizers):
             raise CheckpointError(

@@ -7,8 +7,10 @@ whatever is played beside it. ``play`` needs no actors; ``EnvRunner.evaluate`` p
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ from ..envs.copies import EnvCopy
 from ..envs.vector import USUAL_CHECKS, Checks, Episode
 from . import streams
 
+_log = logging.getLogger(__name__)
+
+#: An evaluation that has played one set of episodes for so long says so, once.
+NOTICE_S = 60.0
+#: Steps between two looks at the clock.
+_STEPS_A_LOOK = 256
 #: Episodes that are played side by side, so that one forward pass serves them all.
 MAX_SIDE_BY_SIDE = 16
 
@@ -93,7 +101,7 @@ class Evaluation:
 
 def play(env_id: str, policy: Actor, episodes: int, seed: int, *, checks: Checks = USUAL_CHECKS) -> Evaluation:
     """Play episodes in this process, with deterministic actions. Each is played to its end, however far that is: an
-    environment that may go on for ever needs a time limit of its own.
+    environment that may go on for ever needs a time limit. After ``NOTICE_S`` a warning in the log says so.
 
     Args:
       env_id: A name that ``envs.registry`` knows.
@@ -156,8 +164,18 @@ def _play_side_by_side(
     returns, lengths = [0.0] * len(copies), [0] * len(copies)
     playing = list(range(len(copies)))
     states: np.ndarray | None = None
+    told_at_s = time.monotonic() + NOTICE_S
     watch()
     while playing:
+        if lengths[playing[0]] % _STEPS_A_LOOK == 0 and time.monotonic() > told_at_s:
+            told_at_s = math.inf
+            _log.warning(
+                "an evaluation has been playing for %.0f s: episode %d is at step %s; if it may go on for ever, give "
+                "the environment a time limit, as in --env NAME+time_limit=1000",
+                NOTICE_S,
+                copies[playing[0]].env_index,
+                f"{lengths[playing[0]]:,}",
+            )
         observations = {name: column[playing] for name, column in columns.items()}
         masks = _masks([copies[i] for i in playing], [lengths[i] for i in playing], layout)
         actions, states = policy.act(observations, states, masks, deterministic=True)

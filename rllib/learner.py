@@ -30,6 +30,14 @@ class DivergedError(RuntimeError):
     """The gradient is not finite: the loss has diverged, or the batch holds NaN. A smaller learning rate may help."""
 
 
+def diverged(norm: float, loss: float) -> DivergedError:
+    """What to raise for a gradient of this norm."""
+    return DivergedError(
+        f"training has diverged: the gradient's norm is {norm:g} at a loss of {loss:g}; a smaller learning_rate may "
+        f"help, or smaller rewards (normalize_rewards, or +clip_reward behind the environment's name)"
+    )
+
+
 class Learner(abc.ABC):
     """A policy and the optimiser that improves it."""
 

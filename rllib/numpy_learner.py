@@ -25,7 +25,7 @@ from .adam import Adam
 from .config import ConfigError, LearnerChoice
 from .dense_nets import DenseNets
 from .distribution_gradients import evaluate
-from .learner import Columns, DivergedError, Learner, Metrics
+from .learner import Columns, Learner, Metrics, diverged
 from .modules import OBSERVATIONS
 from .policy_spec import PolicySpec
 from .threads import limit_matrix_threads
@@ -143,7 +143,7 @@ class NumpyLearner(Learner):
             gradient = self._nets.gradient
             norm = math.sqrt(gradient @ gradient)
         if not math.isfinite(norm):
-            raise DivergedError(f"the gradient's norm is {norm} at a loss of {derivatives.loss}")
+            raise diverged(norm, float(derivatives.loss))
         scale = self._max_grad_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
         if scale < 1.0:
             gradient *= scale

@@ -208,6 +208,16 @@ def check_fits(
         )
 
 
+def told_apart(saved: PolicySpec, wanted: PolicySpec) -> str:
+    """In which way two policies differ, the first from a checkpoint, as the end of a sentence."""
+    ours, theirs = (dataclasses.asdict(spec.network) for spec in (saved, wanted))
+    settings = [name for name in ours if ours[name] != theirs[name]]
+    if not settings:
+        return f"is for {_described(saved)}, this run's for {_described(wanted)}"
+    here = " and ".join(f"{name} {ours[name]}" for name in settings)
+    return f"has {here}, this run's {' and '.join(str(theirs[name]) for name in settings)}"
+
+
 def _described(spec: PolicySpec) -> str:
     columns = ", ".join(f"{column.name} {column.shape} ({column.kind})" for column in spec.observations.columns)
     parts = [f"choices of {spec.actions.sizes}"] if spec.actions.sizes else []

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import transfers
 from .compilation import Loss, compiled
-from .learner import Columns, DivergedError, Learner, Metrics
+from .learner import Columns, Learner, Metrics, diverged
 from .modules import ActorCritic
 from .policy_spec import PolicySpec
 from .weights import Weights
@@ -96,7 +96,7 @@ class TorchLearner(Learner):
         if self._brake is not None:
             self._brake.look(norm, loss.detach())
         elif not norm.isfinite():
-            raise _diverged(norm.item(), loss.item())
+            raise diverged(norm.item(), loss.item())
         self._optimizer.step()
         return {**metrics, "grad_norm": norm}
 
@@ -111,7 +111,7 @@ class TorchLearner(Learner):
         *read, stopped, norm, loss = torch.cat((means, self._brake.state)).tolist()
         if stopped:
             self._brake.release()
-            raise _diverged(norm, loss)
+            raise diverged(norm, loss)
         return dict(zip(steps[0], read, strict=True))
 
     def weights(self, version: int) -> Weights:
@@ -177,10 +177,6 @@ class _Brake:
     def release(self) -> None:
         """Steps count again."""
         self.state.zero_()
-
-
-def _diverged(norm: float, loss: float) -> DivergedError:
-    return DivergedError(f"the gradient's norm is {norm} at a loss of {loss}")
 
 
 def resolve_device(name: str, precision: Literal["float32", "bfloat16"] = "float32") -> torch.device:

@@ -7,6 +7,7 @@ from shoal.envs import probes
 from shoal.envs.copies import LIFE_KEY
 from shoal.envs.probes import Corridor
 from shoal.envs.vector import Checks, EnvFailure
+from shoal.rllib import evaluation as evaluating
 from shoal.rllib.evaluation import Evaluation, play, play_episodes
 
 
@@ -71,6 +72,13 @@ def test_another_seed_starts_other_episodes():
 def test_a_failing_environment_is_named_with_the_worker_and_the_episode():
     with pytest.raises(EnvFailure, match="worker 3, environment 6: its step raised ZeroDivisionError"):
         play_episodes("shoal.envs.probes:FailsInStep", Always(0), [6], 0, worker_index=3)
+
+
+def test_an_episode_that_goes_on_and_on_is_told_once_with_what_to_do(monkeypatch, caplog):
+    monkeypatch.setattr(evaluating, "NOTICE_S", 0.0)
+    play("shoal.envs.probes:EndlessCorridor+time_limit=600", Always(0), episodes=2, seed=0)
+    assert caplog.text.count("has been playing for 0 s: episode 0 is at step 0; if it may go on for ever") == 1
+    assert "+time_limit=1000" in caplog.text
 
 
 def test_the_interval_holds_the_mean_in_19_of_20_experiments():
