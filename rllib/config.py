@@ -149,7 +149,7 @@ _LEAST = {
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def require(config: AlgorithmConfig, field: str, holds: bool, allowed: str) -> None:  # noqa: FBT001 - reads as a sentence
+def require(config: object, field: str, holds: bool, allowed: str) -> None:  # noqa: FBT001 - reads as a sentence
     """Say in the common form that a field is out of range, unless it `holds`.
 
     Args:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..envs.columns import ActionLayout, UnsupportedSpace, column_specs
-from .config import ConfigError
+from .config import ConfigError, require
 from .image_encoders import DENSE_SIZES, ImageNet, conv_shapes, feature_size
 from .spaces import ActionSpec, InputColumn, Network, ObservationSpec
 
@@ -31,20 +31,59 @@ if TYPE_CHECKING:
 Tower = Literal["policy", "value"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """What a config says about the nets; the fields of ``PPOConfig`` with the same names explain them."""
+    """What a config says about the nets. The configs of algorithms with such nets are children of this, too."""
 
     network: Network = "auto"
+    """What sees images: nature_cnn is small and fast, impala_cnn larger and often better, mlp takes them for numbers.
+    auto is nature_cnn for images of bytes with 36 pixels or more on each side, and mlp for all else."""
+
     hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers, of the policy's and of the critic's net. What a convolutional net makes of images
+    joins all other observations in front of them; where there are only images, its own dense layer is the last."""
+
     activation: Literal["tanh", "relu", "elu"] = "tanh"
-    recurrent: Literal["none", "lstm", "gru"] = "none"
-    recurrent_size: int = 128
-    sequence_length: int = 32
+    """What follows each hidden layer. Convolutional nets always have relu."""
+
     shared_value_net: bool | None = None
+    """Let the critic share all but its last layer with the policy. None: where there are images; two separate nets are
+    better on simple control, and twice the work."""
+
+    recurrent: Literal["none", "lstm", "gru"] = "none"
+    """A memory behind the hidden layers, for environments that do not show all. Then minibatches are made of whole
+    sequences, at least one each."""
+
+    recurrent_size: int = 128
+    """Width of the memory."""
+
+    sequence_length: int = 32
+    """Steps through which gradients flow back in time, at most rollout_steps."""
+
     log_std: Literal["state_independent", "predicted"] = "state_independent"
+    """Whether the deviation of continuous actions is a parameter of its own, or comes from the policy's net."""
+
     initial_log_std: float = 0.0
+    """Logarithm of the deviation that continuous actions begin with, in the environment's units: 0 is a deviation of 1,
+    -2 of 0.14. Robots whose actions are from -1 to 1 learn better gaits from small ones (Andrychowicz et al. 2021)."""
+
     squash: bool = False
+    """Squash continuous actions into their bounds by tanh. Off, they are clipped to them, outside the policy."""
+
+    def check_network(self) -> None:
+        """Look at the numbers.
+
+        Raises:
+          ConfigError: one is out of range.
+        """
+        for field in ("recurrent_size", "sequence_length"):
+            require(self, field, getattr(self, field) >= 1, "at least 1")
+        widths_are_right = len(self.hidden_sizes) > 0 and min(self.hidden_sizes) >= 1
+        require(self, "hidden_sizes", widths_are_right, "one or more widths of at least 1")
+
+    def of_nets(self) -> NetworkSettings:
+        """These alone, where this is all of a config."""
+        return NetworkSettings(**{field.name: getattr(self, field.name) for field in fields(NetworkSettings)})
 
 
 @dataclass(frozen=True)
