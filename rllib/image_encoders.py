@@ -2,13 +2,13 @@
 
 One function serves the learner, with parameters that have gradients, and acting, with fixed arrays, so there is no
 second net to keep equal. What is here ends with the flattened feature maps; the dense layer that follows belongs to the
-net around it (``modules.py``, ``policy.py``).
+net around it (``modules.py``, ``acting_nets.py``).
 
     nature_cnn  Mnih et al. 2015, Nature 518:529: 32 filters 8x8 stride 4, 64 4x4 stride 2, 64 3x3 stride 1; dense 512
     impala_cnn  Espeholt et al. 2018, arXiv:1802.01561, figure 3 (right): three sections of 16, 32, 32 channels, each a
                 3x3 convolution, a max pool of stride 2 and two residual blocks of two 3x3 convolutions; dense 256
 
-A row's bits must not depend on the rows beside it (see ``policy.py``). oneDNN picks its kernels by the size of the
+A row's bits must not depend on the rows beside it (see ``acting_nets.py``). oneDNN picks its kernels by the size of the
 batch, so acting always computes ``BLOCK_IMAGES`` at once, padded: within such a block an image has the same bits in any
 place (tested). On one thread of an EPYC, Nature CNN costs 0.16 ms for one image, 0.09 each in blocks of 4, 0.07 each
 in blocks of 8; IMPALA 1.15, 0.66 and 0.60. Fours waste little where a worker has few environments.

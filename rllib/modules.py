@@ -1,4 +1,4 @@
-"""The learner's side of a policy: the nets of ``policy.py`` in torch, layer for layer.
+"""The learner's side of a policy: the nets of ``acting_nets.py`` in torch, layer for layer.
 
 Recurrent nets learn from sequences in packed order, see ``minibatches.py``: no row of a sequence lies behind the end of
 its episode, so there is nothing to reset and nothing to mask in here.

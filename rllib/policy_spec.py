@@ -1,6 +1,7 @@
 """The shape of a policy: all that acting and learning must agree on besides the weights.
 
-``policy.py`` builds the nets in numpy from it, ``modules.py`` in torch. Either net is a tower with a head:
+``acting_nets.py`` builds the nets in numpy from it, ``modules.py`` in torch, ``dense_nets.py`` small ones in numpy to
+learn. Either net is a tower with a head:
 
     images   -> convolutions -> dense layer ─┐
     all else -> flat numbers ────────────────┴> hidden layers -> LSTM or GRU -> head

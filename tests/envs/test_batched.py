@@ -53,6 +53,7 @@ def test_an_episode_that_ends_is_reset_in_the_same_step_and_its_last_observation
         ended = envs.terminated | envs.truncated
         assert envs.finished == [Episode([3, 9, 4][i], returns[i], lengths[i]) for i in np.flatnonzero(ended)]
         lengths[ended], returns[ended] = 0, 0.0
+        np.testing.assert_array_equal(envs.state()["begins"], ended)
         # A last observation is a step away from the one before, a first one is near the middle.
         final = envs.final_observations["observation"][ended]
         assert (np.abs(final[:, 2]) > 0.2).all()

@@ -204,22 +204,44 @@ def test_nested_spaces_and_masks_pass_through(mode):
             assert (envs.final_observations["place/1"] == 4).all()
 
 
-def test_masks_among_the_infos_pass_through():
-    class Told(Corridor):
-        def reset(self, *, seed=None, options=None):
-            observation, _ = super().reset(seed=seed, options=options)
-            return observation, {"action_mask": np.array([1, 0], np.int8)}
+class Told(Corridor):
+    """Its mask comes with the info: the first action at the start, later the second, and the first at even places."""
 
-        def step(self, action):
-            observation, *rest, _ = super().step(action)
-            return observation, *rest, {"action_mask": np.array([self._position % 2 == 0, 1], np.int8)}
+    def __init__(self, length):
+        super().__init__(length)
+        self.observation_space = spaces.Box(0.0, 9.0, (1,), np.float32)
 
-    envs = foreign(Told, AutoresetMode.SAME_STEP, 2)
-    seen = []
-    for _ in range(6):
-        seen.append(envs.action_masks[0].tolist())
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, {"action_mask": np.array([1, 0], np.int8)}
+
+    def step(self, action):
+        observation, *rest, _ = super().step(action)
+        return observation, *rest, {"action_mask": np.array([self._position % 2 == 0, 1], np.int8)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_among_the_infos_are_those_of_the_observations_beside_them(mode):
+    walks = SyncVectorEnv([lambda: Told(3), lambda: Told(4)], autoreset_mode=mode)  # seldom reset in the same step
+    envs = ForeignVectorEnv(Gymnasium(walks), range(2), SEEDS)
+    envs.reset()
+    for _ in range(16):
+        places = envs.observations["observation"][:, 0]
+        np.testing.assert_array_equal(envs.action_masks, np.column_stack([places % 2 == 0, places > 0]))
         envs.step(np.zeros(2, int))
-    assert seen == [[1, 0], [0, 1], [1, 1], [0, 1], [1, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mask_that_allows_nothing_is_a_failure(mode):
+    class Stuck(Told):
+        def step(self, action):
+            *outcome, info = super().step(action)
+            return *outcome, {"action_mask": info["action_mask"] * (self._position < 2)}
+
+    envs = foreign(lambda: Stuck(5), mode, 2)
+    envs.step(np.zeros(2, int))
+    with pytest.raises(EnvFailure, match=r"^gymnasium's SyncVectorEnv: an action mask allows no choice"):
+        envs.step(np.zeros(2, int))
 
 
 def test_the_state_is_refused_in_one_sentence_that_names_the_environment():

@@ -15,10 +15,11 @@ from gymnasium import spaces
 
 from shoal.envs import registry
 from shoal.envs.columns import UnsupportedSpace
+from shoal.envs.copies import LIFE_KEY
 from shoal.envs.parallel import ParallelVectorEnv
 from shoal.envs.probes import FailsToStart, Fragile, KillsItsProcess
 from shoal.envs.seeds import EpisodeSeeds
-from shoal.envs.serial import SerialVectorEnv
+from shoal.envs.serial import MAX_FAILURES, SerialVectorEnv
 from shoal.envs.vector import EnvFailure, Episode
 
 SEEDS = EpisodeSeeds(1)
@@ -225,6 +226,25 @@ def test_a_process_that_dies_again_and_again_is_given_up(opened, wait_until_gone
     with pytest.raises(EnvFailure, match=r"^environment 5: their process was ended by SIGKILL, 3 times without finish"):
         steps(envs, *[0] * 10)
     wait_until_gone(children() - before)
+
+
+def test_a_finished_episode_shows_that_its_process_works_and_a_lost_life_finishes_none(opened):
+    class Mortal(Fragile):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            lost = self._position == 2
+            return observation, reward, terminated or lost, truncated, {**info, LIFE_KEY: lost}
+
+    envs = opened(Mortal, num_processes=1)
+    envs.reset()
+    (process,) = envs._processes
+    process.failures = MAX_FAILURES - 1
+    told = []
+    for _ in range(5):
+        steps(envs, 0)
+        told.append((envs.terminated.all(), len(envs.finished), process.failures))
+    assert told == [(False, 0, 2), (True, 0, 2), (False, 0, 2), (False, 0, 2), (True, 4, 0)]
+    assert envs.finished == [Episode(i, 5.0, 5) for i in range(4)]
 
 
 def test_an_exception_replaces_one_copy_only_and_is_told_by_its_process(opened):

@@ -496,6 +496,12 @@ def test_an_observation_outside_its_space_is_refused_if_asked_for(value, told):
         step_until_it_fails(opened(make, checks=Checks(bounds=True)))
 
 
+def test_a_last_observation_outside_its_space_is_refused_if_asked_for():
+    make = lambda: Spoilt(observation=np.array([7.0]), length=3)  # noqa: E731
+    with pytest.raises(EnvFailure, match=r"its step 3 gave an observation outside its space \(from 0\. to 3\.\)"):
+        step_until_it_fails(opened(make, checks=Checks(bounds=True)))
+
+
 def test_numbers_that_are_not_finite_pass_if_nobody_is_to_look():
     envs = opened(lambda: Spoilt(observation=np.array([np.nan])), checks=Checks(finite=False))
     step_until_it_fails(envs)

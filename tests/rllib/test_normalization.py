@@ -100,7 +100,8 @@ def test_a_scaler_that_takes_over_anothers_arrays_goes_on_bit_for_bit():
 
 def test_a_scaler_of_another_number_of_environments_takes_over_the_statistics_alone():
     scaler, heir = RewardScaler(2, 0.9), RewardScaler(3, 0.9)
-    scaler(np.ones((4, 2)), np.zeros((4, 2), bool), np.ones((4, 2), bool))
+    for each, count in ((scaler, 2), (heir, 3)):
+        each(np.ones((4, count)), np.zeros((4, count), bool), np.ones((4, count), bool))
     heir.load(scaler.arrays())
     assert heir.arrays()["count"] == 8
     assert heir.arrays()["returns"].tolist() == [0.0, 0.0, 0.0]
