@@ -15,7 +15,7 @@ from ..envs.columns import Columns
 from ..envs.vector import SteppedInParts, VectorEnv
 from .batch import Batch, FinishedEpisode
 from .distributions import Categorical
-from .policy import Policy
+from .policy import Acted, Policy
 from .streams import ActionStreams
 
 
@@ -224,35 +224,85 @@ class _Part:
             self._kept_states.append(self.states)
 
 
+class Reevaluated(NamedTuple):
+    """What another policy and its critic make of a rollout, [T, B] float32 each, as in the batch."""
+
+    log_probs: np.ndarray
+    values: np.ndarray
+    next_values: np.ndarray
+
+
+def reevaluated(batch: Batch, policy: Policy) -> Reevaluated:
+    """How likely another policy is to act as it was acted, and what its critic expects.
+
+    Of the policy that acted these are the batch's own, bit for bit; its memory, too, if it is recurrent.
+
+    Args:
+      batch: As ``collect`` made it, or several of them joined.
+      policy: Of the same shape as the one that acted; if it is recurrent it begins with the memory of that one.
+    """
+    distribution, shape = policy.spec.actions.distribution, batch.valid.shape
+    if batch.states is None:
+        rows = {name: column.reshape(-1, *column.shape[2:]) for name, column in batch.observations.items()}
+        acted = policy.step(rows, policy.initial_states(batch.valid.size))
+        parameters = acted.parameters
+        values = policy.values(rows) if acted.values is None else acted.values
+        values, states = values.reshape(shape), policy.initial_states(shape[1])
+        cut_states = policy.initial_states(int(batch.truncated.sum()))
+    else:
+        steps, values, states, cut_states = _remembered(batch, policy)
+        parameters = np.concatenate([acted.parameters for acted in steps])
+    masks = None if batch.masks is None else _flat(batch.masks)
+    log_probs = distribution.log_prob(parameters, _flat(batch.actions), masks)
+    return Reevaluated(
+        log_probs.reshape(shape), values, _values_of_successors(batch, policy, values, states, cut_states)
+    )
+
+
 def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
     """What another critic makes of a rollout.
 
     Args:
-      batch: As ``collect`` made it.
-      policy: Of the same shape as the one that acted; if it is recurrent it begins with the memory of that one.
+      batch: As for ``reevaluated``, which does this and more.
+      policy: As for ``reevaluated``.
 
     Returns:
       values and next_values, [T, B] each, as in the batch.
     """
-    num_steps, num_envs = batch.valid.shape
-    states, cut_states = policy.initial_states(num_envs), []
     if batch.states is None:
         rows = {name: column.reshape(-1, *column.shape[2:]) for name, column in batch.observations.items()}
-        values = policy.values(rows).reshape(batch.values.shape)
-        cut_states = [policy.initial_states(int(batch.truncated.sum()))]
+        values, states = policy.values(rows).reshape(batch.values.shape), policy.initial_states(batch.valid.shape[1])
+        cut_states = policy.initial_states(int(batch.truncated.sum()))
     else:
-        values, states = np.empty_like(batch.values), batch.states[0]
-        for t in range(num_steps):
-            states = np.where(batch.starts[t, :, None], np.float32(0.0), states)
-            acted = policy.step({name: column[t] for name, column in batch.observations.items()}, states)
-            assert acted.values is not None
-            values[t], states = acted.values, acted.states
-            cut_states.append(states[batch.truncated[t]])
+        _, values, states, cut_states = _remembered(batch, policy)
+    return values, _values_of_successors(batch, policy, values, states, cut_states)
+
+
+def _remembered(batch: Batch, policy: Policy) -> tuple[list[Acted], np.ndarray, np.ndarray, np.ndarray]:
+    """A recurrent policy's way through a rollout: what it made of each step, values [T, B], states after the last step
+    [B, S], and states after the truncated rows [C, S]."""
+    assert batch.states is not None
+    steps, states, cut_states = [], batch.states[0], []
+    values = np.empty_like(batch.values)
+    for t in range(len(values)):
+        states = np.where(batch.starts[t, :, None], np.float32(0.0), states)
+        acted = policy.step({name: column[t] for name, column in batch.observations.items()}, states)
+        assert acted.values is not None
+        values[t], states = acted.values, acted.states
+        cut_states.append(states[batch.truncated[t]])
+        steps.append(acted)
+    return steps, values, states, np.concatenate(cut_states)
+
+
+def _values_of_successors(
+    batch: Batch, policy: Policy, values: np.ndarray, states: np.ndarray, cut_states: np.ndarray
+) -> np.ndarray:
+    """``next_values`` of a batch whose ``values`` the policy's critic gave, see ``_remembered``."""
     next_values = np.concatenate([values[1:], policy.values(batch.last_observations, states)[None]])
     next_values[batch.terminated] = 0.0
     if batch.truncated.any():
-        next_values[batch.truncated] = policy.values(batch.cut_observations, np.concatenate(cut_states))
-    return values, next_values
+        next_values[batch.truncated] = policy.values(batch.cut_observations, cut_states)
+    return next_values
 
 
 def _joined(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ from shoal.rllib.batch import concatenate
 from shoal.rllib.modules import ActorCritic
 from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.rollout import Memory, collect, revalued
+from shoal.rllib.rollout import Memory, collect, reevaluated, revalued
 from shoal.rllib.weights import Weights
 
 GAMMA = 0.9
@@ -116,6 +116,7 @@ def test_log_probs_belong_to_the_stored_actions_before_clipping():
     parameters = policy.step({ONLY: batch.observations[ONLY].reshape(-1, 1)}, policy.initial_states(120)).parameters
     expected = policy.spec.actions.distribution.log_prob(parameters, flat)
     np.testing.assert_array_equal(batch.log_probs.reshape(-1), expected)
+    np.testing.assert_array_equal(reevaluated(batch, policy).log_probs, batch.log_probs)
 
 
 @pytest.mark.parametrize("network", [{}, {"recurrent": "lstm", "recurrent_size": 8, "sequence_length": 3}])
@@ -225,6 +226,13 @@ def test_the_critic_that_acted_makes_the_same_of_a_rollout_afterwards_and_anothe
         values, next_values = revalued(batch, Policy(dataclasses.replace(weights, arrays=other)))
         assert (values != batch.values).all()
         assert (next_values != batch.next_values)[~batch.terminated].all()
+        again = reevaluated(batch, Policy(weights))
+        for name, column in again._asdict().items():
+            np.testing.assert_array_equal(column, getattr(batch, name), err_msg=name)
+        now = reevaluated(batch, Policy(dataclasses.replace(weights, arrays=other)))
+        np.testing.assert_array_equal(now.values, values)
+        np.testing.assert_array_equal(now.next_values, next_values)
+        assert (now.log_probs != batch.log_probs).any()
 
 
 class Locks(gymnasium.Env):
