@@ -141,26 +141,21 @@ class RewardScaler:
         self._returns = np.zeros(num_envs, np.float64)
         self._moments = RunningMoments(())
 
-    def __call__(
-        self, rewards: np.ndarray, ends: np.ndarray, valid: np.ndarray, copies: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def __call__(self, rewards: np.ndarray, ends: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Count a rollout's rewards and scale them.
 
         Args:
           rewards: [T, B].
           ends: [T, B] bool, where an episode ended: the next row's return starts from nothing.
           valid: [T, B] bool; other rows are not counted, and the next one's return starts from nothing, too.
-          copies: Which of the environment copies these are, [B]; None: all of them.
 
         Returns:
           [T, B] float32, cut at +-LIMIT.
         """
-        place = slice(None) if copies is None else list(copies)
-        returns, so_far = np.empty(rewards.shape, np.float64), self._returns[place]
+        returns = np.empty(rewards.shape, np.float64)
         for t in range(len(rewards)):
-            returns[t] = so_far = so_far * self._gamma + rewards[t]
-            so_far = np.where(ends[t] | ~valid[t], 0.0, so_far)
-        self._returns[place] = so_far
+            returns[t] = self._returns = self._returns * self._gamma + rewards[t]
+            self._returns = np.where(ends[t] | ~valid[t], 0.0, self._returns)
         self._moments.update(returns[valid])
         scaled = rewards / np.sqrt(self._moments.variance + _EPSILON)
         return scaled.clip(-LIMIT, LIMIT).astype(np.float32)

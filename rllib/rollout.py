@@ -280,7 +280,8 @@ def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
 
 def _remembered(batch: Batch, policy: Policy) -> tuple[list[Acted], np.ndarray, np.ndarray, np.ndarray]:
     """A recurrent policy's way through a rollout: what it made of each step, values [T, B], states after the last step
-    [B, S], and states after the truncated rows [C, S]."""
+    [B, S], and states after the truncated rows [C, S].
+    """
     assert batch.states is not None
     steps, states, cut_states = [], batch.states[0], []
     values = np.empty_like(batch.values)
