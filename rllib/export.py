@@ -80,9 +80,15 @@ def export(weights: Weights, file_format: Format, *, has_masks: bool, about: Map
 
 
 def examples(weights: Weights, count: int, *, has_masks: bool, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs of some rows, by name: random observations of the right kind, masks that allow something, states."""
+    """Inputs of some rows, by name: random observations of the right kind, masks that allow something, states.
+
+    Observations that are normalised are such as the policy has learned from, and in every fourth row far beyond.
+    """
     rng, spec = np.random.default_rng(seed), weights.spec
     rows = {column.name: _random(column, count, rng) for column in spec.observations.columns}
+    for name, normalizer in weights.normalizers.items():
+        rows[name][::4] *= 2.0 * LIMIT
+        rows[name] = rows[name] / normalizer.scale + normalizer.mean
     if has_masks:
         rows[_MASK] = _random_masks(spec.actions.sizes, count, rng)
     if spec.is_recurrent:

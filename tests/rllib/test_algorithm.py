@@ -215,8 +215,10 @@ def test_a_killed_worker_whose_environments_cannot_tell_their_state_starts_new_e
     algorithm.step()
     before = algorithm.normalizers["rewards"].arrays()["returns"]
     assert before.all()
+    starts = make(vector="gymnasium").collect(1).observations[ONLY][0]
     shoal.kill(algorithm.workers._actors[1])
-    algorithm.collect(16)
+    anew = algorithm.collect(16).observations[ONLY][0]
+    assert (anew[3:] != starts[3:]).all()
     assert algorithm.incidents == ["the environments of rollout worker 1 start new episodes: it died"]
     after = algorithm.normalizers["rewards"].arrays()["returns"]
     assert after.tolist() == [*before[:3], 0.0, 0.0]
@@ -224,10 +226,12 @@ def test_a_killed_worker_whose_environments_cannot_tell_their_state_starts_new_e
 
 def test_a_checkpoint_that_does_not_tell_where_its_environments_stood_goes_on_with_new_episodes(make):
     first, heirs = make(), [make(), make(num_workers=1)]
+    starts = make().collect(1).observations[ONLY][0]
     first.step()
     for heir in heirs:
         heir.restore(without(first.checkpoint(), "tensors", "environments"))
         assert "new episodes: the checkpoint does not tell where they stood" in heir.incidents[0]
+        assert (heir.collect(16).observations[ONLY][0] != starts).all()  # none that the run has had
         heir.step()
     same(arrays_of(heirs[0]), arrays_of(heirs[1]))
     shoal.kill(heirs[0].workers._actors[0])

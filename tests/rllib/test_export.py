@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from gymnasium import spaces
 
 from shoal.rllib.export import difference, examples, export
 from shoal.rllib.modules import ActorCritic
-from shoal.rllib.normalization import ObservationMoments
+from shoal.rllib.normalization import LIMIT, ObservationMoments
 from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.weights import Weights
@@ -62,6 +63,19 @@ def test_an_exported_policy_gives_what_shoals_own_gives(kind, file_format):
     assert difference(exported, file_format, weights, has_masks=has_masks) < 2e-5
     assert exported.inputs == tuple(examples(weights, 1, has_masks=has_masks))
     assert ("next_state" in exported.outputs) == weights.spec.is_recurrent == ("state" in exported.inputs)
+
+
+def test_examples_of_what_is_normalised_are_around_its_mean_and_some_beyond_where_it_is_cut():
+    weights = weights_of(*KINDS["real numbers"][:3])
+    [(name, normalizer)] = weights.normalizers.items()
+    far = replace(normalizer, mean=normalizer.mean + 1000.0)
+    rows = examples(replace(weights, normalizers={name: far}), 400, has_masks=False)[name]
+    assert rows.dtype == np.float32
+    seen = far(rows)
+    beyond = np.abs(seen) == LIMIT
+    assert not beyond[np.arange(400) % 4 > 0].any()
+    assert 0.4 < beyond[::4].mean() < 0.8
+    assert np.std(seen[1::4]) == pytest.approx(1.0, abs=0.1)
 
 
 def test_another_policys_file_is_found_out():

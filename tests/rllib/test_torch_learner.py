@@ -93,14 +93,14 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(
 def test_a_learner_that_asks_nothing_between_steps_does_the_same_steps_and_stops_before_the_first_bad_one():
     near, far = learner_of(max_grad_norm=0.5), far_away_learner(fused=True)
     near.load(far.weights(0).arrays, {})
-    spoilt = columns()
-    spoilt["targets"][3] = np.nan
+    given = [columns(step) for step in range(6)]
+    given[3]["targets"][3] = np.nan
+    given[5]["targets"][3] = np.inf  # it is the first bad one that is told
     reported = []
     for step in range(6):
-        rows = far.to_device(columns(step) if step < 3 else spoilt if step == 3 else columns(step))
-        reported.append(far.update(rows, {"scale": 1.0}))
+        reported.append(far.update(far.to_device(given[step]), {"scale": 1.0}))
         if step < 3:
-            near.update(rows, {"scale": 1.0})
+            near.update(near.to_device(given[step]), {"scale": 1.0})
     with pytest.raises(DivergedError, match="norm is nan at a loss of nan"):
         far.means(reported)
     assert_same_arrays(far.weights(1).arrays, near.weights(1).arrays)
