@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import ActionLayout, Columns, column_specs
+from .actions import ActionLayout
+from .columns import Columns, column_specs
 
 if TYPE_CHECKING:
     import gymnasium

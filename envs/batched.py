@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .actions import ActionLayout
 from .arrays import Arrays
 from .checks import call_of, place_of
-from .columns import ONLY, ActionLayout
+from .columns import ONLY
 from .replay import State
 from .seeds import EpisodeSeeds, SeedOfEpisode, mix_array
 from .vector import USUAL_CHECKS, Checks, EnvFailure, Episode

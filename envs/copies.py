@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .actions import MASK_KEY, ActionLayout, mask_is_observed, without_mask
 from .checks import call_of, check_outcome, place_of
-from .columns import (
-    MASK_KEY,
-    ActionLayout,
-    ColumnWriter,
-    Row,
-    UnsupportedSpace,
-    mask_is_observed,
-    without_mask,
-)
+from .columns import ColumnWriter, Row, UnsupportedSpace
 from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
+from .actions import MASK_KEY, ActionLayout, mask_is_observed, without_mask
 from .arrays import Arrays
 from .checks import Watch, check_outcome, place_of
-from .columns import MASK_KEY, ActionLayout, ColumnWriter, mask_is_observed, without_mask
+from .columns import ColumnWriter
 from .seeds import SeedOfEpisode
 from .vector import USUAL_CHECKS, Checks, EnvFailure, Episode, NoStateError
 

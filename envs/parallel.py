@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .actions import ActionLayout
 from .arrays import Arrays, open_block
 from .channel import CALL, ChannelClosed
 from .child import Group, News, Setup
-from .columns import ActionLayout
 from .processes import ChildProcess, end_all
 from .replay import State, join_states, split_state
 from .seeds import SeedOfEpisode

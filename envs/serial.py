@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .actions import ActionLayout
 from .arrays import Arrays
 from .checks import Watch
-from .columns import ActionLayout, Columns
+from .columns import Columns
 from .copies import EnvCopy
 from .replay import ActionLog, State, kept_steps, split_state
 from .seeds import SeedOfEpisode

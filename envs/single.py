@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .columns import MASK_KEY
+from .actions import MASK_KEY
 from .foreign import Autoreset
 from .libraries import Gymnasium
 

@@ -20,7 +20,8 @@ from typing import Protocol
 import numpy as np
 
 from ..envs import registry
-from ..envs.columns import ActionLayout, Columns
+from ..envs.actions import ActionLayout
+from ..envs.columns import Columns
 from ..envs.copies import EnvCopy
 from ..envs.vector import USUAL_CHECKS, Checks, Episode
 from . import streams
@@ -53,7 +54,7 @@ class Actor(Protocol):
         deterministic: bool,
         rng: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Actions [N, W], see ``envs.columns.ActionLayout``, and states [N, ...] to come back with.
+        """Actions [N, W], see ``envs.actions.ActionLayout``, and states [N, ...] to come back with.
 
         Args:
           observations: Columns [N, *shape].

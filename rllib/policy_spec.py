@@ -21,7 +21,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..envs.columns import ActionLayout, UnsupportedSpace, column_specs
+from ..envs.actions import ActionLayout
+from ..envs.columns import UnsupportedSpace, column_specs
 from .config import ConfigError, require
 from .image_encoders import DENSE_SIZES, ImageNet, conv_shapes, feature_size
 from .spaces import ActionSpec, InputColumn, Network, ObservationSpec

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..envs.columns import ActionLayout, Columns, ColumnSpec
+from ..envs.actions import ActionLayout
+from ..envs.columns import Columns, ColumnSpec
 from .config import ConfigError
 from .distributions import Categorical, DiagonalGaussian, Distribution, Product
 from .image_encoders import SMALLEST_NATURE_IMAGE

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from shoal.envs.columns import ActionLayout, ColumnWriter, column_specs
+from shoal.envs.actions import ActionLayout
+from shoal.envs.columns import ColumnWriter, column_specs
 from shoal.rllib.config import ConfigError
 from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product, draw
 from shoal.rllib.spaces import ActionSpec, ObservationSpec
