@@ -116,7 +116,9 @@ class Evaluator:
           EnvFailure, WorkerLostError: an evaluation before this one failed.
         """
         if self._workers is None:
-            self._workers = WorkerSet(self._make, 1, max_in_flight=MAX_IN_FLIGHT, kind="evaluation actor")
+            self._workers = WorkerSet(
+                self._make, 1, max_in_flight=MAX_IN_FLIGHT, kind="evaluation actor", is_quick=False
+            )
         while self._workers.in_flight(0) >= MAX_IN_FLIGHT:
             self._take(next(self._workers.completed()))
         work = "evaluate_and_film" if films else "evaluate"

@@ -57,10 +57,18 @@ class WorkerSet:
       count: Number of workers.
       max_in_flight: Most requests in flight on each.
       kind: What to call a worker in messages.
+      is_quick: Each answers its first request as soon as it has started: one that does not for long is named, for it
+        may be waiting for a CPU.
     """
 
     def __init__(
-        self, make: Callable[[int, int], Any], count: int, *, max_in_flight: int = 1, kind: str = "rollout worker"
+        self,
+        make: Callable[[int, int], Any],
+        count: int,
+        *,
+        max_in_flight: int = 1,
+        kind: str = "rollout worker",
+        is_quick: bool = True,
     ) -> None:
         self._make = make
         self._kind = kind
@@ -69,7 +77,8 @@ class WorkerSet:
         self._replacements = [0] * count
         self.last_death = ""  #: why the worker that was replaced last died: signal or exit code, end of its stderr
         self._deaths_in_a_row = [0] * count
-        self._silent = set(range(count))
+        self._is_quick = is_quick
+        self._silent = set(range(count)) if is_quick else set()
         self._in_flight: dict[Any, _Request] = {}
         try:
             for worker in range(count):
@@ -210,5 +219,6 @@ class WorkerSet:
             # the request: it must not come back with other episodes than those that are known.
             api.kill(self._actors[worker])
             self._actors[worker] = self._make(worker, self._replacements[worker])
-            self._silent.add(worker)  # there may be no room for it where the other was
+            if self._is_quick:
+                self._silent.add(worker)  # there may be no room for it where the other was
         self._send(worker, request.method, request.arguments)

@@ -74,10 +74,10 @@ class Hashable:
 
 @pytest.fixture
 def started(monkeypatch):
-    def start(count, *, max_in_flight=1, **script):
+    def start(count, *, max_in_flight=1, is_quick=True, **script):
         runtime = Runtime(**script)
         monkeypatch.setattr(worker_set, "api", runtime)
-        return runtime, WorkerSet(runtime.make, count, max_in_flight=max_in_flight)
+        return runtime, WorkerSet(runtime.make, count, max_in_flight=max_in_flight, is_quick=is_quick)
 
     return start
 
@@ -158,6 +158,15 @@ def test_workers_that_do_not_start_are_named_once_and_waited_for(started, caplog
     (record,) = caplog.records
     assert record.getMessage().startswith("rollout workers 0, 2 have not started yet")
     assert "too few CPUs for 3 workers" in record.getMessage()
+
+
+def test_workers_whose_first_answer_takes_long_are_not_named(started, caplog):
+    runtime, workers = started(2, dies=[(1, 0)], is_quick=False)
+    runtime.is_slow = True
+    for _ in range(2):
+        assert len(workers.map("work", [(), ()])) == 2
+    assert workers.replacements == 1
+    assert [record for record in caplog.records if "not started" in record.getMessage()] == []
 
 
 def test_an_exception_of_a_workers_code_is_raised_as_it_was_there(started):
