@@ -184,7 +184,12 @@ class EnvRunner:
                 )
             except UnsupportedSpace as error:
                 raise ConfigError(f"env: {self._env_id!r}: {error}") from error
-            except (UnknownEnvironment, MissingLibrary) as error:
+            except UnknownEnvironment as error:  # the driver knew it
+                raise ConfigError(
+                    f"env: {error} in rollout worker {self._worker_index}; if the driver's own program defines or "
+                    f"registers it, that belongs in a module, named as in my_games:Maze or my_games:Maze-v0"
+                ) from error
+            except MissingLibrary as error:
                 raise ConfigError(f"env: {error}") from error
         return self._opened
 

@@ -107,7 +107,8 @@ def _film(path: Path, config: AlgorithmConfig, policy: Policy, seed: int) -> Non
     try:
         video.record(config.env, policy, path, seed=seed, checks=config.checks)
     except OSError as error:
-        raise UsageError(f"--record {path} cannot be written: {error}") from error
+        # imageio adds the whole command by which it had called ffmpeg.
+        raise UsageError(f"--record {path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def _check_fits(policy: Policy, env_id: str) -> None:

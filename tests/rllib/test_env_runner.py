@@ -88,6 +88,11 @@ def test_making_a_runner_makes_no_environment_so_that_failures_belong_to_a_call(
         runner.policy_spec(NetworkSettings())
 
 
+def test_an_environment_that_only_the_driver_knows_is_told_with_what_to_do():
+    with pytest.raises(ConfigError, match=r"'Mine-v0'.* in rollout worker 0; if the driver's own program defines or re"):
+        runner_of("Mine-v0").policy_spec(NetworkSettings())
+
+
 def test_a_network_that_does_not_fit_is_refused_before_anything_is_stepped():
     with pytest.raises(ConfigError, match="network: nature_cnn needs images"):
         runner_of().policy_spec(NetworkSettings(network="nature_cnn"))
