@@ -124,14 +124,16 @@ def test_ales_vector_environment_goes_on_over_lost_lives_and_tells_whole_games()
     assert envs.observations["observation"].shape == (2, 4, 84, 84)
 
 
-def test_ales_rewards_count_by_their_sign():
+def test_ales_rewards_count_by_their_sign_and_scores_are_told_as_they_are():
     envs = ForeignVectorEnv(AtariLearningEnvironment("space_invaders", 2, AtariOptions()), [0, 1], SEEDS)
     envs.reset()
     rng, seen = np.random.default_rng(0), set()
-    for _ in range(150):
+    while not envs.finished:
         envs.step(rng.integers(envs.action_space.n, size=2))
         seen |= set(envs.rewards.tolist())
     assert seen == {0.0, 1.0}  # an invader is worth 5 and more
+    assert envs.finished[0].episode_return >= 20.0
+    assert envs.finished[0].episode_return % 5.0 == 0.0
 
 
 def test_a_game_that_is_cut_is_truncated_with_its_last_picture():

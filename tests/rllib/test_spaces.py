@@ -97,7 +97,9 @@ def test_room_for_observations_keeps_bytes_and_whole_numbers_and_has_real_ones_i
 def test_what_is_an_image_is_a_matter_of_shape_dtype_and_network(space, network, kind):
     spec = observations_of(space, network)
     assert kinds(spec) == {"observation": kind}
-    assert spec.columns[0].divisor == (255.0 if space.dtype == np.uint8 else 1.0)
+    is_bytes = space.dtype == np.uint8
+    assert spec.columns[0].divisor == (255.0 if is_bytes else 1.0)
+    assert bool(spec.normalizable_shapes) == (kind == "numbers" and not is_bytes)
 
 
 @pytest.mark.parametrize(
