@@ -96,6 +96,18 @@ def test_of_an_atari_game_in_envpool_the_true_score_of_whole_games_is_told(stub)
     assert stub[0].options["max_episode_steps"] == 27_000
 
 
+def test_libraries_are_told_the_same_by_names_of_their_own():
+    shared = {"noop_max": 7, "use_fire_reset": False, "img_height": 60, "img_width": 60, "stack_num": 2}
+    shared["repeat_action_probability"] = 0.1
+    options = AtariOptions(
+        noop_max=7, fire_reset=False, frame_skip=3, size=60, stack=2, episodic_life=False, max_frames=900, sticky=0.1
+    )
+    ales = {"frameskip": 3, "life_loss_info": False, "reward_clipping": False, "max_num_frames_per_episode": 900}
+    assert options.for_ale() == shared | ales
+    pools = {"frame_skip": 3, "episodic_life": False, "reward_clip": True, "max_episode_steps": 300}
+    assert options.for_envpool() == shared | pools
+
+
 def test_a_missing_library_is_told_with_the_way_to_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(MissingLibrary, match=r"Walk-v0 in EnvPool needs the library envpool: pip install 'shoal\[env"):

@@ -12,6 +12,14 @@ def test_a_gymnasium_id_is_made_with_its_time_limit():
     assert env.spec.max_episode_steps == 500
 
 
+def test_nothing_that_watches_its_users_is_laid_around_an_environment():
+    env, wrappers = registry.make("CartPole-v1"), []
+    while env is not env.unwrapped:
+        wrappers.append(type(env).__name__)
+        env = env.env
+    assert wrappers == ["TimeLimit"]
+
+
 def test_module_and_attribute_name_an_environment_that_is_not_registered():
     assert isinstance(registry.make("shoal.envs.probes:Corridor"), Corridor)
 

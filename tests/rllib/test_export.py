@@ -18,7 +18,12 @@ from shoal.rllib.weights import Weights
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (44, 40, 3), np.uint8)
 MANY = spaces.Dict(
-    {"at": VECTOR, "kind": spaces.MultiDiscrete([3, 2], start=[1, 0]), "lamp": spaces.Discrete(4, start=-1)}
+    {
+        "at": VECTOR,
+        "kind": spaces.MultiDiscrete([3, 2], start=[1, 0]),
+        "lamp": spaces.Discrete(4, start=-1),
+        "ram": spaces.Box(0, 255, (4,), np.uint8),
+    }
 )
 BOUNDED = spaces.Box(np.array([-1.0, -0.5], np.float32), np.array([1.0, 2.0], np.float32))
 KINDS = {

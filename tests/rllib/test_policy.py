@@ -18,7 +18,8 @@ def box(size, bound=1.0):
     return spaces.Box(-bound, bound, (size,), np.float32)
 
 
-MIXED = spaces.Dict({"gear": spaces.Discrete(3, start=1), "state": box(5), "flags": spaces.MultiBinary(2)})
+RAM = spaces.Box(0, 255, (6,), np.uint8)
+MIXED = spaces.Dict({"gear": spaces.Discrete(3, start=1), "state": box(5), "flags": spaces.MultiBinary(2), "ram": RAM})
 CAMERA = spaces.Dict({"camera": spaces.Box(0, 255, (40, 36, 3), np.uint8), "state": box(3)})
 ACTIONS = spaces.Tuple((spaces.MultiDiscrete([3, 2]), box(2)))
 
@@ -158,7 +159,7 @@ def test_deterministic_actions_are_the_likeliest_and_need_no_stream():
 
 def test_a_bare_array_is_refused_where_there_are_several_columns():
     _, policy = learned("mixed")
-    with pytest.raises(TypeError, match="takes a dict of columns: flags, gear, state"):
+    with pytest.raises(TypeError, match="takes a dict of columns: flags, gear, ram, state"):
         policy.act(np.zeros((3, 5)), deterministic=True)
 
 

@@ -213,9 +213,19 @@ def test_a_device_that_does_not_compute_in_bfloat16_is_told_in_one_line(monkeypa
         resolve_device("cpu", "bfloat16")
 
 
-def test_small_networks_get_one_thread():
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ({"hidden_sizes": (64, 64)}, 1),
+        ({"hidden_sizes": (512, 512)}, 16),
+        ({"hidden_sizes": (64, 64), "recurrent": "lstm"}, 1),  # 8 rows at once, of 200,000 weights each
+    ],
+)
+def test_a_network_gets_as_many_threads_as_it_is_worth(monkeypatch, network, expected):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    spec = policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2), NetworkSettings(**network))
     threads = torch.get_num_threads()
     try:
-        assert use_threads(ActorCritic(SPEC, 0), 256) == torch.get_num_threads() == 1
+        assert use_threads(ActorCritic(spec, 0), 256) == torch.get_num_threads() == expected
     finally:
         torch.set_num_threads(threads)
