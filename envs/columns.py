@@ -120,12 +120,14 @@ class ColumnWriter:
           which: [N] bool, the rows to store.
 
         Raises:
-          ValueError: a part is missing or has another shape.
+          ValueError: a part is missing, has another shape, or numbers that its space has not.
         """
-        for name, path in zip(self._names, self._paths, strict=True):
+        for name, path, is_whole in zip(self._names, self._paths, self._are_whole, strict=True):
             part = np.asarray(_part_of(values, path, name))
             if part.shape != columns[name].shape:
                 raise ValueError(f"observations {name!r} of shape {part.shape}; they have {columns[name].shape}")
+            if is_whole:
+                _whole_numbers(part[which], columns[name].dtype, f"observations {name!r}")
             np.copyto(columns[name], part, where=which.reshape(-1, *[1] * (part.ndim - 1)), casting="unsafe")
 
     def _write_only(self, row: Row, value: Any) -> None:

@@ -189,7 +189,7 @@ class EnvCopy:
         if self._worker_index is None and not isinstance(error, Exception | SystemExit):
             raise error  # the user's own process: it is Ctrl-C; the terminal's signals do not reach workers
         own_traceback = "".join(traceback.format_exception(error)).rstrip()
-        return kind(f"{self._where}: its {call} raised {type(error).__name__}: {_text_of(error)}\n{own_traceback}")
+        return kind(f"{self._where}: its {call} raised {type(error).__name__}: {text_of(error)}\n{own_traceback}")
 
     def _misfit(self, call: str, names: Sequence[str], outcome: Any, error: Exception) -> EnvFailure:
         """What an environment gave and cannot be used: ``error`` was raised here, so its traceback would lead nobody
@@ -203,7 +203,7 @@ class EnvCopy:
         elif names == _OF_STEP and not _is_number(outcome[1]):
             told = f"the reward {_shown(outcome[1])}, which is no number"
         else:
-            told = f"what cannot be used: {_text_of(error)}"
+            told = f"what cannot be used: {text_of(error)}"
         return EnvFailure(f"{self._where}: its {call} gave {told}")
 
 
@@ -217,11 +217,11 @@ def _is_number(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     """A value that is not what it should be, in one short line."""
-    text = " ".join(_text_of(value, repr).split())
+    text = " ".join(text_of(value, repr).split())
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... (a {type(value).__name__})"
 
 
-def _text_of(value: object, how: Callable[[object], str] = str) -> str:
+def text_of(value: object, how: Callable[[object], str] = str) -> str:
     """Its text; there are exceptions of users whose ``__str__`` raises."""
     try:
         return how(value)

@@ -29,6 +29,7 @@ from .actions import MASK_KEY, ActionLayout, mask_is_observed, without_mask
 from .arrays import Arrays
 from .checks import Watch, check_outcome, place_of
 from .columns import ColumnWriter
+from .copies import text_of
 from .seeds import SeedOfEpisode
 from .vector import USUAL_CHECKS, Checks, EnvFailure, Episode, NoStateError
 
@@ -109,7 +110,7 @@ class ForeignVectorEnv:
         checks: Checks = USUAL_CHECKS,
     ) -> None:
         if foreign.num_envs != len(env_indices):
-            raise ValueError(f"{foreign.name} has {foreign.num_envs} environments, not {len(env_indices)}")
+            raise EnvFailure(f"{foreign.name} has {foreign.num_envs} environments, not {len(env_indices)}")
         self._foreign, self._seeds, self._worker_index, self._checks = foreign, seeds, worker_index, checks
         self._env_indices = [int(index) for index in env_indices]
         self.num_envs = foreign.num_envs
@@ -140,7 +141,17 @@ class ForeignVectorEnv:
     def reset(self) -> None:
         """See ``VectorEnv``."""
         self._episodes += 1
-        observations, infos = self._call("reset", self._foreign.reset, self._episode_seeds(), None)
+        given = self._call("reset", self._foreign.reset, self._episode_seeds(), None)
+        try:
+            self._take_first(given)
+        except EnvFailure:
+            raise
+        except Exception as error:
+            raise self._misfit("reset", error) from error
+
+    def _take_first(self, given: tuple[Any, Infos]) -> None:
+        """The outcome of a reset of all copies."""
+        observations, infos = given
         if not self._is_reset and (self._mask_is_observed or MASK_KEY in infos):
             self.action_masks = self._arrays.action_masks
         self._is_reset = True
@@ -158,7 +169,17 @@ class ForeignVectorEnv:
         if not self._is_reset:
             raise RuntimeError("reset the environments before the first step")
         batch = self.layout.unflatten_batch(self.layout.read(actions, self.num_envs))
-        observations, rewards, terminated, truncated, infos = self._call("step", self._foreign.step, batch)
+        given = self._call("step", self._foreign.step, batch)
+        try:
+            self._take(given)
+        except EnvFailure:
+            raise
+        except Exception as error:
+            raise self._misfit("step", error) from error
+
+    def _take(self, given: tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]) -> None:
+        """The outcome of a step."""
+        observations, rewards, terminated, truncated, infos = given
         np.logical_not(self._resetting, out=self.valid)
         np.multiply(rewards, self.valid, out=self.rewards, casting="same_kind")
         np.logical_and(terminated, self.valid, out=self.terminated)
@@ -207,11 +228,20 @@ class ForeignVectorEnv:
         try:
             return function(*arguments)
         except Exception as error:
-            worker = "" if self._worker_index is None else f"worker {self._worker_index}, "
             own_traceback = "".join(traceback.format_exception(error)).rstrip()
             raise EnvFailure(
-                f"{worker}{self._foreign.name}: its {what} raised {type(error).__name__}: {error}\n{own_traceback}"
+                f"{self._where}: its {what} raised {type(error).__name__}: {text_of(error)}\n{own_traceback}"
             ) from error
+
+    def _misfit(self, what: str, error: Exception) -> EnvFailure:
+        """What it gave and cannot be used; ``error`` was raised here: its traceback would lead nobody to the fault."""
+        told = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+        return EnvFailure(f"{self._where}: its {what} gave what cannot be used: {told}")
+
+    @property
+    def _where(self) -> str:
+        worker = "" if self._worker_index is None else f"worker {self._worker_index}, "
+        return f"{worker}{self._foreign.name}"
 
     def _episode_seeds(self) -> list[int]:
         return [self._seeds(*key) for key in zip(self._env_indices, self._episodes.tolist(), strict=True)]
@@ -227,6 +257,8 @@ class ForeignVectorEnv:
                 raise EnvFailure(f"{self._foreign.name}: {error}") from error
 
     def _keep_final(self, observations: Any, infos: Infos, ended: np.ndarray) -> None:
+        if self._foreign.autoreset is Autoreset.SAME_STEP and "final_obs" not in infos:
+            raise ValueError('episodes ended, and the infos have no "final_obs" with their last observations')
         if self._foreign.autoreset is not Autoreset.SAME_STEP:
             self._writer.write_batch(self.final_observations, observations, ended)
         elif isinstance(infos["final_obs"], np.ndarray) and infos["final_obs"].dtype == object:

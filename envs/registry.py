@@ -197,6 +197,8 @@ def _wrapper(text: str) -> _Wrap:
             wrap = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise UnknownEnvironment(f"unknown wrapper {name!r}: {error}") from error
+        if not callable(wrap):
+            raise UnknownEnvironment(f"unknown wrapper {name!r}: a {type(wrap).__name__} is nothing that can be called")
     else:
         close = difflib.get_close_matches(name, WRAPPERS, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""

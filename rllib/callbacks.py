@@ -11,8 +11,11 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .evaluation import Evaluation
 
@@ -88,7 +91,14 @@ class Callbacks:
 
     def on_iteration(self, algorithm: Algorithm[Any], row: dict[str, float]) -> bool:
         """Whether one of them wants training to end here; all are asked."""
-        return True in [self._call(callback, "on_iteration", algorithm, row) for callback in self._callbacks]
+        is_over = False
+        for callback in self._callbacks:
+            is_over |= self._call(callback, "on_iteration", algorithm, row) is True
+            for name, value in row.items():
+                if not isinstance(value, Real | np.number):  # the logs take nothing else
+                    told = f"callback {type(callback).__qualname__}: its on_iteration left row[{name!r}] as"
+                    raise CallbackFailure(f"{told} a {type(value).__name__}: rows hold numbers")
+        return is_over
 
     def on_evaluation(self, algorithm: Algorithm[Any], steps: int, evaluation: Evaluation) -> None:
         for callback in self._callbacks:

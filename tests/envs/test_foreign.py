@@ -376,6 +376,51 @@ def test_a_vector_environment_that_does_not_tell_its_mode_is_refused():
     env.metadata = {}
     with pytest.raises(ValueError, match=r"does not say in metadata\[.autoreset_mode.\]"):
         Gymnasium(env)
-    with pytest.raises(ValueError, match="has 1 environments, not 2"):
+    with pytest.raises(EnvFailure, match="has 1 environments, not 2"):
         ForeignVectorEnv(Gymnasium(SyncVectorEnv([Corridor])), range(2), SEEDS)
     assert Gymnasium(SyncVectorEnv([Corridor])).autoreset is Autoreset.NEXT_STEP
+
+
+class Batched(gymnasium.vector.VectorEnv):
+    """Two copies whose episodes end in the second step; ``changed`` is what they give instead of what they should."""
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - gymnasium's way
+    num_envs = 2
+    single_observation_space, observation_space = spaces.Discrete(3), spaces.MultiDiscrete([3, 3])
+    single_action_space, action_space = spaces.Discrete(2), spaces.MultiDiscrete([2, 2])
+
+    def __init__(self, changed):
+        self._changed, self._steps = changed, 0
+
+    def reset(self, *, seed=None, options=None):
+        return self._changed.get("reset", (np.zeros(2, np.int64), {}))
+
+    def step(self, actions):
+        self._steps += 1
+        observations, no, over = np.zeros(2, np.int64), np.zeros(2, bool), np.full(2, self._steps == 2)
+        parts = {"observations": observations, "rewards": np.ones(2), "terminated": over, "truncated": no}
+        infos = {"final_obs": observations} if over.any() else {}
+        return tuple({**parts, "infos": infos, **self._changed}[name] for name in (*parts, "infos"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"reset": (np.zeros(2, np.int64),)}, "its reset gave what cannot be used: not enough values to unpack"),
+        ({"reset": (np.zeros(3), {})}, r"its reset gave what cannot be used: observations 'observation' of shape \(3,"),
+        ({"observations": np.full(2, 0.5)}, r"its step gave .*: observations 'observation' of float64, \[0.5, 0.5\]"),
+        ({"rewards": np.ones(3)}, "its step gave what cannot be used: "),
+        ({"infos": {}}, "its step gave what cannot be used: episodes ended, and the infos have no .final_obs. with th"),
+    ],
+)
+def test_what_is_no_outcome_is_told_in_one_line(changed, told):
+    envs = ForeignVectorEnv(Gymnasium(Batched(changed)), [0, 1], EpisodeSeeds(0), worker_index=2)
+    with pytest.raises(EnvFailure, match=f"^worker 2, gymnasium's Batched: {told}") as caught:
+        begin_and_step_twice(envs)
+    assert "\n" not in str(caught.value)
+
+
+def begin_and_step_twice(envs):
+    envs.reset()
+    for _ in range(2):
+        envs.step(np.zeros((2, 1), np.int64))

@@ -145,6 +145,7 @@ def test_wrappers_are_found_by_name_the_first_one_innermost():
         ("clip_reward=-1", "wrapper 'clip_reward=-1': clip_reward takes a number above 0, or nothing for the sign"),
         ("clip_reward=big", "wrapper 'clip_reward=big': clip_reward takes a number"),
         ("time_limt=3", "unknown wrapper 'time_limt' .did you mean time_limit..: action_repeat, clip_reward, fra"),
+        ("shoal.envs.registry:ATARI", "unknown wrapper 'shoal.envs.registry:ATARI': a str is nothing"),
         ("nowhere.to_be:Found", "unknown wrapper 'nowhere.to_be:Found': No module named 'nowhere'"),
         ("shoal.envs.wrappers:Lost=1", "unknown wrapper 'shoal.envs.wrappers:Lost': module .* has no attribute 'Lost'"),
     ],

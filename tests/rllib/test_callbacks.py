@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from shoal.rllib.callbacks import Callback, CallbackFailure, Callbacks, load
@@ -30,6 +31,21 @@ def test_all_are_asked_whether_training_shall_end_and_one_is_enough():
     assert Callbacks(asked).on_iteration(SimpleNamespace(), {}) is True
     assert [each.calls for each in asked] == [1, 1, 1]
     assert Callbacks(asked[::2]).on_iteration(SimpleNamespace(), {}) is False
+
+
+def test_what_is_no_number_in_a_row_is_told_with_the_callback_that_left_it_there():
+    class Writes(Callback):
+        def __init__(self, value):
+            self.value = value
+
+        def on_iteration(self, algorithm, row):
+            row["mine"] = self.value
+
+    for value in (1, 0.5, np.float32(1), np.int64(2), float("nan")):
+        Callbacks([Writes(value)]).on_iteration(SimpleNamespace(), {})
+    for value, kind in (("best", "str"), (np.zeros(2), "ndarray"), (None, "NoneType")):
+        with pytest.raises(CallbackFailure, match=rf"Writes: its on_iteration left row\['mine'\] as a {kind}: rows hold"):
+            Callbacks([Asks(None), Writes(value)]).on_iteration(SimpleNamespace(), {})
 
 
 def test_a_failure_names_callback_and_point_and_has_the_cause():

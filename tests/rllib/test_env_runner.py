@@ -89,7 +89,7 @@ def test_making_a_runner_makes_no_environment_so_that_failures_belong_to_a_call(
 
 
 def test_an_environment_that_only_the_driver_knows_is_told_with_what_to_do():
-    with pytest.raises(ConfigError, match=r"'Mine-v0'.* in rollout worker 0; if the driver's own program defines or re"):
+    with pytest.raises(ConfigError, match=r"'Mine-v0'.* in rollout worker 0; if the driver's own program de"):
         runner_of("Mine-v0").policy_spec(NetworkSettings())
 
 
