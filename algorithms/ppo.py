@@ -20,7 +20,7 @@ from ..rllib import streams
 from ..rllib.actor_critic_learner import actor_critic_learner
 from ..rllib.advantages import explained_variance, gae, normalized
 from ..rllib.algorithm import Algorithm
-from ..rllib.batch import Batch
+from ..rllib.batch import Batch, concatenate
 from ..rllib.config import AlgorithmConfig, require
 from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
@@ -42,6 +42,19 @@ class PPOConfig(NetworkSettings, AlgorithmConfig):
 
     rollout_steps: int = 128
     """Steps of each environment copy between two updates (T)."""
+
+    collect: Literal["synchronous", "dynamic"] = "synchronous"
+    """synchronous waits for all workers in each iteration. dynamic takes rollouts as they come until there are
+    rollout_steps * num_envs rows, and workers play on while the learner learns: nobody waits for the slowest, but the
+    curve is no longer the same each time."""
+
+    max_in_flight: int = 1
+    """With dynamic, how many rollouts each worker is asked for at once. 2 keeps it busy where the learner is slow, with
+    weights that are older."""
+
+    max_lag: int = 2
+    """With dynamic, how many iterations older than the learner's the weights that acted may be. At the bound the
+    learner waits for the laggard; 0 waits for all, like synchronous."""
 
     num_epochs: int = 10
     """Passes over the samples of an iteration."""
@@ -114,6 +127,8 @@ class PPOConfig(NetworkSettings, AlgorithmConfig):
         super().__post_init__()
         for field in ("rollout_steps", "num_epochs", "minibatch_size"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
+        require(self, "max_in_flight", self.max_in_flight >= 1, "at least 1")
+        require(self, "max_lag", self.max_lag >= 0, "at least 0")
         for field in ("learning_rate", "desired_kl", "adam_epsilon", "clip_range"):
             require(self, field, getattr(self, field) > 0.0, "greater than 0")
         for field in ("value_clip_range", "max_grad_norm", "target_kl"):
@@ -176,7 +191,9 @@ def ppo_loss(
 
 
 class PPO(Algorithm[PPOConfig]):
-    """Synchronous PPO: all workers sample with the newest weights, then the learner takes its epochs."""
+    """PPO: all workers sample with the newest weights, then the learner takes its epochs. Collecting dynamically, some
+    rollouts are of older weights; the ratios are to the policy that acted, whichever it was.
+    """
 
     name: ClassVar[str] = "ppo"
     Config: ClassVar[type[AlgorithmConfig]] = PPOConfig
@@ -192,6 +209,10 @@ class PPO(Algorithm[PPOConfig]):
         if self._reward_scaler is not None:
             self.normalizers["rewards"] = self._reward_scaler
         self.schedules["learning_rate"] = config.learning_rate
+        if config.collect == "dynamic":
+            self.collection = self.dynamic_collection(
+                config.rollout_steps, max_in_flight=config.max_in_flight, max_lag=config.max_lag
+            )
         return actor_critic_learner(
             config,
             spec,
@@ -208,7 +229,13 @@ class PPO(Algorithm[PPOConfig]):
         progress = self.steps / config.total_steps
         started = time.monotonic()
 
-        batch = self.collect(config.rollout_steps)
+        copies: np.ndarray | None = None
+        if self.collection is None:
+            batch = self.collect(config.rollout_steps)
+        else:
+            segments = self.collection.take(config.rollout_steps * config.num_envs)
+            batch = concatenate([segment.batch for segment in segments], versions_may_differ=True)
+            copies = self.copies_of(segments)
         collected = time.monotonic()
 
         settings = {
@@ -219,7 +246,7 @@ class PPO(Algorithm[PPOConfig]):
         settings |= {name: value for name in _OPTIONAL if (value := getattr(config, name)) is not None}
         if config.learning_rate_schedule != "adaptive":
             self.schedules["learning_rate"] = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
-        metrics = self._learn(batch, settings)
+        metrics = self._learn(batch, settings, copies)
         if self._moments is not None:
             self._moments.update(batch.observations)
         self.iteration += 1
@@ -235,15 +262,22 @@ class PPO(Algorithm[PPOConfig]):
             "time/learn_s": learned - collected,
         }
 
-    def _learn(self, batch: Batch, settings: Mapping[str, float]) -> dict[str, float]:
-        """The epochs over one batch. Gives the mean of each metric, and how much the critic explained before them."""
+    def _learn(self, batch: Batch, settings: Mapping[str, float], copies: np.ndarray | None) -> dict[str, float]:
+        """The epochs over one batch. Gives the mean of each metric, and how much the critic explained before them.
+
+        Args:
+          batch: Rollouts side by side.
+          settings: Of the loss.
+          copies: [B] which copy of the environment each column is of; None: each once, in order.
+        """
         config = self.config
         observations = batch.observations
-        if self._moments is not None:  # the workers acted on what these same statistics gave
+        if self._moments is not None:  # the workers acted on what these same statistics gave, or somewhat older ones
             observations = normalized_observations(observations, self._moments.normalizers())
         rewards = batch.rewards
         if self._reward_scaler is not None:
-            rewards = self._reward_scaler(rewards, batch.terminated | batch.truncated, batch.valid)
+            ends = batch.terminated | batch.truncated
+            rewards = self._reward_scaler(rewards, ends, batch.valid, copies, begins=batch.starts[0])
         estimates = self._estimates(batch, rewards, batch.values, batch.next_values)
         rows = self._to_device(samples(batch, observations) | estimates)
         sequences = None if batch.states is None else Sequences.of(batch, config.sequence_length)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -25,15 +25,17 @@ from ..core import api
 from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State, join_states, split_state
+from . import saved_state
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
+from .collection import DynamicCollection, Segment
 from .config import AlgorithmConfig, ConfigError, to_dict
 from .env_runner import Collected, EnvRunner
 from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
 from .learner import Learner
 from .metrics import Window
-from .normalization import ObservationMoments, ObservationNormalizer, RewardScaler
+from .normalization import ObservationMoments, RewardScaler
 from .policy import Policy
 from .policy_spec import NetworkSettings, PolicySpec, told_apart
 from .weights import Weights
@@ -77,10 +79,16 @@ class Algorithm(abc.ABC, Generic[C]):
         self.environments_replaced = 0  #: environments that crashed or hung and were replaced so far
         #: what happened to environments, a line each, since whoever shows it last emptied the list
         self.incidents: list[str] = []
+        #: rollouts as they come, for algorithms that have made it, see ``dynamic_collection``
+        self.collection: DynamicCollection | None = None
         self._resumed_at = 0
+        self._rollouts = 0  # asked for so far; whatever wants another gets the next number
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
+        # Where each worker's environments stood behind its last rollout that has come, and that has been counted.
         self._env_states: list[State | None] = [None] * config.num_workers
+        self._counted_states = list(self._env_states)
+        self._has_played = [False] * config.num_workers  # a rollout has come since the run began or was resumed
         self.workers = WorkerSet(self._make_worker, config.num_workers)
         try:
             self.learner = self.build_learner()
@@ -119,21 +127,47 @@ class Algorithm(abc.ABC, Generic[C]):
         Returns:
           One batch, [num_steps, num_envs], by copy.
         """
-        request = (self._weights_ref, num_steps, self.iteration)
+        request = (self._weights_ref, num_steps, self._next_rollout())
         collected: list[Collected] = self.workers.map("collect", [request] * len(self.workers))
         batch = concatenate([each.batch for each in collected])
-        self._env_states = [each.state for each in collected]
-        self.environments_replaced += sum(each.replaced for each in collected)
-        self.incidents += [line for each in collected for line in each.incidents]
-        self.steps += batch.num_steps
-        self.episodes += len(batch.episodes)
-        self._returns.extend(finished.episode.episode_return for finished in batch.episodes)
-        self._lengths.extend(finished.episode.length for finished in batch.episodes)
+        for worker, each in enumerate(collected):
+            self._arrived(worker, each)
+            self._note_environments(worker, each)
+        self._count(batch)
         return batch
+
+    def dynamic_collection(self, num_steps: int, *, max_in_flight: int, max_lag: int | None) -> DynamicCollection:
+        """The way to take rollouts as they come, of ``num_steps`` steps each; what is taken is counted. To be kept as
+        ``collection``, by ``build_learner``: then ``broadcast`` publishes there, too.
+
+        Args:
+          num_steps: T.
+          max_in_flight, max_lag: See ``collection.py``.
+        """
+        return DynamicCollection(
+            self.workers,
+            num_steps,
+            [len(shard) for shard in self._shards],
+            max_in_flight=max_in_flight,
+            max_lag=max_lag,
+            next_rollout=self._next_rollout,
+            arrived=self._arrived,
+            taken=self._taken,
+        )
+
+    def copies_of(self, segments: Sequence[Segment]) -> np.ndarray:
+        """Which of the run's copies each column of these segments is of, side by side, [B] int64; a copy that is there
+        twice goes on in the later column where it stopped in the earlier, or begins a new episode.
+        """
+        return np.concatenate([self._shards[segment.worker] for segment in segments])
 
     def broadcast(self) -> None:
         """Put the learner's weights into the object store, once for all workers; they come with the next request."""
         self._weights_ref = api.put(self.weights())
+        if self.collection is not None:
+            if self.collection.is_new:
+                self._look_where_environments_stand()
+            self.collection.publish(self._weights_ref, self.iteration)
 
     def report(self) -> dict[str, float]:
         """Progress: steps, iteration, episodes; mean return and length of the last episodes, NaN before the first."""
@@ -145,6 +179,7 @@ class Algorithm(abc.ABC, Generic[C]):
             "episode_length_mean": self._lengths.mean,
             "workers_replaced": self.workers.replacements,
             "environments_replaced": self.environments_replaced,
+            **self._collection_metrics(),
         }
 
     def evaluate(self, episodes: int) -> Evaluation:
@@ -153,6 +188,8 @@ class Algorithm(abc.ABC, Generic[C]):
         Args:
           episodes: How many; split over the workers. The same ones each time, whatever the number of workers.
         """
+        if self.collection is not None:
+            self.collection.settle()
         shares = [share.tolist() for share in np.array_split(np.arange(episodes), len(self.workers)) if len(share)]
         by_worker = self.workers.map("evaluate", [(self._weights_ref, share) for share in shares])
         return Evaluation.of(itertools.chain.from_iterable(by_worker))
@@ -192,7 +229,8 @@ class Algorithm(abc.ABC, Generic[C]):
         return Checkpoint(
             algorithm=self.name,
             config=to_dict(self.config),
-            counters={name: getattr(self, attribute) for name, attribute in _COUNTERS.items()},
+            counters={name: getattr(self, attribute) for name, attribute in _COUNTERS.items()}
+            | {"rollouts": self._rollouts},
             tensors={
                 "policy": dict(weights.arrays),
                 "optimizer": self.learner.optimizer_arrays(),
@@ -200,7 +238,7 @@ class Algorithm(abc.ABC, Generic[C]):
                     "returns": np.array(self._returns.values, np.float64),
                     "lengths": np.array(self._lengths.values, np.float64),
                 },
-                **{_group(name): normalizer.arrays() for name, normalizer in self.normalizers.items()},
+                **{saved_state.group_of(name): normalizer.arrays() for name, normalizer in self.normalizers.items()},
                 **self._environments(),
             },
             extra={"policy_spec": weights.spec.to_dict(), "schedules": dict(self.schedules)},
@@ -215,10 +253,10 @@ class Algorithm(abc.ABC, Generic[C]):
         """
         if checkpoint.algorithm != self.name:
             raise CheckpointError(f"a checkpoint of {checkpoint.algorithm!r} cannot go on as {self.name!r}")
-        weights = _weights_from(checkpoint)
+        weights = saved_state.weights_from(checkpoint)
         if weights.spec != self.learner.spec:
             raise CheckpointError(f"the checkpoint's policy {told_apart(weights.spec, self.learner.spec)}")
-        saved = {name for name in ("observations", "rewards") if _group(name) in checkpoint.tensors}
+        saved = {name for name in ("observations", "rewards") if saved_state.group_of(name) in checkpoint.tensors}
         if saved != set(self.normalizers):
             raise CheckpointError(
                 f"the checkpoint normalises {' and '.join(sorted(saved)) or 'nothing'}, "
@@ -226,13 +264,16 @@ class Algorithm(abc.ABC, Generic[C]):
             )
         # All is looked at before anything is taken over.
         statistics = {
-            name: checkpoint.group(_group(name), _shapes(normalizer)) for name, normalizer in self.normalizers.items()
+            name: checkpoint.group(saved_state.group_of(name), saved_state.shapes_of(normalizer))
+            for name, normalizer in self.normalizers.items()
         }
         counters = {name: checkpoint.counter(name) for name in _COUNTERS}
+        # There was no such counter when all workers played together.
+        rollouts = checkpoint.counter("rollouts") if "rollouts" in checkpoint.counters else counters["iteration"]
         optimizer = checkpoint.group("optimizer", self.learner.optimizer_shapes() if counters["iteration"] else {})
         episodes = checkpoint.group("episodes", {"returns": (None,), "lengths": (None,)})
-        schedules = _schedules_from(checkpoint, self.schedules)
-        environments = _environments_from(checkpoint)
+        schedules = saved_state.schedules_from(checkpoint, self.schedules)
+        environments = saved_state.environments_from(checkpoint)
 
         for name, normalizer in self.normalizers.items():
             normalizer.load(statistics[name])
@@ -243,6 +284,7 @@ class Algorithm(abc.ABC, Generic[C]):
         self.episodes = counters["episodes"]
         self._returns = Window(EPISODE_WINDOW, episodes["returns"].tolist())
         self._lengths = Window(EPISODE_WINDOW, episodes["lengths"].tolist())
+        self._rollouts = rollouts
         self._resume_environments(environments, counters["environments_since"])
         self.broadcast()
 
@@ -253,7 +295,7 @@ class Algorithm(abc.ABC, Generic[C]):
         Raises:
           CheckpointError: the checkpoint holds no policy, or not all of one.
         """
-        return Policy(_weights_from(checkpoint))
+        return Policy(saved_state.weights_from(checkpoint))
 
     @staticmethod
     def weights_from(checkpoint: Checkpoint) -> Weights:
@@ -262,7 +304,7 @@ class Algorithm(abc.ABC, Generic[C]):
         Raises:
           CheckpointError: as ``policy_from``.
         """
-        return _weights_from(checkpoint)
+        return saved_state.weights_from(checkpoint)
 
     def close(self) -> None:
         """Kill the workers. May be called twice."""
@@ -271,8 +313,8 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def _environments(self) -> dict[str, State]:
         """The state of all copies as a group of tensors; none before the first rollout, or if one cannot be told."""
-        states = [state for state in self._env_states if state is not None]
-        return {_ENVIRONMENTS: join_states(states)} if len(states) == len(self._env_states) else {}
+        states = [state for state in self._counted_states if state is not None]
+        return {saved_state.ENVIRONMENTS: join_states(states)} if len(states) == len(self._counted_states) else {}
 
     def _resume_environments(self, state: State | None, began_at: int) -> None:
         """Lead the workers' environments to where they stood, or to new episodes if that is not known.
@@ -281,7 +323,11 @@ class Algorithm(abc.ABC, Generic[C]):
           state: Of all copies.
           began_at: Iteration at which the run last began new episodes everywhere: the key of their seeds.
         """
+        if self.collection is not None:
+            self.collection.settle()
+            self.collection.restart(self.iteration)
         self._env_states = [None] * len(self.workers)
+        self._has_played = [False] * len(self.workers)
         if state is not None and len(state["length"]) == self.config.num_envs:
             self._resumed_at = began_at
             self._env_states = list(split_state(state, [len(shard) for shard in self._shards]))
@@ -291,6 +337,7 @@ class Algorithm(abc.ABC, Generic[C]):
             if self.iteration:
                 why = "the checkpoint does not tell where they stood" if state is None else "there were others"
                 self.incidents.append(f"all {self.config.num_envs} environments start new episodes: {why}")
+        self._counted_states = list(self._env_states)
         self.workers.map("resume", [(self._resumed_at, state) for state in self._env_states])
 
     def _restart_rewards(self, copies: Sequence[int] | None = None) -> None:
@@ -307,12 +354,51 @@ class Algorithm(abc.ABC, Generic[C]):
             return replace(weights, normalizers=moments.normalizers())
         return weights
 
+    def _next_rollout(self) -> int:
+        """The number of the next rollout, which picks its random streams. Of rollouts that all workers play together it
+        is the iteration's.
+        """
+        number = max(self._rollouts, self.iteration)
+        self._rollouts = number + 1
+        return number
+
+    def _arrived(self, worker: int, collected: Collected) -> None:
+        """A rollout has come: a worker that dies from now on is replaced by one that goes on behind it."""
+        self._env_states[worker] = collected.state
+        self._has_played[worker] = True
+
+    def _taken(self, worker: int, collected: Collected) -> None:
+        """A rollout that came by itself is learned from."""
+        self._note_environments(worker, collected)
+        self._count(collected.batch)
+
+    def _note_environments(self, worker: int, collected: Collected) -> None:
+        self._counted_states[worker] = collected.state
+        self.environments_replaced += collected.replaced
+        self.incidents += collected.incidents
+
+    def _count(self, batch: Batch) -> None:
+        self.steps += batch.num_steps
+        self.episodes += len(batch.episodes)
+        self._returns.extend(finished.episode.episode_return for finished in batch.episodes)
+        self._lengths.extend(finished.episode.length for finished in batch.episodes)
+
+    def _collection_metrics(self) -> dict[str, float]:
+        metrics = {} if self.collection is None else self.collection.metrics()
+        return {f"collection/{name}": value for name, value in metrics.items()}
+
+    def _look_where_environments_stand(self) -> None:
+        """Before rollouts come one by one: so that a checkpoint knows, also of a worker that has not sent any yet."""
+        self._env_states = self.workers.map("begin", [(self._weights_ref,)] * len(self.workers))
+        self._counted_states = list(self._env_states)
+
     def _make_worker(self, worker: int, replacement: int) -> Any:
         env_indices: Sequence[int] = self._shards[worker].tolist()
         state = self._env_states[worker]
-        is_exact = state is not None or self.iteration == self._resumed_at  # nothing was learned since the beginning
+        is_exact = state is not None or not self._has_played[worker]
         if replacement and not is_exact:
-            self._restart_rewards(env_indices)
+            if self.collection is None:  # else rollouts of before may not have been counted yet, see ``starts``
+                self._restart_rewards(env_indices)
             self.incidents.append(f"the environments of rollout worker {worker} start new episodes: it died")
         return (
             api.remote(EnvRunner)
@@ -340,48 +426,3 @@ _COUNTERS = {
     "episodes": "episodes",
     "environments_since": "_resumed_at",
 }
-#: Group of tensors of a checkpoint that holds the state of the environments.
-_ENVIRONMENTS = "environments"
-
-
-def _group(name: str) -> str:
-    return f"normalization_{name}"
-
-
-def _shapes(normalizer: ObservationMoments | RewardScaler) -> dict[str, tuple[int | None, ...]]:
-    shapes: dict[str, tuple[int | None, ...]] = {name: array.shape for name, array in normalizer.arrays().items()}
-    return shapes | {"returns": (None,)} if isinstance(normalizer, RewardScaler) else shapes
-
-
-def _schedules_from(checkpoint: Checkpoint, expected: Iterable[str]) -> dict[str, float]:
-    saved = checkpoint.extra.get("schedules")
-    if not isinstance(saved, dict) or not all(isinstance(saved.get(name), int | float) for name in expected):
-        raise CheckpointError(f"the checkpoint's schedules are {saved!r}; there must be {', '.join(expected)}")
-    return {name: float(saved[name]) for name in expected}
-
-
-def _environments_from(checkpoint: Checkpoint) -> State | None:
-    state = checkpoint.tensors.get(_ENVIRONMENTS)
-    if state is None:
-        return None
-    try:
-        split_state(state, [len(state["length"])])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint's tensors {_ENVIRONMENTS!r} are no state ({error})") from error
-    return state
-
-
-def _weights_from(checkpoint: Checkpoint) -> Weights:
-    try:
-        spec = PolicySpec.from_dict(checkpoint.extra["policy_spec"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"the checkpoint of {checkpoint.algorithm!r} holds no policy: its policy_spec is missing or lacks {error}"
-        ) from error
-    arrays = checkpoint.group("policy", spec.array_shapes())
-    normalizers: dict[str, ObservationNormalizer] = {}
-    if _group("observations") in checkpoint.tensors:
-        moments = ObservationMoments(spec.observations.normalizable_shapes)
-        moments.load(checkpoint.group(_group("observations"), _shapes(moments)))
-        normalizers = moments.normalizers()
-    return Weights(checkpoint.counter("iteration"), spec, arrays, normalizers)

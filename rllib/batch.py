@@ -45,7 +45,7 @@ class Batch:
     last_observations: Columns  #: [B, *shape]: what follows the last row
     cut_observations: Columns  #: [C, *shape]: the true successors of the C truncated rows, by step, then by copy
     episodes: tuple[FinishedEpisode, ...]  #: by step, then by copy
-    version: int  #: of the weights that acted
+    version: int  #: of the weights that acted; of the oldest, where batches of several versions were joined
 
     def __getstate__(self) -> dict[str, Any]:
         # Episodes travel as plain tuples, 0.2 us each; as what they are 3 us, and thousands may end in a rollout.
@@ -66,14 +66,19 @@ class Batch:
         return flat if self.valid.all() else flat[self.valid.reshape(-1)]
 
 
-def concatenate(batches: Sequence[Batch]) -> Batch:
+def concatenate(batches: Sequence[Batch], *, versions_may_differ: bool = False) -> Batch:
     """Side by side along B, in the order given. The arrays are copies, and writable.
 
+    Args:
+      batches: Of equally many steps.
+      versions_may_differ: Whether several versions of the weights may have acted. Each row has the log-probability and
+        the values of those that did.
+
     Raises:
-      ValueError: the batches were made with different weights, or only some of them with masks.
+      ValueError: the batches were made with different weights and must not be, or only some of them with masks.
     """
     versions = {batch.version for batch in batches}
-    if len(versions) != 1:
+    if len(versions) != 1 and not versions_may_differ:
         raise ValueError(f"cannot join batches of different weights, versions {sorted(versions)}")
     if len({batch.masks is None for batch in batches}) != 1:
         raise ValueError("cannot join batches with and without action masks: only some environments give them")
@@ -102,7 +107,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         last_observations=_joined_columns([batch.last_observations for batch in batches], axis=0),
         cut_observations=_joined_cuts(batches),
         episodes=tuple(episodes),
-        version=versions.pop(),
+        version=min(versions),
     )
 
 

@@ -10,6 +10,7 @@ traceback, and not the death of an actor.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Collected:
     state: State | None  #: where the environments stand now, and recurrent states; None where that cannot be told
     replaced: int  #: environments that crashed or hung in this rollout and were replaced
     incidents: tuple[str, ...]  #: a line for each of these, and for each episode that could not be continued
+    seconds: float  #: how long it took
 
 
 class EnvRunner:
@@ -111,6 +113,7 @@ class EnvRunner:
         Raises:
           EnvFailure: an environment raised.
         """
+        began_s = time.monotonic()
         envs = self._envs()
         policy = Policy(weights)
         if self._memory is None:
@@ -120,10 +123,18 @@ class EnvRunner:
         incidents, replaced = tuple(envs.incidents), envs.replaced - self._replaced_before
         envs.incidents.clear()
         self._replaced_before = envs.replaced
-        state = _state_of(envs)
-        if state is not None and policy.spec.is_recurrent:
-            state[_RECURRENT] = self._memory.states
-        return Collected(batch, state, replaced, incidents)
+        return Collected(batch, self._stands(policy, self._memory), replaced, incidents, time.monotonic() - began_s)
+
+    def begin(self, weights: Weights) -> State | None:
+        """Where the environments stand before the first step, which is to come; None where that cannot be told.
+
+        Args:
+          weights: Of any version.
+        """
+        policy = Policy(weights)
+        if self._memory is None:
+            self._memory = self._begin(self._envs(), policy)
+        return self._stands(policy, self._memory)
 
     def evaluate(self, weights: Weights, episodes: Sequence[int]) -> list[Episode]:
         """Play the evaluation episodes with these numbers, deterministically, in environments of their own.
@@ -169,6 +180,13 @@ class EnvRunner:
         memory.starts = envs.state()["begins"]
         return memory
 
+    def _stands(self, policy: Policy, memory: Memory) -> State | None:
+        try:
+            state = self._envs().state()
+        except NoStateError:  # told when it matters: when something must go on from there
+            return None
+        return {**state, _RECURRENT: memory.states} if policy.spec.is_recurrent else state
+
     def _envs(self) -> VectorEnv:
         if self._opened is None:
             try:
@@ -192,10 +210,3 @@ class EnvRunner:
             except MissingLibrary as error:
                 raise ConfigError(f"env: {error}") from error
         return self._opened
-
-
-def _state_of(envs: VectorEnv) -> State | None:
-    try:
-        return envs.state()
-    except NoStateError:  # told when it matters: when something must go on from there
-        return None

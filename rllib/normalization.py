@@ -141,24 +141,49 @@ class RewardScaler:
         self._returns = np.zeros(num_envs, np.float64)
         self._moments = RunningMoments(())
 
-    def __call__(self, rewards: np.ndarray, ends: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def __call__(
+        self,
+        rewards: np.ndarray,
+        ends: np.ndarray,
+        valid: np.ndarray,
+        copies: np.ndarray | None = None,
+        begins: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Count a rollout's rewards and scale them.
 
         Args:
           rewards: [T, B].
           ends: [T, B] bool, where an episode ended: the next row's return starts from nothing.
           valid: [T, B] bool; other rows are not counted, and the next one's return starts from nothing, too.
+          copies: [B] which copy each column is of. Where one is there several times, a later column goes on where the
+            one before it stopped. None: each once, in order.
+          begins: [B] bool, with copies: whose first row is the first of an episode. Its return starts from nothing.
 
         Returns:
           [T, B] float32, cut at +-LIMIT.
         """
-        returns = np.empty(rewards.shape, np.float64)
-        for t in range(len(rewards)):
-            returns[t] = self._returns = self._returns * self._gamma + rewards[t]
-            self._returns = np.where(ends[t] | ~valid[t], 0.0, self._returns)
+        if copies is None:
+            returns = self._discounted(rewards, ends | ~valid, slice(None))
+        else:
+            returns = np.empty(rewards.shape, np.float64)
+            for columns in _rounds(copies):
+                stops = ends[:, columns] | ~valid[:, columns]
+                if begins is not None:
+                    self.restart(copies[columns[begins[columns]]].tolist())
+                returns[:, columns] = self._discounted(rewards[:, columns], stops, copies[columns])
         self._moments.update(returns[valid])
         scaled = rewards / np.sqrt(self._moments.variance + _EPSILON)
         return scaled.clip(-LIMIT, LIMIT).astype(np.float32)
+
+    def _discounted(self, rewards: np.ndarray, stops: np.ndarray, copies: slice | np.ndarray) -> np.ndarray:
+        """[T, B] float64: discounted sums of rewards up to each row, of different copies."""
+        returns = np.empty(rewards.shape, np.float64)
+        so_far = self._returns[copies]
+        for t in range(len(rewards)):
+            returns[t] = so_far = so_far * self._gamma + rewards[t]
+            so_far = np.where(stops[t], 0.0, so_far)
+        self._returns[copies] = so_far
+        return returns
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Statistics and the returns so far, for a checkpoint."""
@@ -174,3 +199,15 @@ class RewardScaler:
     def restart(self, copies: Sequence[int] | None = None) -> None:
         """The episodes of these copies begin anew, by default all: their returns start from nothing."""
         self._returns[slice(None) if copies is None else list(copies)] = 0.0
+
+
+def _rounds(copies: np.ndarray) -> list[np.ndarray]:
+    """Columns [B] in groups: the first of each copy, the second of each, ..."""
+    rounds: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for column, copy in enumerate(copies.tolist()):
+        number = seen[copy] = seen.get(copy, -1) + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(column)
+    return [np.array(columns) for columns in rounds]

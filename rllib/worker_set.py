@@ -5,15 +5,20 @@ each; ``completed`` yields results in the order in which ``wait`` reports them, 
 runs. Taking one from each and then stepping is synchronous (``map``); submitting again on each result, and stopping
 when there is enough, is dynamic completion, where a straggler holds up nobody.
 
+Results of one worker come in the order of its requests, for the second may go on where the first stopped. So when a
+request fails because its worker died, all that the worker finished before has been given out, and whoever makes its
+successor knows where that must begin.
+
 Nothing is dropped in silence. If a worker dies, another takes its place and every request that was in flight on it is
-made again; ``replacements`` counts them. If it keeps dying before it finishes anything, ``WorkerLostError`` tells why.
-An exception that a worker's code raised is raised here as it was there.
+made again, in the same order; ``replacements`` and ``made_again`` count both. If it keeps dying before it finishes
+anything, ``WorkerLostError`` tells why. An exception that a worker's code raised is raised here as it was there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +49,6 @@ class Completed:
 @dataclass(frozen=True)
 class _Request:
     worker: int
-    replacement: int  #: which of the worker's lives it was sent to
     method: str
     arguments: tuple[Any, ...]
 
@@ -72,7 +76,8 @@ class WorkerSet:
     ) -> None:
         self._make = make
         self._kind = kind
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
+        self.made_again = 0  #: requests that went out a second time so far, as their worker had died
         self._actors: list[Any] = []
         self._replacements = [0] * count
         self.last_death = ""  #: why the worker that was replaced last died: signal or exit code, end of its stderr
@@ -110,12 +115,12 @@ class WorkerSet:
         Raises:
           RuntimeError: the worker has ``max_in_flight`` requests already.
         """
-        if self.in_flight(worker) >= self._max_in_flight:
-            raise RuntimeError(f"worker {worker} has {self._max_in_flight} requests in flight; take a result first")
+        if self.in_flight(worker) >= self.max_in_flight:
+            raise RuntimeError(f"worker {worker} has {self.max_in_flight} requests in flight; take a result first")
         self._send(worker, method, arguments)
 
     def completed(self) -> Iterator[Completed]:
-        """Results as they are ready, until nothing is in flight.
+        """Results as they are ready, those of one worker in the order of its requests, until nothing is in flight.
 
         Raises:
           WorkerLostError: a worker keeps dying.
@@ -127,16 +132,21 @@ class WorkerSet:
                     yield result
 
     def ready(self) -> Iterator[Completed]:
-        """Results that are there, without waiting for others.
+        """Results that are there, without waiting for others; of requests that were in flight at the call, and not of
+        those that are made meanwhile.
 
         Raises:
           Exception: as ``completed``.
         """
-        if self._in_flight:
-            ready, _ = api.wait(list(self._in_flight), num_returns=len(self._in_flight), timeout=0)
+        at_most = Counter(request.worker for request in self._in_flight.values())
+        while refs := [ref for ref in self._oldest() if at_most[self._in_flight[ref].worker]]:
+            ready, _ = api.wait(refs, num_returns=len(refs), timeout=0)
             for ref in ready:
+                at_most[self._in_flight[ref].worker] -= 1
                 if (result := self._take(ref)) is not None:
                     yield result
+            if not ready:
+                break
 
     def map(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a method once on each of the first ``len(arguments)`` workers and wait for all.
@@ -181,10 +191,18 @@ class WorkerSet:
         self._silent.discard(request.worker)
         return Completed(request.worker, value)
 
+    def _oldest(self) -> list[Any]:
+        """The oldest request in flight on each worker, oldest first."""
+        oldest: dict[int, Any] = {}
+        for ref, request in self._in_flight.items():
+            oldest.setdefault(request.worker, ref)
+        return list(oldest.values())
+
     def _wait(self) -> list[Any]:
         # As long as it takes: a rollout lasts as its environments do, and the runtime reports a worker's death. But a
         # worker that waits for a CPU looks the same, so those that never answered are named.
-        ready, _ = api.wait(list(self._in_flight), num_returns=1, timeout=NOTICE_AFTER_S)
+        refs = self._oldest()
+        ready, _ = api.wait(refs, num_returns=1, timeout=NOTICE_AFTER_S)
         if ready:
             return ready
         if waiting := sorted(self._silent & {request.worker for request in self._in_flight.values()}):
@@ -196,29 +214,31 @@ class WorkerSet:
                 len(self._actors),
             )
             self._silent.clear()
-        ready, _ = api.wait(list(self._in_flight), num_returns=1)
+        ready, _ = api.wait(refs, num_returns=1)
         return ready
 
     def _send(self, worker: int, method: str, arguments: tuple[Any, ...]) -> None:
         ref = getattr(self._actors[worker], method).remote(*arguments)
-        self._in_flight[ref] = _Request(worker, self._replacements[worker], method, arguments)
+        self._in_flight[ref] = _Request(worker, method, arguments)
 
     def _replace(self, request: _Request, error: errors.ActorError) -> None:
         worker = request.worker
-        # Several requests may have been in flight on it: only the first to fail finds the dead worker in place.
-        if request.replacement == self._replacements[worker]:
-            self._deaths_in_a_row[worker] += 1
-            if error.actor_init_failed or self._deaths_in_a_row[worker] >= MAX_DEATHS_IN_A_ROW:
-                raise WorkerLostError(
-                    f"{self._kind} {worker} died {self._deaths_in_a_row[worker]} times in a row "
-                    f"without finishing {request.method!r}: {error}"
-                ) from error
-            self._replacements[worker] += 1
-            self.last_death = " ".join(str(error).split())
-            # One that is only out of reach, as on a machine of a cluster that has just gone, may be alive and have done
-            # the request: it must not come back with other episodes than those that are known.
-            api.kill(self._actors[worker])
-            self._actors[worker] = self._make(worker, self._replacements[worker])
-            if self._is_quick:
-                self._silent.add(worker)  # there may be no room for it where the other was
-        self._send(worker, request.method, request.arguments)
+        self._deaths_in_a_row[worker] += 1
+        if error.actor_init_failed or self._deaths_in_a_row[worker] >= MAX_DEATHS_IN_A_ROW:
+            raise WorkerLostError(
+                f"{self._kind} {worker} died {self._deaths_in_a_row[worker]} times in a row "
+                f"without finishing {request.method!r}: {error}"
+            ) from error
+        self._replacements[worker] += 1
+        self.last_death = " ".join(str(error).split())
+        # One that is only out of reach, as on a machine of a cluster that has just gone, may be alive and have done the
+        # request: it must not come back with other episodes than those that are known.
+        api.kill(self._actors[worker])
+        self._actors[worker] = self._make(worker, self._replacements[worker])
+        if self._is_quick:
+            self._silent.add(worker)  # there may be no room for it where the other was
+        # The failed request was the oldest. None behind it can count, whatever comes of it.
+        behind = [ref for ref, other in self._in_flight.items() if other.worker == worker]
+        for again in [request, *(self._in_flight.pop(ref) for ref in behind)]:
+            self._send(worker, again.method, again.arguments)
+            self.made_again += 1

@@ -98,3 +98,12 @@ def test_a_batch_that_travelled_has_its_episodes_as_they_were():
     assert [type(part) for finished in come.episodes for part in finished] == [int, Episode] * 3
     assert come.version == given.version
     np.testing.assert_array_equal(come.rewards, given.rewards)
+
+
+def test_batches_of_several_versions_are_joined_where_that_is_meant_and_called_after_the_oldest():
+    parts = [batch_of(0, 2, version=4), batch_of(0, 2, version=3)]
+    with pytest.raises(ValueError, match=r"different weights, versions \[3, 4\]"):
+        concatenate(parts)
+    joined = concatenate(parts, versions_may_differ=True)
+    assert joined.version == 3
+    assert joined.rewards.tolist() == [[0, 1, 0, 1]] * 3

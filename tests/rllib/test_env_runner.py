@@ -174,3 +174,16 @@ def test_which_numbers_are_refused_is_a_setting_of_training_and_evaluation(monke
         weights = weights_for(runner)
         with pytest.raises(EnvFailure, match=told) if told else contextlib.nullcontext():
             getattr(runner, work)(weights, *arguments)
+
+
+def test_where_environments_stand_before_the_first_step_is_known_and_changes_nothing():
+    asked, not_asked = runner_of(), runner_of()
+    weights = weights_for(asked)
+    state = asked.begin(weights)
+    assert state["length"].tolist() == [0, 0]
+    assert asked.begin(weights)["begins"].all()
+    heir = runner_of(state=state)
+    expected = not_asked.collect(weights, 20, 0).batch.observations[ONLY]
+    for runner in (asked, heir):
+        np.testing.assert_array_equal(runner.collect(weights, 20, 0).batch.observations[ONLY], expected)
+    assert runner_of(vector="gymnasium").begin(weights) is None

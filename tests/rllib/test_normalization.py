@@ -104,3 +104,29 @@ def test_a_scaler_of_another_number_of_environments_takes_over_the_statistics_al
     heir.load(scaler.arrays())
     assert heir.arrays()["count"] == 8
     assert heir.arrays()["returns"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_returns_of_a_copy_that_is_there_twice_go_on_from_column_to_column():
+    rng = np.random.default_rng(4)
+    rewards, ends, valid = rng.normal(0.0, 3.0, (20, 3)), rng.random((20, 3)) < 0.1, rng.random((20, 3)) < 0.9
+    apart, together = RewardScaler(3, 0.9), RewardScaler(3, 0.9)
+    for half in (slice(0, 10), slice(10, 20)):
+        apart(rewards[half], ends[half], valid[half])
+    # Copies 2 and 1, then 0, then the second halves of 1, 0 and 2.
+    columns = [(0, 2), (0, 1), (0, 0), (1, 1), (1, 0), (1, 2)]
+    joined = [np.stack([x[10 * half : 10 * half + 10, copy] for half, copy in columns], axis=1)
+              for x in (rewards, ends, valid)]  # fmt: skip
+    scaled = together(*joined, np.array([copy for _, copy in columns]))
+    for name, array in apart.arrays().items():
+        np.testing.assert_allclose(together.arrays()[name], array, rtol=1e-9, err_msg=name)
+    deviation = np.sqrt(together.arrays()["squares"] / together.arrays()["count"])
+    np.testing.assert_allclose(scaled, (joined[0] / deviation).clip(-10, 10), rtol=1e-5)
+
+
+def test_the_return_of_a_copy_whose_episode_begins_anew_starts_from_nothing():
+    scaler = RewardScaler(2, 0.5)
+    ones, never = np.ones((2, 3)), np.zeros((2, 3), bool)
+    scaler(ones, never, ~never, np.array([0, 1, 0]), begins=np.array([True, True, False]))
+    assert scaler.arrays()["returns"].tolist() == [1.875, 1.5]
+    scaler(ones, never, ~never, np.array([1, 0, 0]), begins=np.array([False, False, True]))
+    assert scaler.arrays()["returns"].tolist() == [1.5, 1.875]

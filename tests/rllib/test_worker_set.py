@@ -235,3 +235,42 @@ def test_a_replacement_that_has_not_started_is_named(started, caplog):
     runtime.is_slow = True
     list(workers.completed())
     assert "rollout workers 1 have not started yet" in caplog.text
+
+
+def test_results_of_one_worker_come_in_the_order_of_its_requests_however_they_are_reported(started):
+    _, workers = started(2, max_in_flight=2, finish=[(0, 1), (1, 1), (0, 0), (1, 0)])
+    for number in range(2):
+        for worker in range(2):
+            workers.submit(worker, "work", number)
+    assert [result.value for result in workers.completed()] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_whoever_makes_a_successor_has_got_all_that_the_dead_worker_finished(started):
+    runtime, workers = started(1, max_in_flight=3, finish=[(0, 2), (0, 1), (0, 0)])
+    got, known = [], []
+    make = workers._make
+    workers._make = lambda worker, replacement: known.append(list(got)) or make(worker, replacement)
+    for number in range(3):
+        workers.submit(0, "work", number)
+    for result in workers.completed():
+        got.append(result.value[1])
+        if len(got) == 1:  # the other two were lost; wait reports the last of them first
+            runtime._dies.add((0, 0))
+    assert known == [[0]]
+    assert got == [0, 1, 2]
+    assert (workers.replacements, workers.made_again) == (1, 2)
+
+
+def test_what_is_there_is_given_out_once_though_each_result_is_followed_by_another_request(monkeypatch):
+    runtime = Runtime()
+    monkeypatch.setattr(worker_set, "api", runtime)
+    workers = WorkerSet(runtime.make, 2, max_in_flight=2)
+    runtime.is_there = {(worker, number) for worker in range(2) for number in range(99)}
+    for worker, number in ((0, 0), (0, 1), (1, 0)):
+        workers.submit(worker, "work", number)
+    got = []
+    for result in workers.ready():
+        got.append(result.value)
+        workers.submit(result.worker, "work", "another")
+    assert got == [(0, 0), (1, 0), (0, 1)]
+    assert workers.in_flight(0) + workers.in_flight(1) == 3
