@@ -44,7 +44,7 @@ def test_what_is_no_number_in_a_row_is_told_with_the_callback_that_left_it_there
     for value in (1, 0.5, np.float32(1), np.int64(2), float("nan")):
         Callbacks([Writes(value)]).on_iteration(SimpleNamespace(), {})
     for value, kind in (("best", "str"), (np.zeros(2), "ndarray"), (None, "NoneType")):
-        with pytest.raises(CallbackFailure, match=rf"Writes: its on_iteration left row\['mine'\] as a {kind}: rows hold"):
+        with pytest.raises(CallbackFailure, match=rf"Writes: its on_iteration left row\['mine'\] as a {kind}: rows"):
             Callbacks([Asks(None), Writes(value)]).on_iteration(SimpleNamespace(), {})
 
 
