@@ -10,9 +10,10 @@ from typing import Any
 
 from ..rllib.algorithm import Algorithm
 from ..rllib.config import AlgorithmConfig, ConfigError
+from .appo import APPO
 from .ppo import PPO
 
-_BY_NAME: dict[str, type[Algorithm[Any]]] = {PPO.name: PPO}
+_BY_NAME: dict[str, type[Algorithm[Any]]] = {APPO.name: APPO, PPO.name: PPO}
 
 #: Every algorithm's name, sorted.
 NAMES = tuple(sorted(_BY_NAME))

@@ -35,7 +35,7 @@ def ppo_gradients(
     ratio = np.exp(log_ratio)
     surrogate, by_ratio = _surrogate(ratio, minibatch["advantages"], settings)
     squared_errors, by_values = _squared_errors(values, minibatch, settings)
-    policy_loss, value_loss, entropy = -_mean(surrogate), _mean(squared_errors), _mean(entropies)
+    policy_loss, value_loss, entropy = -mean(surrogate), mean(squared_errors), mean(entropies)
     by_ratio *= ratio  # d ratio / d log_prob
     by_ratio *= -1.0 / count
     by_values *= settings["value_coef"] / count
@@ -45,8 +45,8 @@ def ppo_gradients(
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "approx_kl": _mean(ratio - 1.0 - log_ratio),
-            "approx_kl_k1": -_mean(log_ratio),
+            "approx_kl": mean(ratio - 1.0 - log_ratio),
+            "approx_kl_k1": -mean(log_ratio),
             "clip_fraction": float(np.count_nonzero(np.abs(ratio - 1.0) > clip_range)) / count,
         },
         by_log_probs=by_ratio,
@@ -100,6 +100,7 @@ def _share(is_chosen: np.ndarray, is_tied: np.ndarray) -> np.ndarray:
     return share
 
 
-def _mean(rows: np.ndarray) -> float:
+def mean(rows: np.ndarray) -> float:
+    """Of [N] numbers."""
     # .mean() takes four times as long for a few hundred rows.
     return float(np.add.reduce(rows)) / len(rows)

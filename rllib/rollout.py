@@ -225,11 +225,12 @@ class _Part:
 
 
 class Reevaluated(NamedTuple):
-    """What another policy and its critic make of a rollout, [T, B] float32 each, as in the batch."""
+    """What another policy and its critic make of a rollout; shapes and names are those of the batch."""
 
     log_probs: np.ndarray
     values: np.ndarray
     next_values: np.ndarray
+    states: np.ndarray | None  #: what it remembers before each L-th row, having seen all rows of the rollout before
 
 
 def reevaluated(batch: Batch, policy: Policy) -> Reevaluated:
@@ -248,15 +249,14 @@ def reevaluated(batch: Batch, policy: Policy) -> Reevaluated:
         parameters = acted.parameters
         values = policy.values(rows) if acted.values is None else acted.values
         values, states = values.reshape(shape), policy.initial_states(shape[1])
-        cut_states = policy.initial_states(int(batch.truncated.sum()))
+        kept_states, cut_states = None, policy.initial_states(int(batch.truncated.sum()))
     else:
-        steps, values, states, cut_states = _remembered(batch, policy)
+        steps, values, kept_states, states, cut_states = _remembered(batch, policy)
         parameters = np.concatenate([acted.parameters for acted in steps])
     masks = None if batch.masks is None else _flat(batch.masks)
     log_probs = distribution.log_prob(parameters, _flat(batch.actions), masks)
-    return Reevaluated(
-        log_probs.reshape(shape), values, _values_of_successors(batch, policy, values, states, cut_states)
-    )
+    next_values = _values_of_successors(batch, policy, values, states, cut_states)
+    return Reevaluated(log_probs.reshape(shape), values, next_values, kept_states)
 
 
 def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
@@ -274,25 +274,27 @@ def revalued(batch: Batch, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
         values, states = policy.values(rows).reshape(batch.values.shape), policy.initial_states(batch.valid.shape[1])
         cut_states = policy.initial_states(int(batch.truncated.sum()))
     else:
-        _, values, states, cut_states = _remembered(batch, policy)
+        _, values, _, states, cut_states = _remembered(batch, policy)
     return values, _values_of_successors(batch, policy, values, states, cut_states)
 
 
-def _remembered(batch: Batch, policy: Policy) -> tuple[list[Acted], np.ndarray, np.ndarray, np.ndarray]:
-    """A recurrent policy's way through a rollout: what it made of each step, values [T, B], states after the last step
-    [B, S], and states after the truncated rows [C, S].
+def _remembered(batch: Batch, policy: Policy) -> tuple[list[Acted], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A recurrent policy's way through a rollout: what it made of each step; values [T, B]; and states, before each
+    L-th step [ceil(T / L), B, S], after the last one [B, S], and after the truncated rows [C, S].
     """
     assert batch.states is not None
-    steps, states, cut_states = [], batch.states[0], []
+    steps, states, kept_states, cut_states = [], batch.states[0], [], []
     values = np.empty_like(batch.values)
     for t in range(len(values)):
         states = np.where(batch.starts[t, :, None], np.float32(0.0), states)
+        if t % policy.spec.network.sequence_length == 0:
+            kept_states.append(states)
         acted = policy.step({name: column[t] for name, column in batch.observations.items()}, states)
         assert acted.values is not None
         values[t], states = acted.values, acted.states
         cut_states.append(states[batch.truncated[t]])
         steps.append(acted)
-    return steps, values, states, np.concatenate(cut_states)
+    return steps, values, np.stack(kept_states), states, np.concatenate(cut_states)
 
 
 def _values_of_successors(

@@ -1,12 +1,15 @@
 import pytest
 
 from shoal import algorithms
+from shoal.algorithms.appo import APPO, APPOConfig
 from shoal.algorithms.ppo import PPO, PPOConfig
 from shoal.rllib.config import ConfigError
 
 
 def test_names_are_sorted_and_each_loads_to_its_class_and_config():
-    assert algorithms.NAMES == ("ppo",)
+    assert algorithms.NAMES == ("appo", "ppo")
+    assert algorithms.load("appo") is APPO
+    assert algorithms.config_class("appo") is APPOConfig
     assert algorithms.load("ppo") is PPO
     assert algorithms.config_class("ppo") is PPOConfig
 

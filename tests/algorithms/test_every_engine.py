@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import shoal
+from shoal.algorithms.appo import APPO, APPOConfig
 from shoal.algorithms.ppo import PPO, PPOConfig
 
 SETTINGS = {
@@ -65,3 +66,30 @@ def test_training_gives_the_same_bits(native, env, num_workers):
         timeless = {name for name in expected if not name.startswith("time/")}
         differing = {name for name in timeless if row[name] != expected[name] and not math.isnan(expected[name])}
         assert not differing, {name: (row[name], expected[name]) for name in differing}
+
+
+def trained_as_it_comes(num_workers, **settings):
+    """(rows of metrics, weights) of a short run of APPO in the session that there is."""
+    given = {**SETTINGS["CartPole-v1"], "train_batch_size": 4 * 64, "num_workers": num_workers, **settings}
+    algorithm = APPO(APPOConfig(env="CartPole-v1", seed=3, device="cpu", **given))
+    try:
+        rows = [algorithm.step() for _ in range(ITERATIONS)]
+        return rows, algorithm.checkpoint().tensors["policy"]
+    finally:
+        algorithm.close()
+
+
+@pytest.mark.usefixtures("engine")
+def test_asynchronous_training_without_lag_gives_the_bits_of_synchronous_training(native):
+    _, weights = trained_as_it_comes(1, max_lag=0, max_in_flight=1)
+    for name, array in native["CartPole-v1"][1].items():
+        np.testing.assert_array_equal(weights[name], array, err_msg=name)
+
+
+@pytest.mark.usefixtures("engine")
+def test_asynchronous_training_with_two_workers_loses_no_segment():
+    rows, _ = trained_as_it_comes(2, max_in_flight=2)
+    for row, before in zip(rows, [0, *(row["steps"] for row in rows)], strict=False):
+        assert row["steps"] - before == 4 * 64
+        assert row["collection/dropped"] == 0
+    assert rows[-1]["collection/lag_max"] >= 1

@@ -217,7 +217,7 @@ def test_recurrent_states_are_those_of_a_step_by_step_walk_that_forgets_at_each_
 @pytest.mark.parametrize("walk", [Corridor, EndlessCorridor])
 def test_the_critic_that_acted_makes_the_same_of_a_rollout_afterwards_and_another_one_something_else(network, walk):
     envs = opened(walk, 3)
-    weights = weights_for(envs, **{"recurrent_size": 8, **network})
+    weights = weights_for(envs, **{"recurrent_size": 8, "sequence_length": 4, **network})
     other = {name: array + 0.1 for name, array in weights.arrays.items()}
     for batch in rollouts(envs, Policy(weights), 9, 2):
         values, next_values = revalued(batch, Policy(weights))
@@ -228,7 +228,7 @@ def test_the_critic_that_acted_makes_the_same_of_a_rollout_afterwards_and_anothe
         assert (next_values != batch.next_values)[~batch.terminated].all()
         again = reevaluated(batch, Policy(weights))
         for name, column in again._asdict().items():
-            np.testing.assert_array_equal(column, getattr(batch, name), err_msg=name)
+            np.testing.assert_array_equal(column, getattr(batch, name), err_msg=name)  # None where nothing is recurrent
         now = reevaluated(batch, Policy(dataclasses.replace(weights, arrays=other)))
         np.testing.assert_array_equal(now.values, values)
         np.testing.assert_array_equal(now.next_values, next_values)
