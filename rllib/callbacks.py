@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .evaluation import Evaluation
 
@@ -94,8 +92,9 @@ class Callbacks:
         is_over = False
         for callback in self._callbacks:
             is_over |= self._call(callback, "on_iteration", algorithm, row) is True
-            for name, value in row.items():
-                if not isinstance(value, Real | np.number):  # the logs take nothing else
+            left: Mapping[str, object] = row
+            for name, value in left.items():
+                if not isinstance(value, Real):  # the logs take nothing else; numpy's numbers are real ones, too
                     told = f"callback {type(callback).__qualname__}: its on_iteration left row[{name!r}] as"
                     raise CallbackFailure(f"{told} a {type(value).__name__}: rows hold numbers")
         return is_over
