@@ -105,9 +105,10 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_training_leaves_a_run_that_evaluate_plays_and_resume_continues(shoal_command, tmp_path):
+@pytest.mark.parametrize("algorithm", ["appo", "ppo"])
+def test_training_leaves_a_run_that_evaluate_plays_and_resume_continues(shoal_command, tmp_path, algorithm):
     run = tmp_path / "run"
-    train = ("--algo", "ppo", "--env", "CartPole-v1", "--num-workers", "2", "--seed", "1", "--eval-episodes", "4")
+    train = ("--algo", algorithm, "--env", "CartPole-v1", "--num-workers", "2", "--seed", "1", "--eval-episodes", "4")
     code, out, err = finish(
         shoal_command(*train, "--total-steps", 3000, "--run-dir", run, program=(str(ROOT / "scripts" / "train.py"),))
     )
