@@ -277,7 +277,7 @@ class PPO(Algorithm[PPOConfig]):
         rewards = batch.rewards
         if self._reward_scaler is not None:
             ends = batch.terminated | batch.truncated
-            rewards = self._reward_scaler(rewards, ends, batch.valid, copies, begins=batch.starts[0])
+            rewards = self._reward_scaler(rewards, ends, batch.valid, copies, batch.starts[0])
         estimates = self._estimates(batch, rewards, batch.values, batch.next_values)
         rows = self._to_device(samples(batch, observations) | estimates)
         sequences = None if batch.states is None else Sequences.of(batch, config.sequence_length)
