@@ -17,6 +17,7 @@ What comes when depends on the clock: with workers of their own, two runs of the
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -28,6 +29,7 @@ from ..rllib.actor_critic_learner import actor_critic_learner
 from ..rllib.advantages import explained_variance, normalized
 from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch, concatenate
+from ..rllib.checkpoints import Checkpoint
 from ..rllib.collection import Segment
 from ..rllib.config import AlgorithmConfig, require
 from ..rllib.learner import Columns, Learner, Metrics
@@ -60,6 +62,10 @@ class APPOConfig(NetworkSettings, AlgorithmConfig):
 
     num_epochs: int = 4
     """Passes over each batch before its segments are let go; 1 without a clip, for a plain gradient is right once."""
+
+    replay_batches: int = 0
+    """How many of the last batches are learned from again beside each new one, with V-trace for the policy as it is
+    then: for environments that are slow (IMPALA, section 5.2.2). A run that is resumed begins with none."""
 
     minibatch_size: int = 256
     """Samples of one gradient step."""
@@ -135,6 +141,7 @@ class APPOConfig(NetworkSettings, AlgorithmConfig):
             require(self, field, 0.0 <= getattr(self, field) <= 1.0, "from 0 to 1")
         for field in ("entropy_coef", "value_coef"):
             require(self, field, getattr(self, field) >= 0.0, "at least 0")
+        require(self, "replay_batches", self.replay_batches >= 0, "at least 0")
         require(self, "max_lag", self.max_lag is None or self.max_lag >= 0, "None or at least 0")
         require(self, "c_bar", self.c_bar <= self.rho_bar, f"at most rho_bar ({self.rho_bar})")
         is_plain = self.clip_range is None
@@ -192,6 +199,7 @@ class APPO(Algorithm[APPOConfig]):
         if self._reward_scaler is not None:
             self.normalizers["rewards"] = self._reward_scaler
         self.schedules["learning_rate"] = config.learning_rate
+        self._past: deque[Batch] = deque(maxlen=config.replay_batches)
         self.collection = self.dynamic_collection(
             config.rollout_steps, max_in_flight=config.max_in_flight, max_lag=config.max_lag
         )
@@ -206,6 +214,10 @@ class APPO(Algorithm[APPOConfig]):
             adam_epsilon=config.adam_epsilon,
             max_grad_norm=config.max_grad_norm,
         )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        super().restore(checkpoint)
+        self._past.clear()
 
     def step(self) -> dict[str, float]:
         """Take what has come, at least a batch, learn from it, and publish the weights."""
@@ -225,7 +237,10 @@ class APPO(Algorithm[APPOConfig]):
         if config.clip_range is not None:
             settings["clip_range"] = scheduled(config.clip_range, config.clip_range_schedule, progress)
         self.schedules["learning_rate"] = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
-        metrics = self._learn(batch, self._rewards(batch, segments), settings)
+        batch = replace(batch, rewards=self._rewards(batch, segments))
+        replayed = [batch, *self._past]
+        metrics = self._learn(concatenate(replayed, versions_may_differ=True) if self._past else batch, settings)
+        self._past.append(batch)
         if self._moments is not None:
             self._moments.update(batch.observations)
         self.iteration += 1
@@ -247,12 +262,11 @@ class APPO(Algorithm[APPOConfig]):
         ends, copies = batch.terminated | batch.truncated, self.copies_of(segments)
         return self._reward_scaler(batch.rewards, ends, batch.valid, copies, begins=batch.starts[0])
 
-    def _learn(self, batch: Batch, rewards: np.ndarray, settings: Mapping[str, float]) -> dict[str, float]:
+    def _learn(self, batch: Batch, settings: Mapping[str, float]) -> dict[str, float]:
         """The passes over one batch.
 
         Args:
-          batch: Segments side by side.
-          rewards: [T, B] of it, scaled if that is on.
+          batch: Segments side by side, new ones and those that are replayed; rewards scaled if that is on.
           settings: Of the loss.
 
         Returns:
@@ -263,7 +277,7 @@ class APPO(Algorithm[APPOConfig]):
         if self._moments is not None:
             observations = normalized_observations(observations, self._moments.normalizers())
         now = self._as_seen_now(batch)
-        estimates, told = self._estimates(batch, now, rewards)
+        estimates, told = self._estimates(batch, now)
         rows = self.learner.to_device(samples(batch, observations, **estimates))
         if config.normalize_advantages == "batch":
             rows["advantages"] = normalized(rows["advantages"])
@@ -285,15 +299,12 @@ class APPO(Algorithm[APPOConfig]):
             return Reevaluated(batch.log_probs, batch.values, batch.next_values, batch.states)
         return reevaluated(batch, Policy(self.weights()))
 
-    def _estimates(
-        self, batch: Batch, now: Reevaluated, rewards: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def _estimates(self, batch: Batch, now: Reevaluated) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What to learn from a batch.
 
         Args:
-          batch: Segments side by side.
+          batch: As for ``_learn``.
           now: The batch as the policy sees it.
-          rewards: [T, B], scaled if that is on.
 
         Returns:
           Columns [T, B]: log_probs and values of the policy as it is, V-trace's advantages and targets. And metrics:
@@ -302,7 +313,7 @@ class APPO(Algorithm[APPOConfig]):
         config = self.config
         log_ratios = now.log_probs - batch.log_probs
         traced = vtrace(
-            rewards,
+            batch.rewards,
             now.values,
             now.next_values,
             log_ratios,

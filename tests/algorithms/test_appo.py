@@ -52,6 +52,7 @@ def toy(runtime):
         ("minibatch_size", -1),
         ("max_in_flight", 0),
         ("max_lag", -1),
+        ("replay_batches", -1),
         ("learning_rate", 0.0),
         ("adam_epsilon", 0.0),
         ("gamma", 1.5),
@@ -160,6 +161,25 @@ def test_what_is_learned_from_is_v_trace_with_the_policy_as_it_is(toy, monkeypat
     for name, column in columns.items():
         np.testing.assert_array_equal(np.sort(seen[0][name]), np.sort(column.reshape(-1)), err_msg=name)
     assert metrics["learner/rho_mean"] == pytest.approx(expected.rhos.mean())
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "shoal.envs.memory:CartPoleWithoutVelocities"])
+def test_batches_are_learned_from_again_as_often_as_told_and_counted_once(toy, monkeypatch, env):
+    memory = {} if env == "CartPole-v1" else {"recurrent": "gru", "recurrent_size": 8, "sequence_length": 8}
+    algorithm = toy(env, replay_batches=2, num_epochs=1, minibatch_size=10_000, normalize_rewards=True, **memory)
+    seen = []
+    update = algorithm.learner.update
+    monkeypatch.setattr(algorithm.learner, "update", lambda m, s: (seen.append(m["actions"]), update(m, s))[1])
+    for number in range(1, 6):
+        metrics = algorithm.step()
+        assert metrics["steps"] == 128 * number
+        assert len(seen[-1]) == 128 * min(number, 3)
+        # Around the policy that learns, V-trace or not.
+        assert metrics["learner/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert sum(segment.num_steps for segment in algorithm._past) == 2 * 128
+    algorithm.restore(algorithm.checkpoint())
+    algorithm.step()
+    assert len(seen[-1]) == 128
 
 
 @pytest.mark.parametrize("settings", [{}, {"clip_range": None, "num_epochs": 1}], ids=["appo", "impala"])
