@@ -222,6 +222,10 @@ class Algorithm(abc.ABC, Generic[C]):
         """All that going on needs, between two steps: the run that goes on is the one that was not interrupted, bit for
         bit, with any number of workers.
 
+        Where rollouts come one by one it is not, for their order is nobody's choice; but nothing is lost or counted
+        twice: environments go on behind the last rollouts that were learned from, and what has come since, or is under
+        way, is played again.
+
         Random streams need no state, see ``streams.py``. Environments that cannot tell theirs (``NoStateError``) are no
         part of it: after ``restore`` they start new episodes, with seeds that the run has not used.
         """

@@ -2,6 +2,7 @@
 `shoal bench engine`: what the Ray engine adds to Ray's own time (`benchmarks/engine_report.py`).
 `shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
+`shoal bench straggler`: what one slow environment costs, with a barrier and without (`benchmarks/straggling.py`).
 
 `--vs ray` runs the same cases on an installed Ray, in turn with ours: in every round a few cases at a time, each time
 in one process per engine with a session of its own, because what a shared machine gives changes by the minute. Printed
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import tyro
 
 import shoal
-from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report, report, stepping
+from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report, report, stepping, straggling
 from shoal.scripts.benchmarks.cases import CASES
 from shoal.scripts.benchmarks.comparison import MILLISECONDS, Row, Samples, Subject
 from shoal.scripts.benchmarks.life_cycle import STAGES
@@ -41,6 +42,7 @@ _OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
     "engine": engine_report.bench,
     "envs": stepping.bench,
     "rl": learning_report.bench,
+    "straggler": straggling.bench,
 }
 #: Ray's own cases that go through its remote client (`ray://`): nothing here to compare them with.
 _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote client (ray://)"
@@ -50,9 +52,10 @@ _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote 
 class Options:
     """What `shoal bench` can be told."""
 
-    subject: tyro.conf.Positional[Literal["core", "engine", "envs", "rl"]] = "core"
+    subject: tyro.conf.Positional[Literal["core", "engine", "envs", "rl", "straggler"]] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast environments are stepped; or training. The others have options of their own: shoal bench rl --help."""
+    fast environments are stepped; or training; or what one slow environment costs. The others have options of their
+    own: shoal bench rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""
@@ -83,9 +86,7 @@ class Options:
 
 def subjects(only: str) -> list[Subject]:
     """The chosen cases, in their order; a case that is judged by a ceiling brings that with it."""
-    of_cases = [
-        Subject(name, each.unit, each.is_of_ray, each.ceiling, each.is_control) for name, each in CASES.items()
-    ]
+    of_cases = [Subject(name, each.unit, each.is_of_ray, each.ceiling, each.is_control) for name, each in CASES.items()]
     chosen = {subject.name for subject in of_cases if only in subject.name}
     chosen |= {subject.ceiling for subject in of_cases if subject.name in chosen}
     stages = [Subject(name, MILLISECONDS, counts=False) for name in STAGES if only in name or only in _LIFE_CYCLE]
