@@ -24,7 +24,7 @@ import numpy as np
 from ..core import api
 from ..envs import opening
 from ..envs.registry import UnknownEnvironment
-from ..envs.replay import State, join_states, split_state
+from ..envs.replay import State, split_state
 from . import saved_state
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
@@ -39,6 +39,7 @@ from .normalization import ObservationMoments, RewardScaler
 from .policy import Policy
 from .policy_spec import NetworkSettings, PolicySpec, told_apart
 from .weights import Weights
+from .whereabouts import Whereabouts
 from .worker_set import WorkerSet
 
 C = TypeVar("C", bound=AlgorithmConfig)
@@ -85,10 +86,7 @@ class Algorithm(abc.ABC, Generic[C]):
         self._rollouts = 0  # asked for so far; whatever wants another gets the next number
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
-        # Where each worker's environments stood behind its last rollout that has come, and that has been counted.
-        self._env_states: list[State | None] = [None] * config.num_workers
-        self._counted_states = list(self._env_states)
-        self._has_played = [False] * config.num_workers  # a rollout has come since the run began or was resumed
+        self._whereabouts = Whereabouts(config.num_workers)
         self.workers = WorkerSet(self._make_worker, config.num_workers)
         try:
             self.learner = self.build_learner()
@@ -166,7 +164,8 @@ class Algorithm(abc.ABC, Generic[C]):
         self._weights_ref = api.put(self.weights())
         if self.collection is not None:
             if self.collection.is_new:
-                self._look_where_environments_stand()
+                # So that a checkpoint knows, also of a worker that has not sent anything yet.
+                self._whereabouts.begin(self.workers.map("begin", [(self._weights_ref,)] * len(self.workers)))
             self.collection.publish(self._weights_ref, self.iteration)
 
     def report(self) -> dict[str, float]:
@@ -229,7 +228,7 @@ class Algorithm(abc.ABC, Generic[C]):
         Random streams need no state, see ``streams.py``. Environments that cannot tell theirs (``NoStateError``) are no
         part of it: after ``restore`` they start new episodes, with seeds that the run has not used.
         """
-        weights = self.weights()
+        weights, environments = self.weights(), self._whereabouts.all_counted()
         return Checkpoint(
             algorithm=self.name,
             config=to_dict(self.config),
@@ -243,7 +242,7 @@ class Algorithm(abc.ABC, Generic[C]):
                     "lengths": np.array(self._lengths.values, np.float64),
                 },
                 **{saved_state.group_of(name): normalizer.arrays() for name, normalizer in self.normalizers.items()},
-                **self._environments(),
+                **({} if environments is None else {saved_state.ENVIRONMENTS: environments}),
             },
             extra={"policy_spec": weights.spec.to_dict(), "schedules": dict(self.schedules)},
         )
@@ -315,11 +314,6 @@ class Algorithm(abc.ABC, Generic[C]):
         self._evaluator.close()
         self.workers.close()
 
-    def _environments(self) -> dict[str, State]:
-        """The state of all copies as a group of tensors; none before the first rollout, or if one cannot be told."""
-        states = [state for state in self._counted_states if state is not None]
-        return {saved_state.ENVIRONMENTS: join_states(states)} if len(states) == len(self._counted_states) else {}
-
     def _resume_environments(self, state: State | None, began_at: int) -> None:
         """Lead the workers' environments to where they stood, or to new episodes if that is not known.
 
@@ -330,19 +324,18 @@ class Algorithm(abc.ABC, Generic[C]):
         if self.collection is not None:
             self.collection.settle()
             self.collection.restart(self.iteration)
-        self._env_states = [None] * len(self.workers)
-        self._has_played = [False] * len(self.workers)
+        places: list[State | None] = [None] * len(self.workers)
         if state is not None and len(state["length"]) == self.config.num_envs:
             self._resumed_at = began_at
-            self._env_states = list(split_state(state, [len(shard) for shard in self._shards]))
+            places = [*split_state(state, [len(shard) for shard in self._shards])]
         else:
             self._resumed_at = self.iteration
             self._restart_rewards()
             if self.iteration:
                 why = "the checkpoint does not tell where they stood" if state is None else "there were others"
                 self.incidents.append(f"all {self.config.num_envs} environments start new episodes: {why}")
-        self._counted_states = list(self._env_states)
-        self.workers.map("resume", [(self._resumed_at, state) for state in self._env_states])
+        self._whereabouts.begin(places)
+        self.workers.map("resume", [(self._resumed_at, place) for place in places])
 
     def _restart_rewards(self, copies: Sequence[int] | None = None) -> None:
         """These copies, by default all, begin new episodes: what rewards are scaled by counts from there."""
@@ -368,8 +361,7 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def _arrived(self, worker: int, collected: Collected) -> None:
         """A rollout has come: a worker that dies from now on is replaced by one that goes on behind it."""
-        self._env_states[worker] = collected.state
-        self._has_played[worker] = True
+        self._whereabouts.came(worker, collected.state)
 
     def _taken(self, worker: int, collected: Collected) -> None:
         """A rollout that came by itself is learned from."""
@@ -377,7 +369,7 @@ class Algorithm(abc.ABC, Generic[C]):
         self._count(collected.batch)
 
     def _note_environments(self, worker: int, collected: Collected) -> None:
-        self._counted_states[worker] = collected.state
+        self._whereabouts.counted(worker, collected.state)
         self.environments_replaced += collected.replaced
         self.incidents += collected.incidents
 
@@ -391,15 +383,9 @@ class Algorithm(abc.ABC, Generic[C]):
         metrics = {} if self.collection is None else self.collection.metrics()
         return {f"collection/{name}": value for name, value in metrics.items()}
 
-    def _look_where_environments_stand(self) -> None:
-        """Before rollouts come one by one: so that a checkpoint knows, also of a worker that has not sent any yet."""
-        self._env_states = self.workers.map("begin", [(self._weights_ref,)] * len(self.workers))
-        self._counted_states = list(self._env_states)
-
     def _make_worker(self, worker: int, replacement: int) -> Any:
         env_indices: Sequence[int] = self._shards[worker].tolist()
-        state = self._env_states[worker]
-        is_exact = state is not None or not self._has_played[worker]
+        is_exact = self._whereabouts.successor_is_exact(worker)
         if replacement and not is_exact:
             if self.collection is None:  # else rollouts of before may not have been counted yet, see ``starts``
                 self._restart_rewards(env_indices)
@@ -414,7 +400,7 @@ class Algorithm(abc.ABC, Generic[C]):
                 seed=self.config.seed,
                 resumed_at=self._resumed_at,
                 replacement=0 if is_exact else replacement,
-                state=state,
+                state=self._whereabouts.places[worker],
                 vector=self.config.vector,
                 num_processes=self.config.env_processes,
                 num_groups=self.config.env_groups,
