@@ -3,6 +3,7 @@
 PPO stands for any algorithm.
 """
 
+import numpy as np
 import pytest
 
 import shoal
@@ -160,3 +161,27 @@ def test_segments_of_several_versions_and_of_one_copy_twice_make_one_batch(make)
 def test_settings_out_of_range_are_refused(make, wrong, told):
     with pytest.raises(ConfigError, match=told):
         make(**wrong)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"vector": "parallel", "env_processes": 1, "num_envs": 4, "env_groups": 2},
+        {"vector": "batched", "recompute_advantages": True},
+        {"env": "shoal.envs.probes:OneWay"},
+        {"env": "shoal.envs.probes:Recall", "recurrent": "gru", "recurrent_size": 8, "recompute_advantages": True},
+        {"env": "shoal.envs.probes:Lamp", "network": "impala_cnn", "rollout_steps": 4},
+    ],
+    ids=["parallel", "batched", "masks", "recurrent", "images"],
+)
+def test_whatever_the_environments_and_the_nets_are_rollouts_come_one_by_one(make, settings):
+    algorithm = make(**DYNAMIC, max_lag=1, **settings)
+    for iteration in range(3):
+        row = algorithm.step()
+        assert row["collection/lag_max"] <= min(1, iteration)
+        assert np.isfinite(row["learner/policy_loss"])
+    heir = make(**DYNAMIC, max_lag=1, **settings)
+    heir.restore(algorithm.checkpoint())
+    assert heir.step()["collection/dropped"] == 0
+    assert heir.incidents == []
