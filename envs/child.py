@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .arrays import Arrays
 from .channel import ANSWER, CALL, DONE, FAILED, TOLD, Channel, ChannelClosed
 from .columns import UnsupportedSpace
+from .registry import MissingLibrary
 from .replay import State
 from .seeds import SeedOfEpisode
 from .serial import SerialVectorEnv
@@ -73,7 +74,7 @@ def main(line: int, lifeline: int, block: int) -> None:
         _serve(channel, block)
     except ChannelClosed:
         pass  # the parent is done with this process, or gone
-    except (EnvFailure, UnsupportedSpace) as error:
+    except (EnvFailure, UnsupportedSpace, MissingLibrary) as error:
         _tell(channel, type(error).__name__, str(error))
     except BaseException:  # noqa: BLE001 - whatever it is, the parent must say it, and not wait for an answer
         _tell(channel, "RuntimeError", traceback.format_exc().rstrip())

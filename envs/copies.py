@@ -16,6 +16,7 @@ import numpy as np
 from .actions import MASK_KEY, ActionLayout, mask_is_observed, without_mask
 from .checks import call_of, check_outcome, place_of
 from .columns import ColumnWriter, Row, UnsupportedSpace
+from .registry import MissingLibrary
 from .vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class EnvCopy:
 
     Raises:
       EnvFailure: the constructor raised.
+      MissingLibrary: what makes it cannot be imported.
       UnsupportedSpace: the observations have no columns.
     """
 
@@ -69,7 +71,7 @@ class EnvCopy:
                     raise EnvFailure(f"{self._where}: its constructor {told}")
             self.observation_space = self._env.observation_space
             self.action_space = self._env.action_space
-        except (EnvFailure, UnsupportedSpace):
+        except (EnvFailure, UnsupportedSpace, MissingLibrary):
             raise
         except BaseException as error:
             raise self._failure("constructor", error, EnvFailure) from error

@@ -12,13 +12,10 @@ import numpy as np
 
 from .atari_options import AtariOptions
 from .foreign import Autoreset, Infos
+from .registry import MissingLibrary
 
 if TYPE_CHECKING:
     import gymnasium
-
-
-class MissingLibrary(ImportError):  # noqa: N818 - reads as what it says
-    """A library that an environment needs is not installed. One line: which, for what, and how it is installed."""
 
 
 class Gymnasium:

@@ -19,6 +19,7 @@ from typing import Any
 from .channel import CALL, DONE, FAILED, Channel
 from .child import Setup
 from .columns import UnsupportedSpace
+from .registry import MissingLibrary
 from .vector import EnvCrash, EnvFailure
 
 #: Seconds in which environments may close before their process is killed.
@@ -32,7 +33,7 @@ importlib.import_module(sys.argv[2]).main(*map(int, sys.argv[3:]))
 #: One thread for a process's linear algebra: there are as many processes as cores.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _FAILURES: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (EnvFailure, EnvCrash, UnsupportedSpace, RuntimeError)
+    kind.__name__: kind for kind in (EnvFailure, EnvCrash, UnsupportedSpace, MissingLibrary, RuntimeError)
 }
 
 

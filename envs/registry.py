@@ -39,6 +39,10 @@ class UnknownEnvironment(ValueError):  # noqa: N818 - reads as what it says
     """No environment has this name. The text is one line: the name, why, what is close to it, where all are listed."""
 
 
+class MissingLibrary(ImportError):  # noqa: N818 - reads as what it says
+    """A library that an environment needs is not installed. One line: which, for what, and how it is installed."""
+
+
 #: Wrappers by name, and where they are. Text, as they import gymnasium.
 WRAPPERS = {
     "action_repeat": "ActionRepeat",
@@ -75,6 +79,7 @@ def make(env_id: str, *, render_mode: str | None = None) -> gymnasium.Env[Any, A
 
     Raises:
       UnknownEnvironment: no such id, module or attribute.
+      MissingLibrary: a registered environment cannot be imported.
       Exception: whatever the constructors of environment and wrappers raise.
     """
     name, wrappers = split(env_id)
@@ -146,11 +151,21 @@ def find(env_id: str) -> Callable[..., Any]:
 
 
 def prepare(spec: gymnasium.envs.registration.EnvSpec) -> None:
-    """Import what makes the environment; if that is MuJoCo, what it has to say goes into the log from now on."""
+    """Import what makes the environment; if that is MuJoCo, what it has to say goes into the log from now on.
+
+    Raises:
+      MissingLibrary: that cannot be imported.
+    """
+    import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
     if isinstance(spec.entry_point, str):
-        load_env_creator(spec.entry_point)
+        try:
+            load_env_creator(spec.entry_point)
+        except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+            hint = "; pip install 'shoal[mujoco]'" if spec.entry_point.startswith("gymnasium.envs.mujoco") else ""
+            told = " ".join(str(error).split())
+            raise MissingLibrary(f"{spec.id} needs a library that is not installed: {told}{hint}") from error
     mujoco_log.route()
 
 

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..envs.columns import UnsupportedSpace
-from ..envs.libraries import MissingLibrary
 from ..envs.opening import Vector, open_vector
-from ..envs.registry import UnknownEnvironment
+from ..envs.registry import MissingLibrary, UnknownEnvironment
 from ..envs.replay import State
 from ..envs.vector import USUAL_CHECKS, Checks, Episode, NoStateError, VectorEnv
 from . import streams

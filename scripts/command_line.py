@@ -26,7 +26,7 @@ import tyro
 
 from shoal import exceptions
 from shoal.envs.columns import UnsupportedSpace
-from shoal.envs.registry import UnknownEnvironment
+from shoal.envs.registry import MissingLibrary, UnknownEnvironment
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.callbacks import CallbackFailure, UnknownCallback
 from shoal.rllib.checkpoints import CheckpointError
@@ -191,7 +191,7 @@ def _verdict(error: BaseException | None) -> tuple[int, str] | None:
         return reason and (reason[0], f"{reason[1]}{NEWLINE if NEWLINE in reason[1] else '; '}{one_line}")
     if isinstance(error, UsageError | ConfigError | UnknownCallback | CheckpointError):
         return BAD_INPUT, one_line
-    if isinstance(error, UnknownEnvironment | UnsupportedSpace):
+    if isinstance(error, UnknownEnvironment | MissingLibrary | UnsupportedSpace):
         return BAD_INPUT, one_line
     if isinstance(error, exceptions.EngineUnavailableError):
         return BAD_INPUT, one_line

@@ -56,7 +56,7 @@ def export(arguments: Sequence[str]) -> int:
     options = parse(Options, arguments, prog=PROG, description=about)
     lacking = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if options.format == "onnx" and lacking:
-        raise UsageError(f"{' and '.join(lacking)} is not installed: pip install 'shoal[onnx]'")
+        raise UsageError(f"an ONNX file needs {' and '.join(lacking)}: pip install 'shoal[onnx]'")
     place = run_directory.find_checkpoint(options.run)
     output = options.output or options.run / f"policy{_SUFFIXES[options.format]}"
     if not output.parent.is_dir():

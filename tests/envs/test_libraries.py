@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 from shoal.envs.atari_options import AtariOptions
 from shoal.envs.foreign import ForeignVectorEnv
-from shoal.envs.libraries import AtariLearningEnvironment, EnvPool, MissingLibrary
+from shoal.envs.libraries import AtariLearningEnvironment, EnvPool
+from shoal.envs.registry import MissingLibrary
 from shoal.envs.seeds import EpisodeSeeds
 from shoal.envs.vector import Episode, NoStateError
 

@@ -1,7 +1,9 @@
+import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from shoal.envs import registry
+from shoal.envs.copies import EnvCopy
 from shoal.envs.probes import Corridor
 
 
@@ -84,3 +86,27 @@ def test_an_unknown_name_gets_one_line_that_helps(name, told):
         registry.check(name)
     assert repr(name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "told"),
+    [
+        ("not_there.games:Maze", "Lacking-v0 needs a library that is not installed: No module named 'not_there'$"),
+        ("gymnasium.envs.mujoco.not_there:Maze", r"not installed: No module named .*; pip install 'shoal\[mujoco\]'$"),
+        ("needs_more:Maze", r"Lacking-v0 needs a library that is not installed: Box2D is not there, pip install it$"),
+    ],
+)
+def test_a_registered_environment_whose_library_is_missing_is_told_in_one_line(
+    entry_point, told, tmp_path, monkeypatch
+):
+    (tmp_path / "needs_more.py").write_text(
+        "from gymnasium.error import DependencyNotInstalled as Lacking\n"
+        "raise Lacking('Box2D is not there,\\npip install it')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(gymnasium.registry, "Lacking-v0", EnvSpec("Lacking-v0", entry_point=entry_point))
+    registry.check("Lacking-v0")
+    with pytest.raises(registry.MissingLibrary, match=told):
+        registry.make("Lacking-v0")
+    with pytest.raises(registry.MissingLibrary, match=told):
+        EnvCopy(lambda: registry.make("Lacking-v0"), 0)

@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from shoal.envs.columns import UnsupportedSpace
-from shoal.envs.registry import UnknownEnvironment
+from shoal.envs.registry import MissingLibrary, UnknownEnvironment
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
@@ -156,7 +156,9 @@ def raising(error: BaseException):
     return body
 
 
-@pytest.mark.parametrize("kind", [UsageError, ConfigError, UnknownEnvironment, UnsupportedSpace, CheckpointError])
+@pytest.mark.parametrize(
+    "kind", [UsageError, ConfigError, UnknownEnvironment, MissingLibrary, UnsupportedSpace, CheckpointError]
+)
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(kind, capsys):
     assert run_command("shoal try", raising(kind("it is\n  wrong"))) == 2
     assert capsys.readouterr().err == "shoal try: it is wrong\n"

@@ -57,7 +57,7 @@ def test_what_cannot_be_done_is_one_line(run_dir, capsys, more, text):
 def test_a_missing_library_is_told_with_the_way_to_it(run_dir, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main([str(run_dir)]) == 2
-    assert "onnx and onnxruntime is not installed: pip install 'shoal[onnx]'" in capsys.readouterr().err
+    assert "an ONNX file needs onnx and onnxruntime: pip install 'shoal[onnx]'" in capsys.readouterr().err
 
 
 def test_a_file_that_would_act_otherwise_is_not_written(run_dir, tmp_path, capsys, monkeypatch):
