@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds without any result after which workers that have never answered are named in a warning.
 NOTICE_AFTER_S = 5.0
+#: Further seconds without any result after which those at work are named, once.
+LONG_WORK_S = 115.0
 
 #: A worker that dies so often without finishing a request will not be helped by another attempt.
 MAX_DEATHS_IN_A_ROW = 3
@@ -61,8 +63,8 @@ class WorkerSet:
       count: Number of workers.
       max_in_flight: Most requests in flight on each.
       kind: What to call a worker in messages.
-      is_quick: Each answers its first request as soon as it has started: one that does not for long is named, for it
-        may be waiting for a CPU.
+      is_quick: Each answers its first request as soon as it has started, and others before long: one that does not is
+        named, for it may be waiting for a CPU, or hang.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class WorkerSet:
         self.last_death = ""  #: why the worker that was replaced last died: signal or exit code, end of its stderr
         self._deaths_in_a_row = [0] * count
         self._is_quick = is_quick
+        self._has_told_of_long_work = False
         self._silent = set(range(count)) if is_quick else set()
         self._in_flight: dict[Any, _Request] = {}
         try:
@@ -200,7 +203,8 @@ class WorkerSet:
 
     def _wait(self) -> list[Any]:
         # As long as it takes: a rollout lasts as its environments do, and the runtime reports a worker's death. But a
-        # worker that waits for a CPU looks the same, so those that never answered are named.
+        # worker that waits for a CPU looks the same, so those that never answered are named; and an environment that
+        # hangs looks like a slow one, so those that work for long are named once.
         refs = self._oldest()
         ready, _ = api.wait(refs, num_returns=1, timeout=NOTICE_AFTER_S)
         if ready:
@@ -214,6 +218,18 @@ class WorkerSet:
                 len(self._actors),
             )
             self._silent.clear()
+        if self._is_quick and not self._has_told_of_long_work:
+            ready, _ = api.wait(refs, num_returns=1, timeout=LONG_WORK_S)
+            if ready:
+                return ready
+            self._has_told_of_long_work = True
+            _log.warning(
+                "%ss %s have given no answer for %.0f s: their environments are slow, or one of them hangs "
+                "(--vector parallel replaces those that hang)",
+                self._kind,
+                ", ".join(map(str, sorted({request.worker for request in self._in_flight.values()}))),
+                NOTICE_AFTER_S + LONG_WORK_S,
+            )
         ready, _ = api.wait(refs, num_returns=1)
         return ready
 

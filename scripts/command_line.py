@@ -199,6 +199,8 @@ def _verdict(error: BaseException | None) -> tuple[int, str] | None:
         return BAD_INPUT, str(error)
     if isinstance(error, DivergedError | WorkerLostError):
         return FAILED, str(error)
+    if isinstance(error, MemoryError):
+        return FAILED, f"there is not enough memory: {one_line or 'it is used up'}"
     if isinstance(error, OutputError | RunDirectoryError | exceptions.HeadDiedError | exceptions.SessionError):
         return FAILED, one_line
     return None
