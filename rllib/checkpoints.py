@@ -202,6 +202,11 @@ def keep_newest(run_dir: Path, count: int) -> None:
         shutil.rmtree(aside)
 
 
+def has_older(place: Path) -> bool:
+    """Whether the run of this checkpoint, its newest, has kept another one to go on from."""
+    return len(_by_step(place.parent.parent)) > 1
+
+
 def _by_step(run_dir: Path) -> list[tuple[int, Path]]:
     """Steps and place of every complete checkpoint of a run but the best."""
     steps: list[tuple[int, Path]] = []

@@ -30,7 +30,7 @@ from shoal.algorithms import zoo
 from shoal.envs import opening
 from shoal.rllib import callbacks, checkpoints, video
 from shoal.rllib.callbacks import Callback
-from shoal.rllib.checkpoints import Checkpoint
+from shoal.rllib.checkpoints import Checkpoint, CheckpointError
 from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import UsageError, parse, run_command, value_of
@@ -90,7 +90,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     entry = zoo.find(named) if (named := value_of("--zoo", arguments)) is not None else None
     if entry and resume:
         raise UsageError("--resume goes on with the run's own settings: leave --zoo away")
-    checkpoint = checkpoints.load(_newest(Path(resume))) if resume else None
+    checkpoint = _newest(Path(resume)) if resume else None
     usual = checkpoint.algorithm if checkpoint else entry.algorithm if entry else DEFAULT_ALGORITHM
     name = value_of("--algo", arguments) or usual
     if entry and name != entry.algorithm:
@@ -128,11 +128,18 @@ def plan(arguments: Sequence[str]) -> Plan:
     )
 
 
-def _newest(resume: Path) -> Path:
+def _newest(resume: Path) -> Checkpoint:
     """The checkpoint that a run goes on from."""
     if (resume / checkpoints.MANIFEST).is_file():
         raise UsageError(f"--resume {resume} is a checkpoint: give the run directory that it is in")
-    return run_directory.find_run(resume)
+    place = run_directory.find_run(resume)
+    try:
+        return checkpoints.load(place)
+    except CheckpointError as error:
+        if not checkpoints.has_older(place):
+            raise
+        told = f"{error}; without the folder {place} the run goes on from the checkpoint before"
+        raise CheckpointError(told) from error
 
 
 def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: AlgorithmConfig) -> Path:

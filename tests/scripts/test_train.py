@@ -331,14 +331,24 @@ def test_a_run_directory_in_use_is_refused_to_a_second_run_in_one_line(run_dir, 
 
 
 def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, capsys):
-    train(run_dir)
+    train(run_dir, "--checkpoint-interval-steps", "20")
     story.events.clear()
     capsys.readouterr()
     path = checkpoints.place_for(run_dir, 50) / "policy.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
-    assert f"{path} is damaged" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{path} is damaged" in told
+    assert f"; without the folder {path.parent} the run goes on from the checkpoint before\n" in told
     assert story.events == []
+    shutil.rmtree(path.parent)
+    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
+    for steps in saved_steps(run_dir)[:-1]:
+        shutil.rmtree(checkpoints.place_for(run_dir, steps))
+    (checkpoints.latest(run_dir) / "policy.safetensors").write_bytes(b"")
+    capsys.readouterr()
+    assert main(["--resume", str(run_dir), "--total-steps", "90"]) == 2
+    assert "goes on from" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
