@@ -2,7 +2,7 @@
 arXiv:1802.01561) with the clipped surrogate of PPO (Schulman et al. 2017), as in RLlib's APPO and in Sample Factory
 (Petrenko et al. 2020, arXiv:2006.11751). Without a clip (``clip_range`` None) it is IMPALA.
 
-    workers:  segment, segment, segment, ...                always busy, with the newest weights when one begins
+    workers:  segment, segment, segment, ...                always busy, with the newest weights when it was asked for
     learner:           batch of segments -> V-trace -> passes of gradient steps -> weights -> batch ...
 
 Nobody waits for anybody but the learner for a batch, and for whoever lags by more than ``max_lag``. So segments are of
@@ -35,7 +35,7 @@ from ..rllib.config import AlgorithmConfig, require
 from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
-from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
+from ..rllib.normalization import normalized as normalized_observations
 from ..rllib.policy import Policy
 from ..rllib.policy_spec import NetworkSettings
 from ..rllib.rollout import Reevaluated, reevaluated
@@ -191,13 +191,9 @@ class APPO(Algorithm[APPOConfig]):
     def build_learner(self) -> Learner:
         config = self.config
         spec = self.policy_spec(config.of_nets())
-        normalizable = spec.observations.normalizable_shapes
-        self._moments = ObservationMoments(normalizable) if config.normalize_observations else None
-        self._reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
-        if self._moments is not None:
-            self.normalizers["observations"] = self._moments
-        if self._reward_scaler is not None:
-            self.normalizers["rewards"] = self._reward_scaler
+        self._moments, self._reward_scaler = self.keep_statistics(
+            spec, observations=config.normalize_observations, rewards=config.normalize_rewards, gamma=config.gamma
+        )
         self.schedules["learning_rate"] = config.learning_rate
         self._past: deque[Batch] = deque(maxlen=config.replay_batches)
         self.collection = self.dynamic_collection(

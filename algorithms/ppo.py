@@ -25,7 +25,7 @@ from ..rllib.config import AlgorithmConfig, require
 from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
-from ..rllib.normalization import ObservationMoments, RewardScaler, normalized as normalized_observations
+from ..rllib.normalization import normalized as normalized_observations
 from ..rllib.policy import Policy
 from ..rllib.policy_spec import NetworkSettings
 from ..rllib.rollout import revalued
@@ -201,13 +201,9 @@ class PPO(Algorithm[PPOConfig]):
     def build_learner(self) -> Learner:
         config = self.config
         spec = self.policy_spec(config.of_nets())
-        normalizable = spec.observations.normalizable_shapes
-        self._moments = ObservationMoments(normalizable) if config.normalize_observations else None
-        self._reward_scaler = RewardScaler(config.num_envs, config.gamma) if config.normalize_rewards else None
-        if self._moments is not None:
-            self.normalizers["observations"] = self._moments
-        if self._reward_scaler is not None:
-            self.normalizers["rewards"] = self._reward_scaler
+        self._moments, self._reward_scaler = self.keep_statistics(
+            spec, observations=config.normalize_observations, rewards=config.normalize_rewards, gamma=config.gamma
+        )
         self.schedules["learning_rate"] = config.learning_rate
         if config.collect == "dynamic":
             self.collection = self.dynamic_collection(

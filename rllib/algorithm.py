@@ -119,6 +119,22 @@ class Algorithm(abc.ABC, Generic[C]):
         specs: list[PolicySpec] = self.workers.map("policy_spec", [(network,)] * len(self.workers))
         return specs[0]
 
+    def keep_statistics(
+        self, spec: PolicySpec, *, observations: bool, rewards: bool, gamma: float
+    ) -> tuple[ObservationMoments | None, RewardScaler | None]:
+        """What observations and rewards are normalised by, as far as they are; saved with the algorithm.
+
+        Args:
+          spec: The policy's shape.
+          observations, rewards: Whether these are normalised.
+          gamma: Discount of the rewards.
+        """
+        moments = ObservationMoments(spec.observations.normalizable_shapes) if observations else None
+        scaler = RewardScaler(self.config.num_envs, gamma) if rewards else None
+        kept: dict[str, ObservationMoments | RewardScaler | None] = {"observations": moments, "rewards": scaler}
+        self.normalizers = {name: statistics for name, statistics in kept.items() if statistics is not None}
+        return moments, scaler
+
     def collect(self, num_steps: int) -> Batch:
         """``num_steps`` steps in every environment copy, with the weights of the last ``broadcast``; counts them.
 
