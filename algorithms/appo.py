@@ -190,7 +190,7 @@ class APPO(Algorithm[APPOConfig]):
 
     def build_learner(self) -> Learner:
         config = self.config
-        spec = self.policy_spec(config.of_nets())
+        spec = self.policy_spec(config.network_settings())
         self._moments, self._reward_scaler = self.keep_statistics(
             spec, observations=config.normalize_observations, rewards=config.normalize_rewards, gamma=config.gamma
         )

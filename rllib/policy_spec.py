@@ -83,7 +83,7 @@ class NetworkSettings:
         widths_are_right = len(self.hidden_sizes) > 0 and min(self.hidden_sizes) >= 1
         require(self, "hidden_sizes", widths_are_right, "one or more widths of at least 1")
 
-    def of_nets(self) -> NetworkSettings:
+    def network_settings(self) -> NetworkSettings:
         """These alone, where this is all of a config."""
         return NetworkSettings(**{field.name: getattr(self, field.name) for field in fields(NetworkSettings)})
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from shoal.algorithms.ppo import PPO, PPOConfig
 
@@ -21,3 +22,12 @@ def make() -> Iterator[Callable[..., PPO]]:
     yield make_algorithm
     for algorithm in made:
         algorithm.close()
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """As rollout workers have it; small kernels on many threads wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

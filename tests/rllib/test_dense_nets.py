@@ -9,17 +9,10 @@ from shoal.rllib.dense_nets import DenseNets
 from shoal.rllib.modules import OBSERVATIONS, ActorCritic
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 BOX = spaces.Box(-1.0, 1.0, (3,))
 MIXED = spaces.Dict({"body": BOX, "gear": spaces.Discrete(4, start=-1), "lamps": spaces.MultiBinary(2)})
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small kernels on many threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def twins(observations=BOX, actions=BOX, seed=0, **network):

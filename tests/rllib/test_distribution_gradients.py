@@ -7,6 +7,8 @@ import torch
 from shoal.rllib import distribution_gradients, torch_distributions
 from shoal.rllib.distributions import Categorical, DiagonalGaussian, Product
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 DISTRIBUTIONS = [
     Categorical((4,)),
     Categorical((1,)),
@@ -19,15 +21,6 @@ DISTRIBUTIONS = [
     Product(Categorical((3, 2)), DiagonalGaussian(2), (False, True, True, False)),
     Product(Categorical((3,)), DiagonalGaussian(1, True, True), (True, False)),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small kernels on many threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def masks_for(distribution, count, rng):

@@ -19,6 +19,8 @@ from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.threads import matrix_threads
 from shoal.rllib.torch_learner import TorchLearner
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 FLAT = spaces.Box(-1.0, 1.0, (3,))
 SETTINGS = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
 ACTIONS = {
@@ -28,15 +30,6 @@ ACTIONS = {
     "squashed": (FLAT, {"squash": True, "log_std": "predicted"}),
     "both": (spaces.Tuple((spaces.Discrete(3), FLAT)), {}),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small kernels on many threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def spec_of(actions="choice", observations=FLAT, **network):

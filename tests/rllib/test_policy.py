@@ -13,6 +13,8 @@ from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.weights import Weights
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 def box(size, bound=1.0):
     return spaces.Box(-bound, bound, (size,), np.float32)
@@ -66,15 +68,6 @@ def some(policy, name, count, seed=1):
 
 def values_of(policy, acted, columns, states):
     return policy.values(columns, states) if acted.values is None else acted.values
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As rollout workers have it; small convolutions on many threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", SPECS)
