@@ -24,7 +24,10 @@ from .node import lifeline
 from .node.zygote import Zygote
 from .protocol.worker_output import mark_of
 from .ray_compat import as_ray
-from .runtime import standard_streams
+from .runtime import (
+    async_lanes,  # noqa: F401  workers find it, and asyncio, imported
+    standard_streams,
+)
 from .runtime.process import Process, run_worker
 from .session import Session
 from .store.arena import Arena

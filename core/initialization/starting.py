@@ -14,7 +14,6 @@ from .. import ids
 from ..cluster import start
 from ..config import CoreConfig, from_environment
 from ..engines import current
-from ..engines.inline.engine import InlineEngine
 from ..engines.native import NativeEngine
 from ..environments.runtime_env import WantedEnvironment, refuse_foreign, wanted
 from ..errors import SessionError
@@ -235,6 +234,8 @@ def _start(
     if logging is not None:
         logging.apply()
     if engine == "inline":
+        from ..engines.inline.engine import InlineEngine  # the others need not pay for it
+
         current.set_engine(
             InlineEngine(
                 machine.resources,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -150,6 +149,8 @@ class Host:
                 raise
             failed = True
             raised = type(error).__name__
+            from asyncio import CancelledError  # `import shoal` need not pay for it
+
             if isinstance(error, (KeyboardInterrupt, CancelledError)) and task_id:
                 results = [self.cancelled(request)]
             else:

@@ -9,7 +9,6 @@ yield, if nothing has ended it before.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -106,6 +105,8 @@ class YieldedItems:
     async def _room(self) -> None:
         """Wait for the consumer without a thread: a thousand generators of one actor may wait at once."""
         if not self._has_room():
+            import asyncio  # `import shoal` need not pay for it
+
             loop, woken = asyncio.get_running_loop(), asyncio.Event()
             self._wake = lambda: loop.call_soon_threadsafe(woken.set)
             while not self._has_room():  # again, too: the news may have come before there was somebody to wake
@@ -116,7 +117,9 @@ class YieldedItems:
 
     def _check(self) -> None:
         if self._is_cancelled:
-            raise asyncio.CancelledError
+            from asyncio import CancelledError  # `import shoal` need not pay for it
+
+            raise CancelledError
 
     # ---- in the loop's driver
 

@@ -449,24 +449,29 @@ def test_ctrl_c_during_shutdown_leaves_nothing():
     assert_all_gone(family, directory, time.monotonic())
 
 
-def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium():
+def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium_nor_asyncio():
     script = """
         import sys, time
         started = time.process_time()  # on a busy machine the clock on the wall says nothing
+        import numpy
+        imported_numpy = time.process_time()
         import shoal
-        print(time.process_time() - started, [m for m in ("torch", "gymnasium", "matplotlib") if m in sys.modules])
+        unwanted = [m for m in ("torch", "gymnasium", "matplotlib", "asyncio", "ssl") if m in sys.modules]
+        print(imported_numpy - started, time.process_time() - started, unwanted)
     """
-    times = []
+    numpy_alone, all_of_it = [], []
     # As users have it: the first run leaves bytecode for the others.
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(4):
         run = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, env=environ
         )
-        seconds, modules = run.stdout.split(" ", 1)
-        assert modules.strip() == "[]"
-        times.append(float(seconds))
-    assert min(times) < 0.25
+        of_numpy, of_all, unwanted = run.stdout.split(" ", 2)
+        assert unwanted.strip() == "[]"
+        numpy_alone.append(float(of_numpy))
+        all_of_it.append(float(of_all))
+    # 0.2 s where numpy takes 0.08. The share, since processors that others share are up to two times slower.
+    assert min(all_of_it) < 3.5 * min(numpy_alone)
 
 
 def test_workers_that_die_while_they_start_fail_what_waits_and_the_next_may_succeed(tmp_path):

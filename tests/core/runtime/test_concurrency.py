@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from shoal.core.runtime.concurrency import AsyncLanes, ThreadLanes
+from shoal.core.runtime.async_lanes import AsyncLanes
+from shoal.core.runtime.concurrency import ThreadLanes
 
 DEADLINE_S = 10
 
