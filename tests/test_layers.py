@@ -63,7 +63,7 @@ LATE_LIBRARIES = {
 }  # fmt: skip
 #: It imports ray, which not everybody has.
 RAY_ENGINE = "core.engines.ray_cluster"
-#: Parts of shoal that are imported when they are asked for; the other two are a quarter of what `import shoal` would cost.
+#: Parts of shoal that are imported when they are asked for: two of them would make `import shoal` a quarter slower.
 LATE_PARTS = {RAY_ENGINE, "core.engines.inline", "core.runtime.async_lanes"}
 
 
