@@ -5,6 +5,10 @@ schedules. What it computes with is its own affair, and so is what columns of ro
 
     arrays --to_device--> columns --minibatches.py--> minibatch --update--> metrics --means--> numbers for people
 
+A step has two halves, which many learners take apart: ``gradients`` of a part of the minibatch each, as one flat vector,
+and ``apply`` of what was made of all of these. ``update`` is the two at once, with the same bits. Flat vectors hold the
+arrays of ``spec.array_shapes`` in that order, whatever computes, so learners of both kinds can share one.
+
 ``torch_learner.py`` takes any policy and any device; ``numpy_learner.py`` takes small dense nets on a CPU, where it is
 several times as fast. Checkpoints are the same. Lives in the driver process. Imports no torch.
 """
@@ -30,10 +34,11 @@ class DivergedError(RuntimeError):
     """The gradient is not finite: the loss has diverged, or the batch holds NaN. A smaller learning rate may help."""
 
 
-def diverged(norm: float, loss: float) -> DivergedError:
-    """What to raise for a gradient of this norm."""
+def diverged(norm: float, loss: float | None) -> DivergedError:
+    """What to raise for a gradient of this norm; the loss where it is known."""
+    at = "" if loss is None else f" at a loss of {loss:g}"
     return DivergedError(
-        f"training has diverged: the gradient's norm is {norm:g} at a loss of {loss:g}; a smaller learning_rate may "
+        f"training has diverged: the gradient's norm is {norm:g}{at}; a smaller learning_rate may "
         f"help, or smaller rewards (normalize_rewards, or +clip_reward behind the environment's name)"
     )
 
@@ -71,6 +76,38 @@ class Learner(abc.ABC):
         """
 
     @abc.abstractmethod
+    def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
+        """The gradient of the loss, [P] float32, not clipped, and what the loss reports. Moves no weight.
+
+        Arguments are those of ``update``; weights that the loss does not reach have zeros. The caller may keep the
+        vector. It need not be finite; reading it waits for a GPU.
+        """
+
+    @abc.abstractmethod
+    def apply(self, gradient: np.ndarray) -> float:
+        """The other half of ``update``: clip this gradient [P] float32, and let the optimiser take its step.
+
+        Returns:
+          The norm before clipping.
+
+        Raises:
+          DivergedError: it is not finite; the weights are as they were.
+          ValueError: it is of another length.
+        """
+
+    @abc.abstractmethod
+    def flat_weights(self) -> np.ndarray:
+        """A copy of the weights, [P] float32."""
+
+    @abc.abstractmethod
+    def set_flat_weights(self, flat: np.ndarray) -> None:
+        """Go on with these weights [P] float32, bit for bit; the optimiser's memory stays.
+
+        Raises:
+          ValueError: there are more or fewer.
+        """
+
+    @abc.abstractmethod
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
         """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
 
@@ -97,3 +134,13 @@ class Learner(abc.ABC):
         Raises:
           RuntimeError: names or shapes are not this policy's.
         """
+
+
+def check_length(what: str, flat: np.ndarray, length: int) -> None:
+    """Refuse a flat vector that is not this policy's.
+
+    Raises:
+      ValueError: its shape is not [length].
+    """
+    if flat.shape != (length,):
+        raise ValueError(f"{what} must be of shape {(length,)}, one number for each of this policy's, not {flat.shape}")

@@ -25,7 +25,7 @@ from .adam import Adam
 from .config import ConfigError, LearnerChoice
 from .dense_nets import DenseNets
 from .distribution_gradients import evaluate
-from .learner import Columns, Learner, Metrics, diverged
+from .learner import Columns, Learner, Metrics, check_length, diverged
 from .modules import OBSERVATIONS
 from .policy_spec import PolicySpec
 from .threads import limit_matrix_threads
@@ -138,31 +138,24 @@ class NumpyLearner(Learner):
         return {**rest, INPUTS: self._spec.observations.flat(observations)} if observations else rest
 
     def update(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Metrics:
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the norm tells
-            derivatives = self.differentiate(minibatch, settings)
-            gradient = self._nets.gradient
-            norm = math.sqrt(gradient @ gradient)
-        if not math.isfinite(norm):
-            raise diverged(norm, float(derivatives.loss))
-        scale = self._max_grad_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
-        if scale < 1.0:
-            gradient *= scale
-        self._adam.step(self._nets.weights, gradient)
+        derivatives = self._differentiate(minibatch, settings)
+        norm = self._step(self._nets.gradient, float(derivatives.loss))
         return {**derivatives.metrics, "grad_norm": norm}
 
-    def differentiate(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Derivatives:
-        """The loss of a minibatch, and its gradient, see ``gradients``. Moves no weight."""
-        parameters, values = self._nets.forward(minibatch[INPUTS])
-        masks = minibatch.get("masks")
-        evaluation = evaluate(self._spec.actions.distribution, parameters, minibatch["actions"], masks)
-        derivatives = self._loss(evaluation.log_probs, evaluation.entropies, values, minibatch, settings)
-        by_parameters = evaluation.gradient(derivatives.by_log_probs, derivatives.by_entropies)
-        self._nets.backward(by_parameters, derivatives.by_values)
-        return derivatives
+    def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
+        derivatives = self._differentiate(minibatch, settings)
+        return self._nets.gradient.copy(), derivatives.metrics
 
-    def gradients(self) -> dict[str, np.ndarray]:
-        """A copy of what ``differentiate`` found last, by parameter."""
-        return self._nets.named(self._nets.gradient.copy())
+    def apply(self, gradient: np.ndarray) -> float:
+        check_length("a gradient", gradient, len(self._nets.weights))
+        return self._step(gradient.astype(np.float32), None)
+
+    def flat_weights(self) -> np.ndarray:
+        return self._nets.weights.copy()
+
+    def set_flat_weights(self, flat: np.ndarray) -> None:
+        check_length("weights", flat, len(self._nets.weights))
+        self._nets.weights[:] = flat
 
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
         return {name: math.fsum(step[name] for step in steps) / len(steps) for name in steps[0]}
@@ -198,6 +191,29 @@ class NumpyLearner(Learner):
         if len(counts) > 1:
             raise RuntimeError(f"the optimiser's parameters have taken different numbers of steps: {sorted(counts)}")
         self._adam.steps = counts.pop()
+
+    def _differentiate(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Derivatives:
+        """The loss of a minibatch; its gradient is in ``_nets.gradient`` then."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the norm tells
+            parameters, values = self._nets.forward(minibatch[INPUTS])
+            masks = minibatch.get("masks")
+            evaluation = evaluate(self._spec.actions.distribution, parameters, minibatch["actions"], masks)
+            derivatives = self._loss(evaluation.log_probs, evaluation.entropies, values, minibatch, settings)
+            by_parameters = evaluation.gradient(derivatives.by_log_probs, derivatives.by_entropies)
+            self._nets.backward(by_parameters, derivatives.by_values)
+        return derivatives
+
+    def _step(self, gradient: np.ndarray, loss: float | None) -> float:
+        """Clip a gradient [P], which is used up, and move the weights; gives its norm before."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            norm = math.sqrt(gradient @ gradient)
+        if not math.isfinite(norm):
+            raise diverged(norm, loss)
+        scale = self._max_grad_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
+        if scale < 1.0:
+            gradient *= scale
+        self._adam.step(self._nets.weights, gradient)
+        return norm
 
     def _fill(self, flat: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
         named = self._nets.named(flat)

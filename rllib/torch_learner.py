@@ -19,7 +19,7 @@ import numpy as np
 
 from . import transfers
 from .compilation import Loss, compiled
-from .learner import Columns, Learner, Metrics, diverged
+from .learner import Columns, Learner, Metrics, check_length, diverged
 from .modules import ActorCritic
 from .policy_spec import PolicySpec
 from .weights import Weights
@@ -86,19 +86,55 @@ class TorchLearner(Learner):
         return {name: transfers.moved(torch.from_numpy(column), self.device) for name, column in columns.items()}
 
     def update(self, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]) -> dict[str, torch.Tensor]:
-        import torch
-
-        self._optimizer.zero_grad()
-        loss, metrics = self._loss(self.policy, minibatch, settings)
-        loss.backward()  # type: ignore[no-untyped-call]
-        limit = math.inf if self._max_grad_norm is None else self._max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._nets.parameters(), limit)
+        loss, metrics = self._differentiate(minibatch, settings)
+        norm = self._clip()
         if self._brake is not None:
-            self._brake.look(norm, loss.detach())
+            self._brake.look(norm, loss)
         elif not norm.isfinite():
             raise diverged(norm.item(), loss.item())
         self._optimizer.step()
         return {**metrics, "grad_norm": norm}
+
+    def gradients(
+        self, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]
+    ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+        import torch
+
+        _, metrics = self._differentiate(minibatch, settings)
+        mine = self._in_order()
+        found = [torch.zeros_like(each) if each.grad is None else each.grad for each in mine]
+        return _array(torch.cat([each.reshape(-1) for each in found])), metrics
+
+    def apply(self, gradient: np.ndarray) -> float:
+        """As in ``Learner``; reads the norm, so a driver waits for a GPU here. Weights that no loss reaches get a
+        gradient of zero, and so a memory of the optimiser, where ``update`` leaves them without."""
+        import torch
+
+        mine = self._in_order()
+        sizes = [each.numel() for each in mine]
+        check_length("a gradient", gradient, sum(sizes))
+        # A copy: what is clipped in place is not the caller's.
+        for each, part in zip(mine, torch.tensor(gradient, device=self.device).split(sizes), strict=True):
+            each.grad = part.view_as(each)
+        norm = float(self._clip())
+        if not math.isfinite(norm):
+            raise diverged(norm, None)
+        self._optimizer.step()
+        return norm
+
+    def flat_weights(self) -> np.ndarray:
+        import torch
+
+        return _array(torch.cat([each.detach().reshape(-1) for each in self._in_order()]))
+
+    def set_flat_weights(self, flat: np.ndarray) -> None:
+        import torch
+
+        mine = self._in_order()
+        sizes = [each.numel() for each in mine]
+        check_length("weights", flat, sum(sizes))
+        for each, part in zip(mine, torch.tensor(flat, device=self.device).split(sizes), strict=True):
+            each.data.copy_(part.view_as(each))
 
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
         import torch
@@ -143,6 +179,27 @@ class TorchLearner(Learner):
             if mine:
                 states[index] = {quantity: torch.tensor(array) for quantity, array in mine.items()}
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
+
+    def _differentiate(
+        self, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a minibatch, detached, and what it reports; its gradient is in the parameters then."""
+        self._optimizer.zero_grad()
+        loss, metrics = self._loss(self.policy, minibatch, settings)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), metrics
+
+    def _clip(self) -> torch.Tensor:
+        """Scale the parameters' gradients down to the limit; their norm before."""
+        import torch
+
+        limit = math.inf if self._max_grad_norm is None else self._max_grad_norm
+        return torch.nn.utils.clip_grad_norm_(self._nets.parameters(), limit)
+
+    def _in_order(self) -> list[torch.nn.Parameter]:
+        """The parameters as flat vectors have them."""
+        named = dict(self._nets.named_parameters())
+        return [named[name] for name in self.spec.array_shapes()]
 
 
 class _Brake:
