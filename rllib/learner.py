@@ -5,9 +5,9 @@ schedules. What it computes with is its own affair, and so is what columns of ro
 
     arrays --to_device--> columns --minibatches.py--> minibatch --update--> metrics --means--> numbers for people
 
-A step has two halves, which many learners take apart: ``gradients`` of a part of the minibatch each, as one flat vector,
-and ``apply`` of what was made of all of these. ``update`` is the two at once, with the same bits. Flat vectors hold the
-arrays of ``spec.array_shapes`` in that order, whatever computes, so learners of both kinds can share one.
+A step has two halves, which many learners take apart: ``gradients`` of a part of the minibatch each, as one flat
+vector, and ``apply`` of what was made of all of these. ``update`` is the two at once, with the same bits. Flat vectors
+hold the arrays of ``spec.array_shapes`` in that order, whatever computes, so learners of both kinds can share one.
 
 ``torch_learner.py`` takes any policy and any device; ``numpy_learner.py`` takes small dense nets on a CPU, where it is
 several times as fast. Checkpoints are the same. Lives in the driver process. Imports no torch.

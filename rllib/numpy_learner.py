@@ -151,7 +151,7 @@ class NumpyLearner(Learner):
         return self._step(gradient.astype(np.float32), None)
 
     def flat_weights(self) -> np.ndarray:
-        return self._nets.weights.copy()
+        return np.array(self._nets.weights)
 
     def set_flat_weights(self, flat: np.ndarray) -> None:
         check_length("weights", flat, len(self._nets.weights))

@@ -107,15 +107,10 @@ class TorchLearner(Learner):
 
     def apply(self, gradient: np.ndarray) -> float:
         """As in ``Learner``; reads the norm, so a driver waits for a GPU here. Weights that no loss reaches get a
-        gradient of zero, and so a memory of the optimiser, where ``update`` leaves them without."""
-        import torch
-
-        mine = self._in_order()
-        sizes = [each.numel() for each in mine]
-        check_length("a gradient", gradient, sum(sizes))
-        # A copy: what is clipped in place is not the caller's.
-        for each, part in zip(mine, torch.tensor(gradient, device=self.device).split(sizes), strict=True):
-            each.grad = part.view_as(each)
+        gradient of zero, and so a memory of the optimiser, where ``update`` leaves them without.
+        """
+        for each, part in self._parts("a gradient", gradient):
+            each.grad = part
         norm = float(self._clip())
         if not math.isfinite(norm):
             raise diverged(norm, None)
@@ -128,13 +123,8 @@ class TorchLearner(Learner):
         return _array(torch.cat([each.detach().reshape(-1) for each in self._in_order()]))
 
     def set_flat_weights(self, flat: np.ndarray) -> None:
-        import torch
-
-        mine = self._in_order()
-        sizes = [each.numel() for each in mine]
-        check_length("weights", flat, sum(sizes))
-        for each, part in zip(mine, torch.tensor(flat, device=self.device).split(sizes), strict=True):
-            each.data.copy_(part.view_as(each))
+        for each, part in self._parts("weights", flat):
+            each.data.copy_(part)
 
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
         import torch
@@ -195,6 +185,16 @@ class TorchLearner(Learner):
 
         limit = math.inf if self._max_grad_norm is None else self._max_grad_norm
         return torch.nn.utils.clip_grad_norm_(self._nets.parameters(), limit)
+
+    def _parts(self, what: str, flat: np.ndarray) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+        """Each parameter, and its part of a copy of this vector [P], in its shape."""
+        import torch
+
+        mine = self._in_order()
+        sizes = [each.numel() for each in mine]
+        check_length(what, flat, sum(sizes))
+        parts = torch.split(torch.tensor(flat, device=self.device), sizes)
+        return [(each, part.view_as(each)) for each, part in zip(mine, parts, strict=True)]
 
     def _in_order(self) -> list[torch.nn.Parameter]:
         """The parameters as flat vectors have them."""

@@ -1,0 +1,136 @@
+"""Parameter servers in actors, on every engine."""
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.rllib.parameter_server import ParameterServer
+from shoal.rllib.parameter_shard import Push, Shard, ShardSettings
+
+SIZE = 1000
+
+
+@pytest.fixture(scope="module", params=["native", "inline", pytest.param("ray", marks=pytest.mark.ray)])
+def engine(request):
+    shoal.init(
+        "local", num_cpus=8, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024
+    )
+    yield request.param
+    shoal.shutdown()
+
+
+@pytest.fixture
+def start(engine, tmp_path):
+    servers = []
+
+    def begin(learners=2, *, num_shards=3, snapshot_every=5, **settings):
+        servers.append(
+            ParameterServer(
+                weights_of(0),
+                ShardSettings(learners, **settings),
+                num_shards=num_shards,
+                directory=tmp_path / "logs",
+                snapshot_every=snapshot_every,
+            )
+        )
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.close()
+
+
+def weights_of(seed):
+    return np.random.default_rng(seed).standard_normal(SIZE).astype(np.float32)
+
+
+def gradient_of(learner, step):
+    return np.random.default_rng((7, learner, step)).standard_normal(SIZE).astype(np.float32)
+
+
+def one_shard_after(steps, learners=2, **settings):
+    """What a single table says."""
+    shard = Shard(weights_of(0), ShardSettings(learners, **settings))
+    for step in range(steps):
+        for learner in range(learners):
+            shard.take(Push(learner, step, 8, 0.01, gradient_of(learner, step)))
+    return shard
+
+
+def push(client, learner, step):
+    return client.push(learner, step, gradient_of(learner, step), rows=8, learning_rate=0.01)
+
+
+def test_shards_together_do_what_one_would_and_versions_and_weights_are_pulled_when_newer(start):
+    server = start()
+    client, other = server.client(), server.client()
+    assert client.versions == [-1, -1, -1]
+    assert client.pull()
+    assert not client.pull()
+    np.testing.assert_array_equal(client.weights, weights_of(0))
+    for step in range(7):
+        acks = [push(client, learner, step) for learner in (1, 0)]
+        assert [[ack.version for ack in of_learner] for of_learner in acks] == [[step] * 3, [step + 1] * 3]
+    assert other.pull(step=7)
+    assert client.pull(step=7)
+    assert client.versions == [7, 7, 7]
+    for each in (client, other):
+        np.testing.assert_array_equal(each.weights, one_shard_after(7).weights)
+
+
+def test_pushes_that_are_sent_twice_count_once_and_such_that_cannot_be_are_refused(start):
+    client = start().client()
+    for _ in range(3):
+        push(client, 0, 0)
+    with pytest.raises(ValueError, match="learner 1 pushed step 1; its next is step 0"):
+        push(client, 1, 1)
+    with pytest.raises(ValueError, match=r"a gradient must be of shape \(1000,\)"):
+        client.push(1, 0, np.zeros(3, np.float32), rows=8, learning_rate=0.01)
+    push(client, 1, 0)
+    client.pull(step=1)
+    np.testing.assert_array_equal(client.weights, one_shard_after(1).weights)
+
+
+def test_a_state_goes_to_a_server_of_another_number_of_shards_bit_for_bit(start, tmp_path):
+    server = start()
+    client = server.client()
+    for step in range(3):
+        for learner in range(2):
+            push(client, learner, step)
+    state = server.arrays()
+    heir = ParameterServer(weights_of(1), ShardSettings(2), num_shards=2, directory=tmp_path / "heir")
+    try:
+        heir.load(state)
+        its = heir.client()
+        for each in (client, its):
+            for learner in range(2):
+                push(each, learner, 3)
+            each.pull(step=4)
+        np.testing.assert_array_equal(client.weights, its.weights)
+        assert {name: array.tolist() for name, array in server.arrays().items()} == {
+            name: array.tolist() for name, array in heir.arrays().items()
+        }
+    finally:
+        heir.close()
+
+
+def test_a_pull_that_waits_too_long_says_for_whom(start):
+    client = start(mode="bounded", staleness=1).client()
+    for step in range(2):
+        push(client, 0, step)
+    with pytest.raises(TimeoutError, match=r"waited 0.05 s in vain: learner 1 has pushed 0 steps"):
+        client.pull(step=2, wait_s=0.05)
+
+
+def test_the_logs_of_a_server_without_a_directory_go_with_it(engine):
+    server = ParameterServer(weights_of(0), ShardSettings(1))
+    push(server.client(), 0, 0)
+    assert list(server._directory.glob("shard.0/entries.*"))
+    server.close()
+    server.close()
+    assert not server._directory.exists()
+
+
+def test_there_are_no_more_shards_than_weights(engine):
+    with pytest.raises(ValueError, match="num_shards must be from 1 to 2, the number of weights, not 3"):
+        ParameterServer(np.zeros(2, np.float32), ShardSettings(1), num_shards=3)
