@@ -11,13 +11,13 @@ A pass forward keeps what the pass backward needs, which uses it up: one backwar
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
 
 from .activations import ACTIVATIONS
 from .policy_spec import PolicySpec, Tower
+from .weights import by_name
 
 #: Weights [outputs, inputs] and bias [outputs]; parts of a flat vector.
 _Layer = tuple[np.ndarray, np.ndarray]
@@ -47,9 +47,7 @@ class DenseNets:
 
     def named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """A vector [P] as the arrays of ``spec.array_shapes``; they share its memory."""
-        ends = list(itertools.accumulate(int(np.prod(shape)) for shape in self._shapes.values()))
-        parts = np.split(flat, ends[:-1])
-        return {name: part.reshape(shape) for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)}
+        return by_name(flat, self._shapes)
 
     def forward(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both nets.

@@ -5,9 +5,10 @@ schedules. What it computes with is its own affair, and so is what columns of ro
 
     arrays --to_device--> columns --minibatches.py--> minibatch --update--> metrics --means--> numbers for people
 
-A step has two halves, which many learners take apart: ``gradients`` of a part of the minibatch each, as one flat
-vector, and ``apply`` of what was made of all of these. ``update`` is the two at once, with the same bits. Flat vectors
-hold the arrays of ``spec.array_shapes`` in that order, whatever computes, so learners of both kinds can share one.
+A step has two halves, which many learners take apart (``GradientLearner``): ``gradients`` of a part of the
+minibatch each, as one flat vector, and ``apply`` of what was made of all of these. ``update`` is the two at once, with
+the same bits. Flat vectors hold the arrays of ``spec.array_shapes`` in that order, whatever computes, so learners of
+both kinds can share one.
 
 ``torch_learner.py`` takes any policy and any device; ``numpy_learner.py`` takes small dense nets on a CPU, where it is
 several times as fast. Checkpoints are the same. Lives in the driver process. Imports no torch.
@@ -76,6 +77,38 @@ class Learner(abc.ABC):
         """
 
     @abc.abstractmethod
+    def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
+        """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
+
+        Raises:
+          DivergedError: a gradient was not finite, see ``update``.
+        """
+
+    @abc.abstractmethod
+    def weights(self, version: int) -> Weights:
+        """A copy of the policy's numbers."""
+
+    @abc.abstractmethod
+    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+        """The optimiser's memory, by ``parameter/quantity``; empty before the first step."""
+
+    @abc.abstractmethod
+    def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of what ``optimizer_arrays`` holds from the first step on, if the loss reaches all weights."""
+
+    @abc.abstractmethod
+    def load(self, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
+        """Take over the arrays of ``weights`` and of ``optimizer_arrays``, bit for bit.
+
+        Raises:
+          RuntimeError: names or shapes are not this policy's.
+        """
+
+
+class GradientLearner(Learner):
+    """A learner whose step can be taken in two halves: gradients as a flat vector, and what it makes of one."""
+
+    @abc.abstractmethod
     def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
         """The gradient of the loss, [P] float32, not clipped, and what the loss reports. Moves no weight.
 
@@ -105,34 +138,6 @@ class Learner(abc.ABC):
 
         Raises:
           ValueError: there are more or fewer.
-        """
-
-    @abc.abstractmethod
-    def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
-        """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
-
-        Raises:
-          DivergedError: a gradient was not finite, see ``update``.
-        """
-
-    @abc.abstractmethod
-    def weights(self, version: int) -> Weights:
-        """A copy of the policy's numbers."""
-
-    @abc.abstractmethod
-    def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        """The optimiser's memory, by ``parameter/quantity``; empty before the first step."""
-
-    @abc.abstractmethod
-    def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of what ``optimizer_arrays`` holds from the first step on, if the loss reaches all weights."""
-
-    @abc.abstractmethod
-    def load(self, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
-        """Take over the arrays of ``weights`` and of ``optimizer_arrays``, bit for bit.
-
-        Raises:
-          RuntimeError: names or shapes are not this policy's.
         """
 
 

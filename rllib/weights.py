@@ -6,6 +6,8 @@ the same reference.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,3 +26,22 @@ class Weights:
     arrays: Mapping[str, np.ndarray]  #: float32; named as in the state_dict of ``modules.ActorCritic.nets``
     #: by column: what observations pass before the nets see them
     normalizers: Mapping[str, ObservationNormalizer] = field(default_factory=dict)
+
+
+def by_name(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A vector [P] as arrays of these shapes, one behind the other; they share its memory."""
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes.values()))
+    parts = np.split(flat, ends[:-1])
+    return {name: part.reshape(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
+
+
+def flattened(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    """Arrays of exactly these shapes as a new vector [P] float32, the opposite of ``by_name``.
+
+    Raises:
+      RuntimeError: names or shapes are others.
+    """
+    its = {name: array.shape for name, array in arrays.items()}
+    if its != dict(shapes):
+        raise RuntimeError(f"the policy has arrays {dict(shapes)}, not {its}")
+    return np.concatenate([np.asarray(arrays[name], np.float32).reshape(-1) for name in shapes])
