@@ -181,7 +181,7 @@ class LearnerGroup(Learner):
           ValueError: there are fewer rows than learners.
           WorkerLostError: a learner keeps dying.
         """
-        parts = self._parts(minibatch)
+        parts = parts_by_rows(minibatch, len(self))
         try:
             answers: list[Computed] = self._replicas.map(
                 "compute", [(self._step, part, dict(settings), self._learning_rate) for part in parts]
@@ -247,18 +247,6 @@ class LearnerGroup(Learner):
         self._replicas.close()
         self._server.close()
 
-    def _parts(self, minibatch: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-        """The rows of a minibatch in N parts, which differ by one row at most."""
-        rows = len(next(iter(minibatch.values())))
-        count = len(self)
-        if rows < count:
-            raise ValueError(f"a minibatch of {rows} rows cannot be shared by {count} learners; take a larger one")
-        bounds = [index * rows // count for index in range(count + 1)]
-        return [
-            {name: column[bounds[index] : bounds[index + 1]] for name, column in minibatch.items()}
-            for index in range(count)
-        ]
-
     def _commit(self, scale: float | None) -> None:
         self._client.commit(self._step, scale)
         self._step += 1
@@ -275,3 +263,19 @@ def _squared_norms(answers: Sequence[Computed]) -> list[float]:
     """By shard, of the step's gradient. Whoever pushed last to a shard was told."""
     by_shard = zip(*(answer.squared_norms for answer in answers), strict=True)
     return [next(square for square in squares if square is not None) for squares in by_shard]
+
+
+def parts_by_rows(minibatch: Mapping[str, Any], count: int) -> list[dict[str, np.ndarray]]:
+    """The rows of a minibatch in so many parts, which differ by one row at most.
+
+    Raises:
+      ValueError: there are fewer rows than parts.
+    """
+    rows = len(next(iter(minibatch.values())))
+    if rows < count:
+        raise ValueError(f"a minibatch of {rows} rows cannot be shared by {count} learners; take a larger one")
+    bounds = [index * rows // count for index in range(count + 1)]
+    return [
+        {name: column[bounds[index] : bounds[index + 1]] for name, column in minibatch.items()}
+        for index in range(count)
+    ]

@@ -1,0 +1,194 @@
+"""Learners that sum up their gradients among themselves: the steps of one learner, also when one of them is killed."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import shoal
+from shoal.algorithms.ppo import ppo_loss
+from shoal.algorithms.ppo_gradients import ppo_gradients
+from shoal.core import api
+from shoal.rllib.all_reduce import AllReduceGroup, SummingReplica
+from shoal.rllib.initial_weights import initial_weights
+from shoal.rllib.learner import DivergedError
+from shoal.rllib.numpy_learner import NumpyLearner
+from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.worker_set import WorkerLostError
+
+BOX = spaces.Box(-1.0, 1.0, (3,))
+SPEC = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(16, 8)))
+SETTINGS = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+ADAM = {"learning_rate": 3e-3, "epsilon": 1e-5, "max_grad_norm": 0.1}
+
+
+@pytest.fixture(scope="module", params=["native", pytest.param("ray", marks=pytest.mark.ray)], autouse=True)
+def engine(request):
+    shoal.init(
+        "local", num_cpus=8, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024
+    )
+    yield request.param
+    shoal.shutdown()
+
+
+@pytest.fixture
+def group():
+    groups = []
+
+    def start(make, count=2):
+        groups.append(AllReduceGroup(SPEC, make, count, learning_rate=3e-3))
+        return groups[-1]
+
+    yield start
+    for each in groups:
+        each.close()
+
+
+def in_numpy():
+    return NumpyLearner(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+
+
+def in_torch():
+    import torch
+
+    from shoal.rllib.modules import ActorCritic
+    from shoal.rllib.torch_learner import TorchLearner
+
+    return TorchLearner(
+        ActorCritic(SPEC, 0),
+        ppo_loss,
+        lambda parameters: torch.optim.Adam(parameters, lr=3e-3, eps=1e-5, fused=True),
+        device=torch.device("cpu"),
+        max_grad_norm=0.1,
+    )
+
+
+def killed(moment, marker):
+    """Makes learners of which one is killed at its third step: before the sum, or when it is there."""
+
+    class Mortal(NumpyLearner):
+        steps = 0
+
+        def gradients(self, minibatch, settings):
+            self.steps += 1
+            self.strike("before the sum")
+            return super().gradients(minibatch, settings)
+
+        def apply(self, gradient):
+            self.strike("after the sum")
+            return super().apply(gradient)
+
+        def strike(self, now):
+            if now == moment and self.steps == 3:
+                try:
+                    marker.touch(exist_ok=False)
+                except FileExistsError:
+                    return
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: Mortal(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+
+
+def columns(seed, rows=41):
+    rng = np.random.default_rng(seed)
+    given = {name: rng.standard_normal(rows).astype(np.float32) for name in ("advantages", "returns")}
+    given["log_probs"] = (rng.standard_normal(rows) - 4.0).astype(np.float32)
+    given["observations/observation"] = rng.standard_normal((rows, 3)).astype(np.float32)
+    return {**given, "actions": rng.standard_normal((rows, 3)).astype(np.float32)}
+
+
+def learn(group, steps):
+    return [group.update(columns(seed), SETTINGS) for seed in range(steps)]
+
+
+def same(mine, its, atol=0.0):
+    assert mine.keys() == its.keys()
+    for name, array in mine.items():
+        np.testing.assert_allclose(array, its[name], rtol=0.0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("make", [in_numpy, in_torch])
+def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make):
+    many, one = group(make), make()
+    assert {name: array.shape for name, array in one.weights(0).arrays.items()} == SPEC.array_shapes()
+    for seed in range(5):
+        for learner in (many, one):
+            learner.set_learning_rate(3e-3 / (1 + seed))
+        mine, its = (
+            learner.means([learner.update(learner.to_device(columns(seed)), SETTINGS)]) for learner in (many, one)
+        )
+        assert mine == pytest.approx(its, rel=1e-4, abs=1e-5)
+        same(many.weights(seed).arrays, one.weights(seed).arrays, 1e-5)
+    same(many.optimizer_arrays(), one.optimizer_arrays(), 1e-5)
+    assert many.optimizer_shapes() == one.optimizer_shapes()
+    heir = group(make, 1)
+    heir.load(many.weights(0).arrays, many.optimizer_arrays())
+    same(heir.optimizer_arrays(), many.optimizer_arrays())
+    same(heir.weights(0).arrays, many.weights(0).arrays)
+
+
+@pytest.mark.parametrize("moment", ["before the sum", "after the sum"])
+def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
+    marker = tmp_path / "struck"
+    struck, left_alone = group(killed(moment, marker)), group(in_numpy)
+    assert learn(struck, 6) == learn(left_alone, 6)
+    assert marker.exists()
+    assert struck.replacements == 1
+    same(struck.weights(0).arrays, left_alone.weights(0).arrays)
+    same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
+
+
+def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
+    many = group(in_numpy)
+    for replica in many._replicas:
+        api.kill(replica)
+    with pytest.raises(WorkerLostError, match=r"all 2 learners have died, .* go on from the last checkpoint"):
+        many.weights(0)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group):
+    many = group(in_numpy)
+    learn(many, 1)
+    before, memory = many.weights(0).arrays, many.optimizer_arrays()
+    spoilt = columns(1)
+    spoilt["advantages"][0] = np.nan
+    with pytest.raises(DivergedError, match="training has diverged"):
+        many.update(spoilt, SETTINGS)
+    same(many.weights(0).arrays, before)
+    same(many.optimizer_arrays(), memory)
+    learn(many, 2)
+
+
+def test_what_cannot_be_shared_is_refused(group):
+    with pytest.raises(ValueError, match="a minibatch of 1 rows cannot be shared by 2 learners"):
+        group(in_numpy).update(columns(0, rows=1), SETTINGS)
+    recurrent = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(8,), recurrent="gru"))
+    with pytest.raises(ValueError, match=r"many learners cannot share a recurrent policy \(gru\)"):
+        AllReduceGroup(recurrent, in_numpy, 2, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="there is at least 1 learner, not 0"):
+        AllReduceGroup(SPEC, in_numpy, 0, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="2 learners cannot sum up their gradients in one process"):
+        SummingReplica(in_numpy, 0, 2, driver_pid=os.getpid())
+
+
+@pytest.mark.parametrize("rows", [[-1], [0, -1]])
+def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group_goes_on(group, rows):
+    def make():
+        def loss(log_probs, entropies, values, minibatch, settings):
+            if (minibatch["returns"] > 1e6).any():
+                raise ArithmeticError("such returns cannot be")
+            return ppo_gradients(log_probs, entropies, values, minibatch, settings)
+
+        return NumpyLearner(SPEC, initial_weights(SPEC, 0), loss, **ADAM)
+
+    many, spoilt = group(make), columns(0)
+    spoilt["returns"][rows] = 1e9
+    started = time.monotonic()
+    with pytest.raises(ArithmeticError, match="such returns cannot be"):
+        many.update(spoilt, SETTINGS)
+    assert time.monotonic() - started < 30.0
+    learn(many, 2)
+    assert many.replacements == 0
