@@ -95,7 +95,7 @@ class SummingReplica:
 
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        store = distributed.FileStore(str(meeting_point), self._count)
+        store = distributed.FileStore(str(meeting_point), self._count)  # type: ignore[attr-defined]
         timeout = dt.timedelta(seconds=WAIT_S)
         distributed.init_process_group("gloo", store=store, rank=self._number, world_size=self._count, timeout=timeout)
 
@@ -228,6 +228,7 @@ class AllReduceGroup(Learner):
         """
         parts = parts_by_rows(minibatch, self._count)
         rows = [len(next(iter(part.values()))) for part in parts]
+        failures: list[Exception] = []
         for _ in range(MAX_DEATHS_IN_A_ROW):
             asked = [
                 replica.take_step.remote(self._step, part, dict(settings), self._learning_rate, mine / sum(rows))
