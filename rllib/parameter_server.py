@@ -328,7 +328,8 @@ class ParameterServer:
         return {**states[0], **flat}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from what ``arrays`` gave, whatever the number of shards then.
+        """Go on from what ``arrays`` gave, whatever the number of shards then. Clients that have pulled weights of the
+        same version keep those.
 
         Raises:
           ValueError: it is of another policy or another number of learners.

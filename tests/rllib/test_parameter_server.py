@@ -114,6 +114,15 @@ def test_a_state_goes_to_a_server_of_another_number_of_shards_bit_for_bit(start,
         heir.close()
 
 
+def test_after_a_state_was_loaded_its_weights_are_pulled_though_the_version_is_the_same(start):
+    server = start()
+    server.client().pull()
+    server.load({**server.arrays(), "weights": weights_of(5)})
+    client = server.client()
+    client.pull()
+    np.testing.assert_array_equal(client.weights, weights_of(5))
+
+
 def test_a_pull_that_waits_too_long_says_for_whom(start):
     client = start(mode="bounded", staleness=1).client()
     for step in range(2):

@@ -107,8 +107,9 @@ def test_shards_that_are_killed_again_and_again_lose_no_acknowledged_push_and_ta
     over, killed = threading.Event(), []
 
     def strike():
-        while len(killed) < 4 and not over.wait(0.05):
-            for status in server.statuses()[len(killed) % 3 :][:1]:
+        while len(killed) < 4 and not over.wait(0.01):
+            status = server.statuses()[len(killed) % 3]
+            if status.version >= 4 + 6 * len(killed):  # snapshots are at 3, 6, 9, ...
                 os.kill(status.pid, signal.SIGKILL)
                 killed.append(status.pid)
 
@@ -124,6 +125,6 @@ def test_shards_that_are_killed_again_and_again_lose_no_acknowledged_push_and_ta
     client.pull(step=steps)
     np.testing.assert_array_equal(client.weights, one_shard_after(steps).weights)
     assert [status.clocks for status in server.statuses()] == [(steps, steps)] * 3
-    assert sum(status.lives - 1 for status in server.statuses()) == len(killed) >= 3
+    assert sum(status.lives - 1 for status in server.statuses()) == len(killed) == 4
     for pusher in pushers:
         api.kill(pusher)
