@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from ..core import api, errors
-from .learner import Columns, DivergedError, GradientLearner, Learner, Metrics
+from .learner import Columns, DivergedError, GradientLearner, Metrics
 from .learner_group import parts_by_rows
 from .policy_spec import PolicySpec
 from .threads import limit_matrix_threads
@@ -167,7 +167,7 @@ class SummingReplica:
         return self._report
 
 
-class AllReduceGroup(Learner):
+class AllReduceGroup:
     """N learners that sum up their gradients, as one learner.
 
     Args:

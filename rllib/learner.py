@@ -11,14 +11,15 @@ the same bits. Flat vectors hold the arrays of ``spec.array_shapes`` in that ord
 both kinds can share one.
 
 ``torch_learner.py`` takes any policy and any device; ``numpy_learner.py`` takes small dense nets on a CPU, where it is
-several times as fast. Checkpoints are the same. Lives in the driver process. Imports no torch.
+several times as fast. Checkpoints are the same. Lives in the driver process, or N of them in actors of their own as one
+(``learner_group.py``, ``all_reduce.py``). Both classes here are protocols: what has these methods is one. Imports no
+torch.
 """
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,23 +45,19 @@ def diverged(norm: float, loss: float | None) -> DivergedError:
     )
 
 
-class Learner(abc.ABC):
+class Learner(Protocol):
     """A policy and the optimiser that improves it."""
 
     @property
-    @abc.abstractmethod
     def spec(self) -> PolicySpec:
         """The policy's shape."""
 
-    @abc.abstractmethod
     def set_learning_rate(self, learning_rate: float) -> None:
         """Use this from the next step on."""
 
-    @abc.abstractmethod
     def to_device(self, columns: Mapping[str, np.ndarray]) -> Columns:
         """Columns [N, ...] as ``update`` takes them, where it computes; may share the memory of the arrays."""
 
-    @abc.abstractmethod
     def update(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Metrics:
         """One gradient step.
 
@@ -76,7 +73,6 @@ class Learner(abc.ABC):
             the rest of the steps, too, and raises in ``means``.
         """
 
-    @abc.abstractmethod
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
         """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
 
@@ -84,19 +80,15 @@ class Learner(abc.ABC):
           DivergedError: a gradient was not finite, see ``update``.
         """
 
-    @abc.abstractmethod
     def weights(self, version: int) -> Weights:
         """A copy of the policy's numbers."""
 
-    @abc.abstractmethod
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
         """The optimiser's memory, by ``parameter/quantity``; empty before the first step."""
 
-    @abc.abstractmethod
     def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of what ``optimizer_arrays`` holds from the first step on, if the loss reaches all weights."""
 
-    @abc.abstractmethod
     def load(self, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
         """Take over the arrays of ``weights`` and of ``optimizer_arrays``, bit for bit.
 
@@ -105,10 +97,9 @@ class Learner(abc.ABC):
         """
 
 
-class GradientLearner(Learner):
+class GradientLearner(Learner, Protocol):
     """A learner whose step can be taken in two halves: gradients as a flat vector, and what it makes of one."""
 
-    @abc.abstractmethod
     def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
         """The gradient of the loss, [P] float32, not clipped, and what the loss reports. Moves no weight.
 
@@ -116,7 +107,6 @@ class GradientLearner(Learner):
         vector. It need not be finite; reading it waits for a GPU.
         """
 
-    @abc.abstractmethod
     def apply(self, gradient: np.ndarray) -> float:
         """The other half of ``update``: clip this gradient [P] float32, and let the optimiser take its step.
 
@@ -128,11 +118,9 @@ class GradientLearner(Learner):
           ValueError: it is of another length.
         """
 
-    @abc.abstractmethod
     def flat_weights(self) -> np.ndarray:
         """A copy of the weights, [P] float32."""
 
-    @abc.abstractmethod
     def set_flat_weights(self, flat: np.ndarray) -> None:
         """Go on with these weights [P] float32, bit for bit; the optimiser's memory stays.
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from ..core import api
-from .learner import Columns, DivergedError, GradientLearner, Learner, Metrics, diverged
+from .learner import Columns, DivergedError, GradientLearner, Metrics, diverged
 from .parameter_server import ParameterClient, ParameterServer, ShardStatus
 from .parameter_shard import ShardSettings
 from .policy_spec import PolicySpec
@@ -99,7 +99,7 @@ class Replica:
         return Computed(rows, self._learner.means([metrics]), [ack.squared_norm for ack in acks])
 
 
-class LearnerGroup(Learner):
+class LearnerGroup:
     """N learners and a parameter server with Adam, as one learner.
 
     Args:

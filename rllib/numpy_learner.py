@@ -25,7 +25,7 @@ from .adam import Adam
 from .config import ConfigError, LearnerChoice
 from .dense_nets import DenseNets
 from .distribution_gradients import evaluate
-from .learner import Columns, GradientLearner, Metrics, check_length, diverged
+from .learner import Columns, Metrics, check_length, diverged
 from .modules import OBSERVATIONS
 from .policy_spec import PolicySpec
 from .threads import limit_matrix_threads
@@ -93,7 +93,7 @@ def is_chosen(
     return choice == "numpy" or (choice == "auto" and obstacle is None and is_small)
 
 
-class NumpyLearner(GradientLearner):
+class NumpyLearner:
     """A policy of dense layers and the Adam that improves it.
 
     Args:

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import transfers
 from .compilation import Loss, compiled
-from .learner import Columns, GradientLearner, Metrics, check_length, diverged
+from .learner import Columns, Metrics, check_length, diverged
 from .modules import ActorCritic
 from .policy_spec import PolicySpec
 from .weights import Weights
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WORK_PER_THREAD = 4_000_000
 
 
-class TorchLearner(GradientLearner):
+class TorchLearner:
     """A policy and the optimiser that improves it.
 
     Args:
