@@ -28,7 +28,12 @@ ADAM = {"learning_rate": 3e-3, "epsilon": 1e-5, "max_grad_norm": 0.1}
 @pytest.fixture(scope="module", params=["native", pytest.param("ray", marks=pytest.mark.ray)], autouse=True)
 def engine(request):
     shoal.init(
-        "local", num_cpus=8, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024
+        "local",
+        num_cpus=8,
+        engine=request.param,
+        include_dashboard=False,
+        object_store_memory=256 * 1024 * 1024,
+        preload=["torch"] if request.param == "native" else [],  # each learner would import it
     )
     yield request.param
     shoal.shutdown()
