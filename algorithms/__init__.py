@@ -6,20 +6,19 @@ Nothing here imports torch: a command line asks for configs only.
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
-from ..rllib.algorithm import Algorithm
 from ..rllib.config import AlgorithmConfig, ConfigError
+from ..rllib.trainable import Trainable
 from .appo import APPO
 from .ppo import PPO
 
-_BY_NAME: dict[str, type[Algorithm[Any]]] = {APPO.name: APPO, PPO.name: PPO}
+_BY_NAME: dict[str, type[Trainable]] = {APPO.name: APPO, PPO.name: PPO}
 
 #: Every algorithm's name, sorted.
 NAMES = tuple(sorted(_BY_NAME))
 
 
-def load(name: str) -> type[Algorithm[Any]]:
+def load(name: str) -> type[Trainable]:
     """The algorithm with this name.
 
     Raises:

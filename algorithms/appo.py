@@ -31,7 +31,7 @@ from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch, concatenate
 from ..rllib.checkpoints import Checkpoint
 from ..rllib.collection import Segment
-from ..rllib.config import AlgorithmConfig, require
+from ..rllib.config import AlgorithmConfig, RolloutSettings, require
 from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APPOConfig(NetworkSettings, AlgorithmConfig):
+class APPOConfig(NetworkSettings, RolloutSettings, AlgorithmConfig):
     """Settings of APPO."""
 
     rollout_steps: int = 64
@@ -130,6 +130,7 @@ class APPOConfig(NetworkSettings, AlgorithmConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_rollouts(self.num_workers)
         for field in ("rollout_steps", "train_batch_size", "num_epochs", "minibatch_size", "max_in_flight"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
         for field in ("learning_rate", "adam_epsilon", "rho_bar", "c_bar"):

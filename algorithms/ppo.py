@@ -21,7 +21,7 @@ from ..rllib.actor_critic_learner import actor_critic_learner
 from ..rllib.advantages import explained_variance, gae, normalized
 from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch, concatenate
-from ..rllib.config import AlgorithmConfig, require
+from ..rllib.config import AlgorithmConfig, RolloutSettings, require
 from ..rllib.learner import Columns, Learner, Metrics
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(NetworkSettings, AlgorithmConfig):
+class PPOConfig(NetworkSettings, RolloutSettings, AlgorithmConfig):
     """Settings of PPO."""
 
     rollout_steps: int = 128
@@ -125,6 +125,7 @@ class PPOConfig(NetworkSettings, AlgorithmConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_rollouts(self.num_workers)
         for field in ("rollout_steps", "num_epochs", "minibatch_size"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
         require(self, "max_in_flight", self.max_in_flight >= 1, "at least 1")

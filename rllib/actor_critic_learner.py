@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import numpy_learner, streams, torch_learner
 from .compilation import Loss
-from .config import AlgorithmConfig, ConfigError
+from .config import ConfigError, RolloutConfig
 from .initial_weights import initial_weights
 from .learner import Learner
 from .modules import ActorCritic
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def actor_critic_learner(
-    config: AlgorithmConfig,
+    config: RolloutConfig,
     spec: PolicySpec,
     loss: Loss,
     gradients: numpy_learner.Loss,

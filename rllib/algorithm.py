@@ -1,7 +1,7 @@
 """What every algorithm that learns from rollouts is made of: workers, a learner, counters, checkpoints.
 
 An algorithm is a subclass that says how to build its learner and what one iteration does; it reads from top to bottom
-in its own file. Here is what it need not repeat. ``scripts/train.py`` drives it:
+in its own file. It is a ``Trainable``. Here is what it need not repeat. ``scripts/train.py`` drives it:
 
     collect:  weights by reference ->  rollout workers  -> batches through the object store
     learn:    batches              ->  learner          -> weights of the next version, put once
@@ -29,7 +29,7 @@ from . import saved_state
 from .batch import Batch, concatenate
 from .checkpoints import Checkpoint, CheckpointError
 from .collection import DynamicCollection, Segment
-from .config import AlgorithmConfig, ConfigError, to_dict
+from .config import AlgorithmConfig, ConfigError, RolloutConfig, to_dict
 from .env_runner import Collected, EnvRunner
 from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
@@ -42,7 +42,7 @@ from .weights import Weights
 from .whereabouts import Whereabouts
 from .worker_set import WorkerSet
 
-C = TypeVar("C", bound=AlgorithmConfig)
+C = TypeVar("C", bound=RolloutConfig)
 
 #: Episodes over which ``return_mean`` and ``episode_length_mean`` are taken.
 EPISODE_WINDOW = 100
@@ -111,6 +111,16 @@ class Algorithm(abc.ABC, Generic[C]):
           WorkerLostError: a worker keeps dying.
           DivergedError: the loss has diverged.
         """
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are done."""
+        return self.steps >= self.config.total_steps
+
+    @property
+    def last_death(self) -> str:
+        """Why the rollout worker that was replaced last had died."""
+        return self.workers.last_death
 
     def policy_spec(self, network: NetworkSettings) -> PolicySpec:
         """The shape of the policy that fits the environment, by asking every worker: an environment that cannot be

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .evaluation import Evaluation
 
 if TYPE_CHECKING:
-    from .algorithm import Algorithm
+    from .trainable import Trainable
 
 
 class CallbackFailure(RuntimeError):  # noqa: N818 - reads as what it says
@@ -32,7 +32,7 @@ class UnknownCallback(ValueError):  # noqa: N818 - reads as what it says
 class Callback:
     """Does nothing at each of the points; override what you need."""
 
-    def on_iteration(self, algorithm: Algorithm[Any], row: dict[str, float]) -> bool | None:
+    def on_iteration(self, algorithm: Trainable, row: dict[str, float]) -> bool | None:
         """After each iteration.
 
         Args:
@@ -43,7 +43,7 @@ class Callback:
           True ends training here, as if all its steps were done.
         """
 
-    def on_evaluation(self, algorithm: Algorithm[Any], steps: int, evaluation: Evaluation) -> None:
+    def on_evaluation(self, algorithm: Trainable, steps: int, evaluation: Evaluation) -> None:
         """After each evaluation; those beside training are of a policy of some iterations before.
 
         Args:
@@ -52,10 +52,10 @@ class Callback:
           evaluation: What it earned.
         """
 
-    def on_checkpoint(self, algorithm: Algorithm[Any], place: Path) -> None:
+    def on_checkpoint(self, algorithm: Trainable, place: Path) -> None:
         """After a checkpoint was written to the folder ``place``."""
 
-    def on_end(self, algorithm: Algorithm[Any]) -> None:
+    def on_end(self, algorithm: Trainable) -> None:
         """When training is over, interrupted or done, and all is written. Not after an error."""
 
 
@@ -87,7 +87,7 @@ class Callbacks:
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = tuple(callbacks)
 
-    def on_iteration(self, algorithm: Algorithm[Any], row: dict[str, float]) -> bool:
+    def on_iteration(self, algorithm: Trainable, row: dict[str, float]) -> bool:
         """Whether one of them wants training to end here; all are asked."""
         is_over = False
         for callback in self._callbacks:
@@ -99,15 +99,15 @@ class Callbacks:
                     raise CallbackFailure(f"{told} a {type(value).__name__}: rows hold numbers")
         return is_over
 
-    def on_evaluation(self, algorithm: Algorithm[Any], steps: int, evaluation: Evaluation) -> None:
+    def on_evaluation(self, algorithm: Trainable, steps: int, evaluation: Evaluation) -> None:
         for callback in self._callbacks:
             self._call(callback, "on_evaluation", algorithm, steps, evaluation)
 
-    def on_checkpoint(self, algorithm: Algorithm[Any], place: Path) -> None:
+    def on_checkpoint(self, algorithm: Trainable, place: Path) -> None:
         for callback in self._callbacks:
             self._call(callback, "on_checkpoint", algorithm, place)
 
-    def on_end(self, algorithm: Algorithm[Any]) -> None:
+    def on_end(self, algorithm: Trainable) -> None:
         for callback in self._callbacks:
             self._call(callback, "on_end", algorithm)
 

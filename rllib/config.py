@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from ..envs.opening import Vector
 from ..envs.vector import Checks
@@ -27,6 +27,8 @@ C = TypeVar("C", bound="AlgorithmConfig")
 
 #: What computes gradients.
 LearnerChoice = Literal["auto", "numpy", "torch"]
+#: What layers multiply in.
+Precision = Literal["float32", "bfloat16"]
 
 
 class ConfigError(ValueError):
@@ -49,47 +51,17 @@ class AlgorithmConfig:
     CartPole-v1+time_limit=200+frame_stack=4."""
 
     num_workers: int = 2
-    """Rollout workers, each an actor with its own process; at least 1. More than there are cores brings nothing."""
-
-    num_envs: int = 8
-    """Environment copies in total, split over the workers; at least one each. More make larger policy batches."""
-
-    vector: Vector = "serial"
-    """What steps the copies of a worker: serial, one by one in its process; parallel, processes of its own over shared
-    memory; batched, as arrays (CartPole-v1, Pendulum-v1); gymnasium, envpool or ale, vector environments of others."""
-
-    env_processes: int = 0
-    """Processes of each worker if vector is parallel; 0 takes as many as there are cores, but no more than copies."""
-
-    env_groups: int = 1
-    """Parts of each worker's copies that are stepped apart if vector is parallel. With 2 the policy acts for one half
-    while the processes step the other: for large nets, or environments that wait, where there are cores to spare."""
+    """Workers that play, each an actor with its own process; at least 1. More than there are cores brings nothing."""
 
     env_checks: Literal["none", "finite", "bounds"] = "finite"
     """Which numbers of an environment end the run: NaN and infinite ones, these and observations outside their space,
     or none. Checking bounds costs some microseconds a step, and more for images."""
 
     total_steps: int = 150_000
-    """Environment steps to train for, summed over all copies. Training stops after the iteration that reaches it."""
+    """Environment steps to train for, summed over all workers. Training stops after the iteration that reaches it."""
 
     seed: int = 0
     """Where every random stream starts, 0 or more. The same seed gives the same curve, for any number of workers."""
-
-    device: str = "auto"
-    """Where the learner computes: auto (a GPU if there is one, but for nets so small that numpy is faster), cpu, cuda,
-    cuda:1, mps."""
-
-    learner: LearnerChoice = "auto"
-    """What computes gradients: torch; or numpy, only nets without images and memory on a CPU, three to five times as
-    fast for small ones, with the same results but for last digits. auto takes numpy where it is faster."""
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the learner's layers multiply in. bfloat16 is faster on newer GPUs where nets are large; weights, the last
-    layers and the loss stay float32."""
-
-    compile: bool = False
-    """Compile the learner's gradient step with torch.compile, on a GPU with CUDA graphs: takes a minute at the start,
-    and needs a C++ compiler."""
 
     eval_episodes: int = 20
     """Episodes of one evaluation, played by the frozen policy with its most likely actions; at least 1."""
@@ -111,6 +83,106 @@ class AlgorithmConfig:
         """What ``env_checks`` says, as environments take it: in training and in evaluation."""
         return Checks(finite=self.env_checks != "none", bounds=self.env_checks == "bounds")
 
+    @property
+    def stepped_by(self) -> Vector:
+        """What steps the environments in training, see ``envs.opening``."""
+        return "serial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """What a config says about rollouts and about the learner that they are for. The configs of algorithms that learn
+    by gradients from rollouts are children of this, too.
+    """
+
+    num_envs: int = 8
+    """Environment copies in total, split over the workers; at least one each. More make larger policy batches."""
+
+    vector: Vector = "serial"
+    """What steps the copies of a worker: serial, one by one in its process; parallel, processes of its own over shared
+    memory; batched, as arrays (CartPole-v1, Pendulum-v1); gymnasium, envpool or ale, vector environments of others."""
+
+    env_processes: int = 0
+    """Processes of each worker if vector is parallel; 0 takes as many as there are cores, but no more than copies."""
+
+    env_groups: int = 1
+    """Parts of each worker's copies that are stepped apart if vector is parallel. With 2 the policy acts for one half
+    while the processes step the other: for large nets, or environments that wait, where there are cores to spare."""
+
+    device: str = "auto"
+    """Where the learner computes: auto (a GPU if there is one, but for nets so small that numpy is faster), cpu, cuda,
+    cuda:1, mps."""
+
+    learner: LearnerChoice = "auto"
+    """What computes gradients: torch; or numpy, only nets without images and memory on a CPU, three to five times as
+    fast for small ones, with the same results but for last digits. auto takes numpy where it is faster."""
+
+    precision: Precision = "float32"
+    """What the learner's layers multiply in. bfloat16 is faster on newer GPUs where nets are large; weights, the last
+    layers and the loss stay float32."""
+
+    compile: bool = False
+    """Compile the learner's gradient step with torch.compile, on a GPU with CUDA graphs: takes a minute at the start,
+    and needs a C++ compiler."""
+
+    @property
+    def stepped_by(self) -> Vector:
+        """What ``vector`` says."""
+        return self.vector
+
+    def check_rollouts(self, num_workers: int) -> None:
+        """Look at the values.
+
+        Args:
+          num_workers: Who shares the copies.
+
+        Raises:
+          ConfigError: one is out of range.
+        """
+        for name, least in _LEAST_OF_ROLLOUTS.items():
+            require(self, name, getattr(self, name) >= least, f"at least {least}")
+        require(self, "num_envs", self.num_envs >= num_workers, f"at least num_workers ({num_workers})")
+        copies = self.num_envs // num_workers
+        require(self, "env_groups", self.env_groups <= copies, f"at most the copies of a worker ({copies})")
+        device, _, index = self.device.partition(":")
+        known = device in _DEVICES and (not index or (device == "cuda" and index.isdecimal()))
+        require(self, "device", known and self.device[-1:] != ":", f"one of {', '.join(_DEVICES)}, or cuda:INDEX")
+
+
+class RolloutConfig(Protocol):
+    """What rollouts and learners read of a config: of all that is child of ``RolloutSettings`` and of
+    ``AlgorithmConfig``.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def env(self) -> str: ...
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def checks(self) -> Checks: ...
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def num_envs(self) -> int: ...
+    @property
+    def vector(self) -> Vector: ...
+    @property
+    def env_processes(self) -> int: ...
+    @property
+    def env_groups(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def learner(self) -> LearnerChoice: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def compile(self) -> bool: ...
+
 
 def validate(config: AlgorithmConfig) -> None:
     """Check the settings that every algorithm shares.
@@ -125,20 +197,11 @@ def validate(config: AlgorithmConfig) -> None:
         require(config, field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
     for name, least in _LEAST.items():
         require(config, name, getattr(config, name) >= least, f"at least {least}")
-    require(config, "num_envs", config.num_envs >= config.num_workers, f"at least num_workers ({config.num_workers})")
-    copies = config.num_envs // config.num_workers
-    require(config, "env_groups", config.env_groups <= copies, f"at most the copies of a worker ({copies})")
-    device, _, index = config.device.partition(":")
-    known = device in _DEVICES and (not index or (device == "cuda" and index.isdecimal())) and config.device[-1:] != ":"
-    require(config, "device", known, f"one of {', '.join(_DEVICES)}, or cuda:INDEX")
 
 
 #: Least value that a whole number may have.
 _LEAST = {
     "num_workers": 1,
-    "num_envs": 1,
-    "env_processes": 0,
-    "env_groups": 1,
     "total_steps": 1,
     "seed": 0,
     "eval_episodes": 1,
@@ -146,6 +209,8 @@ _LEAST = {
     "checkpoint_interval_steps": 0,
     "keep_checkpoints": 0,
 }
+#: Likewise, of rollouts.
+_LEAST_OF_ROLLOUTS = {"num_envs": 1, "env_processes": 0, "env_groups": 1}
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -165,7 +230,7 @@ def require(config: object, field: str, holds: bool, allowed: str) -> None:  # n
         raise ConfigError(f"{field} must be {allowed}, not {getattr(config, field)!r}")
 
 
-def to_dict(config: AlgorithmConfig) -> dict[str, Any]:
+def to_dict(config: AlgorithmConfig | RolloutConfig) -> dict[str, Any]:
     """The config as plain values that JSON can hold; tuples stay tuples, which JSON writes as lists."""
     return dataclasses.asdict(config)
 

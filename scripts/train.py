@@ -109,7 +109,7 @@ def plan(arguments: Sequence[str]) -> Plan:
         default=Options(algo=name, zoo=named, config=config),
     )
     options.session.check()
-    opening.check(options.config.env, options.config.vector)
+    opening.check(options.config.env, options.config.stepped_by)
     if checkpoint is None:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
@@ -180,7 +180,7 @@ def run(
       UsageError, ConfigError, UnknownEnvironment: what is wrong, in one line.
       EnvFailure, CallbackFailure, WorkerLostError, Stopped, ...: what ended the run.
     """
-    opening.check(config.env, config.vector)
+    opening.check(config.env, config.stepped_by)
     place = run_directory.choose(run_dir, algorithm, config)
     return train(Plan(algorithms.load(algorithm), config, place, None, tuple(callbacks)))
 

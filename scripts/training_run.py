@@ -19,12 +19,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from shoal import exceptions
 from shoal.envs.vector import EnvFailure
 from shoal.rllib import checkpoints
-from shoal.rllib.algorithm import Algorithm
 from shoal.rllib.callbacks import Callback, CallbackFailure, Callbacks
 from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig
@@ -33,6 +32,7 @@ from shoal.rllib.learner import DivergedError
 from shoal.rllib.loggers import EVALUATION, RunLog
 from shoal.rllib.policy import Policy
 from shoal.rllib.progress import Progress
+from shoal.rllib.trainable import Trainable
 from shoal.rllib.video import record
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
@@ -48,7 +48,7 @@ PROG = "shoal train"
 class Plan:
     """A run that nothing speaks against, as far as can be told before it starts."""
 
-    algorithm: type[Algorithm[Any]]
+    algorithm: type[Trainable]
     config: AlgorithmConfig
     run_dir: Path
     resume_from: Checkpoint | None
@@ -103,7 +103,7 @@ class Run:
     def __init__(
         self,
         planned: Plan,
-        algorithm: Algorithm[Any],
+        algorithm: Trainable,
         interruption: Interruption,
         display: Display,
         held: ExitStack,
@@ -182,7 +182,7 @@ class Run:
         with self._interruption.deferred(lambda: progress.note(asked)):
             replaced = 0.0
             began_s = before_s = time.monotonic()
-            is_over = algorithm.steps >= config.total_steps
+            is_over = algorithm.is_done
             while not is_over and not self._interruption.requested:
                 steps_before = algorithm.steps
                 row = algorithm.step()
@@ -190,7 +190,7 @@ class Run:
                 row["steps_per_second"] = (algorithm.steps - steps_before) / (now_s - before_s)
                 row["time/elapsed_s"] = now_s - began_s
                 before_s = now_s
-                is_over = self._callbacks.on_iteration(algorithm, row) or algorithm.steps >= config.total_steps
+                is_over = self._callbacks.on_iteration(algorithm, row) or algorithm.is_done
                 with run_directory.writing(self._plan.run_dir):
                     log.write(row)
                 self._tell_incidents(progress)
@@ -198,7 +198,7 @@ class Run:
                     replaced = row["workers_replaced"]
                     progress.note(
                         "a rollout worker died and was replaced; its rollout was made again: "
-                        f"{algorithm.workers.last_death}"
+                        f"{algorithm.last_death}"
                     )
                 progress.update(row)
                 if not is_over and _crossed(config.checkpoint_interval_steps, steps_before, algorithm.steps):

@@ -1,12 +1,14 @@
 """Which learner is made, and that it is told all that the settings say."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from shoal.rllib import streams
 from shoal.rllib.actor_critic_learner import actor_critic_learner
-from shoal.rllib.config import AlgorithmConfig, ConfigError
+from shoal.rllib.config import AlgorithmConfig, ConfigError, RolloutSettings
 from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 
@@ -14,11 +16,16 @@ SPEC = policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2), Netwo
 ADAM = {"minibatch_size": 32, "learning_rate": 0.02, "adam_epsilon": 1e-3, "max_grad_norm": 0.125}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings(RolloutSettings, AlgorithmConfig):
+    """What a learner is told."""
+
+
 def made(**settings):
     def never(*_):
         raise AssertionError("a loss is for gradient steps")
 
-    return actor_critic_learner(AlgorithmConfig(**settings), SPEC, never, never, **ADAM)
+    return actor_critic_learner(Settings(**settings), SPEC, never, never, **ADAM)
 
 
 @pytest.mark.parametrize("learner", ["numpy", "torch"])

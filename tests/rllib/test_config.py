@@ -6,11 +6,11 @@ from typing import Literal
 
 import pytest
 
-from shoal.rllib.config import AlgorithmConfig, ConfigError, from_dict, require, to_dict
+from shoal.rllib.config import AlgorithmConfig, ConfigError, RolloutSettings, from_dict, require, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(AlgorithmConfig):
+class Sample(RolloutSettings, AlgorithmConfig):
     """One field of each kind that algorithms use."""
 
     gamma: float = 0.99
@@ -21,6 +21,7 @@ class Sample(AlgorithmConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_rollouts(self.num_workers)
         require(self, "gamma", 0 <= self.gamma <= 1, "from 0 to 1")
 
 
@@ -56,7 +57,7 @@ def test_a_value_out_of_range_is_named_with_what_it_may_be(change, text):
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
 def test_every_device_that_help_mentions_is_accepted(device):
-    assert AlgorithmConfig(device=device).device == device
+    assert Sample(device=device).device == device
 
 
 def test_replace_checks_the_new_values_too():

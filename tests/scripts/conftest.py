@@ -62,6 +62,10 @@ class Sample:
         self.incidents: list[str] = []
         self.begun: list[Evaluated] = []
 
+    @property
+    def is_done(self) -> bool:
+        return self.steps >= self.config.total_steps
+
     def step(self) -> dict[str, float]:
         self.steps += self.config.rollout_steps
         self.iteration += 1

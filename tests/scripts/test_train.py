@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -626,7 +625,7 @@ def test_a_worker_that_was_replaced_is_told_once_with_its_cause(run_dir, story, 
 
     def replaced(self):
         count = int(self.steps >= 10)
-        self.workers = SimpleNamespace(replacements=count, last_death="exit signal SIGKILL")
+        self.last_death = "exit signal SIGKILL"
         return {**step(self), "workers_replaced": count}
 
     monkeypatch.setattr(story.algorithm, "step", replaced)

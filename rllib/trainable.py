@@ -1,0 +1,109 @@
+"""What `shoal train`, callbacks and the list of algorithms ask of an algorithm, however it learns.
+
+``Algorithm`` (``algorithm.py``) learns by gradients from rollouts; evolution strategies weigh whole episodes and have
+no gradients. A run is the same for both:
+
+    step, step, ... -> checkpoint? -> begin_evaluation? -> evaluations ... -> evaluate -> close
+
+A protocol: what has these methods is one. Called on the driver, by one thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from .checkpoints import Checkpoint
+from .config import AlgorithmConfig
+from .evaluation import Evaluation
+from .evaluator import Evaluated
+from .policy import Policy
+from .weights import Weights
+
+
+class Trainable(Protocol):
+    """An algorithm under way: ``Trainable(config)`` makes one, when ``shoal.init`` has been called.
+
+    Attributes:
+      name: as in ``--algo``.
+      Config: its settings.
+      steps: environment steps done so far.
+      incidents: what happened to environments and workers, a line each, since whoever shows it emptied the list.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[AlgorithmConfig]]
+    steps: int
+    incidents: list[str]
+
+    def __init__(self, config: Any) -> None: ...
+
+    @property
+    def is_done(self) -> bool:
+        """Whether training is over: its steps are done, or what it was to reach is reached."""
+        ...
+
+    @property
+    def last_death(self) -> str:
+        """Why the worker that was replaced last had died: signal or exit code, end of its stderr."""
+        ...
+
+    def step(self) -> dict[str, float]:
+        """One iteration.
+
+        Returns:
+          What happened: ``steps``, ``iteration``, ``return_mean``, ``episode_length_mean``, ``workers_replaced``, ...
+
+        Raises:
+          EnvFailure, WorkerLostError, DivergedError: what ends a run.
+        """
+        ...
+
+    def evaluate(self, episodes: int) -> Evaluation:
+        """Play the evaluation episodes with the present policy, frozen, with its likeliest actions."""
+        ...
+
+    def begin_evaluation(self, episodes: int, *, films: bool = False) -> None:
+        """Have the present policy play these beside training, see ``evaluations``."""
+        ...
+
+    def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
+        """What ``begin_evaluation`` began and has finished since the last call, oldest first."""
+        ...
+
+    def checkpoint(self) -> Checkpoint:
+        """All that going on needs, between two steps."""
+        ...
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+          CheckpointError: it does not fit; nothing was changed.
+        """
+        ...
+
+    def weights(self) -> Weights:
+        """The policy as it is now."""
+        ...
+
+    def close(self) -> None:
+        """Kill the workers. May be called twice."""
+        ...
+
+    @staticmethod
+    def policy_from(checkpoint: Checkpoint) -> Policy:
+        """The policy of a checkpoint, ready to act.
+
+        Raises:
+          CheckpointError: the checkpoint holds no policy, or not all of one.
+        """
+        ...
+
+    @staticmethod
+    def weights_from(checkpoint: Checkpoint) -> Weights:
+        """The numbers of a checkpoint's policy.
+
+        Raises:
+          CheckpointError: as ``policy_from``.
+        """
+        ...
