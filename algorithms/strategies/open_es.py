@@ -75,6 +75,7 @@ class OpenES:
         self.generation += 1
         return {
             "gradient_norm": length_of(ascent),
+            "spread": self.spread,
             "update_norm": length_of(self.centre - before),
             "weight_norm": length_of(self.centre),
         }

@@ -28,7 +28,7 @@ from ...rllib.noise import Noise
 
 
 class ObjectiveError(ValueError):
-    """A return is no number. Says which, so that it can be evaluated again: deterministic, so a retry fails alike."""
+    """An objective gave no finite number, or raised. Says for which candidate, so that it can be tried again."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,11 @@ def start_of(centre: np.ndarray, *, num_pairs: int, spread: float) -> np.ndarray
     return start
 
 
+def candidate_name(generation: int, pair: int, sign: int, seed: int) -> str:
+    """How a candidate is told in messages; sign 0 is +, 1 is -."""
+    return f"pair {pair}, sign {'+-'[sign]}, of generation {generation}, seed {seed}"
+
+
 def check_returns(returns: np.ndarray, used: np.ndarray, *, generation: int, seed: int) -> None:
     """Make sure that the returns [N, 2] of all used [N] pairs are numbers.
 
@@ -161,8 +166,7 @@ def check_returns(returns: np.ndarray, used: np.ndarray, *, generation: int, see
     if len(wrong):
         pair, sign = (int(number) for number in wrong[0])
         raise ObjectiveError(
-            f"the objective returned {returns[pair, sign]} for pair {pair}, sign {'+-'[sign]}, of generation "
-            f"{generation}, seed {seed}"
+            f"the objective returned {returns[pair, sign]} for {candidate_name(generation, pair, sign, seed)}"
             + (f", and {len(wrong) - 1} more such returns" if len(wrong) > 1 else "")
             + ": give finite returns, or a low number for what must not be"
         )

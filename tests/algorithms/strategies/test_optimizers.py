@@ -1,23 +1,21 @@
 import numpy as np
 import pytest
-import torch
 
 from shoal.algorithms.strategies.clipup import ClipUp
 from shoal.algorithms.strategies.optimizers import OPTIMIZERS, Momentum, optimizer, prefixed, unprefixed
 
 
-def test_momentum_is_torchs():
+def test_momentum_is_a_heavy_ball():
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal(20).astype(np.float32)
-    theirs = torch.nn.Parameter(torch.tensor(weights))
-    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.8)
+    weights = np.ones(20, np.float32)
     mine = Momentum(20, learning_rate=0.1, momentum=0.8)
+    point, velocity = np.ones(20), np.zeros(20)
     for _ in range(10):
-        gradient = rng.standard_normal(20).astype(np.float32)
-        theirs.grad = torch.tensor(gradient)
-        sgd.step()
-        mine.step(weights, gradient)
-    np.testing.assert_allclose(weights, theirs.detach(), rtol=1e-5, atol=1e-6)
+        gradient = rng.standard_normal(20)
+        mine.step(weights, gradient.astype(np.float32))
+        velocity = 0.8 * velocity + gradient
+        point = point - 0.1 * velocity
+    np.testing.assert_allclose(weights, point, rtol=1e-4, atol=1e-6)
 
 
 def test_clipup_is_algorithm_1_of_its_paper():
