@@ -38,7 +38,7 @@ def test_a_second_copy_is_told_by_the_name_it_is_loaded_as(request, name, path, 
 
 
 def test_no_bare_core_or_rllib_is_importable_or_loaded_here():
-    for name in ("core", "rllib", "envs", "algorithms", "scripts"):
+    for name in ("core", "rllib", "envs", "algorithms", "serving", "scripts"):
         assert name not in sys.modules
 
 

@@ -53,13 +53,14 @@ MAY_IMPORT = {
     "envs": set(),
     "rllib": PUBLIC_LINE | {"envs"},
     "algorithms": PUBLIC_LINE | {"envs", "rllib"},
-    "scripts": PUBLIC_LINE | {"", "core", "envs", "rllib", "algorithms"},
+    "serving": PUBLIC_LINE | {"envs", "rllib"},
+    "scripts": PUBLIC_LINE | {"", "core", "envs", "rllib", "algorithms", "serving"},
     "": PUBLIC_LINE | {"core", "core.ray_compat.ray_names"},
 }
 #: Libraries that cost so much to import that a function may do it when it needs them.
 LATE_LIBRARIES = {
     "torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio", "zmq", "imageio", "onnx", "onnxruntime",
-    "stable_baselines3", "ale_py", "envpool", "cma",
+    "stable_baselines3", "ale_py", "envpool", "cma", "aiohttp",
 }  # fmt: skip
 #: It imports ray, which not everybody has.
 RAY_ENGINE = "core.engines.ray_cluster"
@@ -84,7 +85,7 @@ class Import:
 
 def sources(root: Path) -> list[Path]:
     """Every Python file of the package, without tests and without what tools left in hidden folders."""
-    parts = ("core", "envs", "rllib", "algorithms", "scripts")
+    parts = ("core", "envs", "rllib", "algorithms", "serving", "scripts")
     return sorted([root / "__init__.py", *(path for part in parts for path in (root / part).rglob("*.py"))])
 
 
@@ -226,6 +227,10 @@ def test_every_module_of_the_core_is_in_a_row():
         ("rllib/learner.py", "def f():\n  import json", True),
         ("rllib/learner.py", "def f():\n  from . import batch", True),
         ("algorithms/ppo.py", "from ..rllib import batch", False),
+        ("serving/http_server.py", "from ..rllib import batch\nfrom ..core import errors", False),
+        ("serving/http_server.py", "def f():\n  from aiohttp import web", False),
+        ("serving/http_server.py", "from ..algorithms import ppo", True),
+        ("algorithms/ppo.py", "from ..serving import requests", True),
         ("scripts/train.py", "import shoal\nfrom shoal.rllib import batch", False),
         ("scripts/train.py", "from shoal.core.runtime import process", True),
     ],
@@ -240,6 +245,7 @@ def test_the_rules_themselves(tmp_path, file, statement, is_wrong):
         "envs",
         "rllib",
         "algorithms",
+        "serving",
         "scripts",
     ):
         (tmp_path / folder).mkdir(parents=True)

@@ -15,7 +15,7 @@ FOREIGN = {"ray/_private/ray_perf.py", "my_games.py"}
 
 
 def sources() -> list[str]:
-    folders = ("core", "envs", "rllib", "algorithms", "scripts", "tests")
+    folders = ("core", "envs", "rllib", "algorithms", "serving", "scripts", "tests")
     return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 

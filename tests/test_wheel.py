@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from shoal.core.engines.ray_cluster import shipping
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("core", "rllib", "envs", "algorithms", "scripts")
+PARTS = ("core", "rllib", "envs", "algorithms", "serving", "scripts")
 
 
 def packages_of_the_tree() -> list[str]:
