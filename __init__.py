@@ -9,19 +9,27 @@ Tasks, actors and shared memory with Ray's programming model; rollout workers, l
         return x * x
 
     shoal.get([square.remote(i) for i in range(4)])   # [0, 1, 4, 9]
+
+The core is imported when the first of its names is used: who only asks a policy server (`shoal.serving.client`) has
+no need of it.
 """
 
 from __future__ import annotations
 
-from .core import errors as exceptions
-from .core.api import cancel, get, get_actor, init, is_initialized, kill, put, shutdown, wait
-from .core.generators import ObjectRefGenerator
-from .core.observing.timeline import timeline
+import importlib
+import typing
+
 from .core.ray_compat import ray_names
-from .core.refs import ObjectRef
-from .core.remote import method, remote
-from .core.runtime_context import get_runtime_context
-from .core.state import available_resources, cluster_resources, nodes
+
+if typing.TYPE_CHECKING:
+    from .core import errors as exceptions
+    from .core.api import cancel, get, get_actor, init, is_initialized, kill, put, shutdown, wait
+    from .core.generators import ObjectRefGenerator
+    from .core.observing.timeline import timeline
+    from .core.refs import ObjectRef
+    from .core.remote import method, remote
+    from .core.runtime_context import get_runtime_context
+    from .core.state import available_resources, cluster_resources, nodes
 
 __version__ = "0.1.0"
 
@@ -47,16 +55,32 @@ __all__ = [
     "wait",
 ]
 
+#: Where each is kept. `exceptions` is one of Ray's paths.
+_HOMES = {
+    "core.api": ("cancel", "get", "get_actor", "init", "is_initialized", "kill", "put", "shutdown", "wait"),
+    "core.generators": ("ObjectRefGenerator",),
+    "core.observing.timeline": ("timeline",),
+    "core.refs": ("ObjectRef",),
+    "core.remote": ("method", "remote"),
+    "core.runtime_context": ("get_runtime_context",),
+    "core.state": ("available_resources", "cluster_resources", "nodes"),
+}
+
 # `from shoal.util.queue import Queue`, `import shoal.exceptions`: Ray's paths.
 ray_names.install(__name__)
 
 
 def __getattr__(name: str) -> object:
-    return ray_names.root_name(name, __name__)
+    if name not in __all__ or name == "exceptions":
+        return ray_names.root_name(name, __name__)
+    for home, names in _HOMES.items():
+        module = importlib.import_module(f"{__name__}.{home}")
+        for each in names:
+            globals()[each] = value = getattr(module, each)
+            # Tracebacks, reprs and documentation name what users import, not the file that it happens to be kept in.
+            value.__module__ = __name__
+    return globals()[name]
 
 
-# Tracebacks, reprs and documentation name what users import, not the file that it happens to be kept in.
-for _name in __all__:
-    if _name != "exceptions":
-        globals()[_name].__module__ = __name__
-del _name
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

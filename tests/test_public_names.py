@@ -55,7 +55,13 @@ def test_the_version_is_the_installed_one():
     assert shoal.__version__ == importlib.metadata.version("shoal")
 
 
+def test_the_core_comes_with_the_first_name_that_is_used():
+    code = "import sys, shoal; print('shoal.core.api' in sys.modules, shoal.ObjectRef, 'shoal.core.api' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert ran.stdout == "False <class 'shoal.ObjectRef'> True\n"
+
+
 def test_import_shoal_is_light():
-    code = f"import sys, shoal; print([name for name in {NEVER_AT_IMPORT} if name in sys.modules])"
+    code = f"import sys, shoal; shoal.init; print([name for name in {NEVER_AT_IMPORT} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout.strip() == "[]"

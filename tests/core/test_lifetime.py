@@ -456,6 +456,7 @@ def test_importing_shoal_is_quick_and_brings_neither_torch_nor_gymnasium_nor_asy
         import numpy
         imported_numpy = time.process_time()
         import shoal
+        shoal.init  # brings in the core
         unwanted = [m for m in ("torch", "gymnasium", "matplotlib", "asyncio", "ssl") if m in sys.modules]
         print(imported_numpy - started, time.process_time() - started, unwanted)
     """
