@@ -1,6 +1,6 @@
 """Opening a vector environment by name: which of the implementations steps the copies.
 
-    serial     one after the other, in this process (``serial.py``); the default
+    serial     one after the other, in this process (``serial.py``; in groups, ``parted.py``); the default
     parallel   in other processes, over one shared block (``parallel.py``)
     batched    as arrays, for environments whose equations are in ``classic.py``
     gymnasium  by gymnasium's own vector environment of that name (``make_vec``), or by the one that the user's
@@ -25,6 +25,7 @@ from .classic import CLASSIC
 from .foreign import ForeignVectorEnv
 from .libraries import AtariLearningEnvironment, EnvPool, Gymnasium
 from .parallel import ParallelVectorEnv
+from .parted import PartedVectorEnv
 from .registry import ATARI, UnknownEnvironment
 from .seeds import SeedOfEpisode
 from .serial import SerialVectorEnv
@@ -52,7 +53,7 @@ def open_vector(
       seeds: (index, episode number) -> seed of the reset that starts the episode.
       vector: Which implementation.
       num_processes: Of "parallel"; 0 takes as many as there are cores, but no more than copies.
-      num_groups: Of "parallel": parts of the copies that can be stepped apart.
+      num_groups: Of "serial" and "parallel": parts of the copies that can be stepped apart.
       worker_index: The rollout worker that they live in, for messages.
       checks: Which numbers are refused.
 
@@ -66,6 +67,8 @@ def open_vector(
     check(env_id, vector)
     if vector in ("serial", "parallel"):
         make = functools.partial(registry.make, env_id)
+        if vector == "serial" and num_groups > 1:
+            return PartedVectorEnv(make, env_indices, seeds, num_groups=num_groups, **options)
         if vector == "serial":
             return SerialVectorEnv(make, env_indices, seeds, **options)
         processes = min(num_processes or os.cpu_count() or 1, max(1, len(env_indices) // num_groups))

@@ -69,6 +69,8 @@ class ParallelVectorEnv:
       ValueError: more processes and groups than copies.
     """
 
+    steps_elsewhere = True
+
     def __init__(
         self,
         make: Callable[[], gymnasium.Env[Any, Any]],

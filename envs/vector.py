@@ -163,9 +163,11 @@ class SteppedInParts(Protocol):
 
     Attributes:
       groups: the rows of each.
+      steps_elsewhere: other processes step; else ``step_async`` does, and takes as long as the step.
     """
 
     groups: list[slice]
+    steps_elsewhere: bool
 
     def step_async(self, group: int, actions: np.ndarray, /) -> None:
         """Begin a step of one group, with actions [n, W] of its rows, which must not be read until ``step_wait``."""

@@ -9,11 +9,12 @@ A row's numbers are its own to the last bit, whatever batch it is in: see ``acti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
+from .acting import Acted
 from .acting_nets import ActingHead, ActingTower, in_blocks, out_of_blocks
 from .distributions import draw
 from .normalization import normalized
@@ -22,16 +23,10 @@ from .weights import Weights
 Observations = Mapping[str, np.ndarray]
 
 
-class Acted(NamedTuple):  # a third of a frozen dataclass's time to make
-    """What a policy made of one step's observations."""
-
-    parameters: np.ndarray  #: [N, P] float32, of the action distribution
-    values: np.ndarray | None  #: [N] float32; None where the critic takes no part in acting, see ``Policy.step``
-    states: np.ndarray  #: [N, S] float32: recurrent states after the step
-
-
 class Policy:
     """A policy that acts, and its critic, with fixed weights."""
+
+    is_elsewhere = False  #: see ``Acting``
 
     def __init__(self, weights: Weights) -> None:
         spec = weights.spec
@@ -86,6 +81,10 @@ class Policy:
             next_state = np.concatenate([next_state, value_state], axis=-1)
         values = out_of_blocks(self._value_head(features), count)[:, 0]
         return Acted(outputs, values, states if next_state is None else out_of_blocks(next_state, count))
+
+    def ask(self, observations: Observations, states: np.ndarray) -> Callable[[], Acted]:
+        """``step``, when what is returned is called; see ``Acting``."""
+        return partial(self.step, observations, states)
 
     def values(self, observations: Observations | np.ndarray, states: np.ndarray | None = None) -> np.ndarray:
         """The critic's estimates, [N] float32, of observations as for ``act``, seen in recurrent states [N, S]."""

@@ -5,7 +5,8 @@ Called by ``EnvRunner`` in the rollout workers. Imports no torch, but for polici
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,9 +14,11 @@ import numpy as np
 
 from ..envs.columns import Columns
 from ..envs.vector import SteppedInParts, VectorEnv
+from .acting import Acted, Acting
 from .batch import Batch, FinishedEpisode
 from .distributions import Categorical
-from .policy import Acted, Policy
+from .policy import Policy
+from .spaces import ActionSpec
 from .streams import ActionStreams
 
 
@@ -27,12 +30,12 @@ class Memory:
     starts: np.ndarray  #: [B] bool: the next observation is the first of an episode
 
     @classmethod
-    def of_new_episodes(cls, policy: Policy, num_envs: int) -> Memory:
+    def of_new_episodes(cls, policy: Acting, num_envs: int) -> Memory:
         """Nothing to remember."""
         return cls(policy.initial_states(num_envs), np.ones(num_envs, bool))
 
 
-def collect(envs: VectorEnv, policy: Policy, num_steps: int, streams: ActionStreams, memory: Memory) -> Batch:
+def collect(envs: VectorEnv, policy: Acting, num_steps: int, streams: ActionStreams, memory: Memory) -> Batch:
     """Act for ``num_steps`` steps in every copy, going on where the last call stopped.
 
     Values are computed after the last step, all at once, where the critic takes no part in acting.
@@ -44,21 +47,14 @@ def collect(envs: VectorEnv, policy: Policy, num_steps: int, streams: ActionStre
       streams: What the copies' actions are drawn with.
       memory: Of the last call, or ``Memory.of_new_episodes`` after a reset; brought up to date.
     """
-    spec, distribution = policy.spec, policy.spec.actions.distribution
+    distribution = policy.spec.actions.distribution
     noise = distribution.noise(streams.uniforms(num_steps, distribution.num_uniforms))
     rows = _Rows(envs, policy, num_steps, memory.starts)
-    slices, begin_step, end_step = _stepping(envs)
-    parts = [_Part(rows, envs, each, memory.states[each], noise[:, each]) for each in slices]
-    for t in range(num_steps):
-        for number, part in enumerate(parts):
-            if t:
-                end_step(number)
-                part.take_outcome(t - 1)
-            begin_step(number, spec.actions.for_environment(part.act(t, policy)))
-    for number, part in enumerate(parts):
-        end_step(number)
-        part.take_outcome(num_steps - 1)
-        part.observe(num_steps)
+    stepping = _stepping(envs)
+    parts = [_Part(rows, envs, each, memory.states[each], noise[:, each]) for each in stepping.slices]
+    plays = [part.play(number, policy, stepping) for number, part in enumerate(parts)]
+    for _ in itertools.zip_longest(*plays):  # in turn: while one waits for somebody, the others go on
+        pass
     rows.starts[1:] = rows.terminated | rows.truncated | ~rows.valid
     memory.states, memory.starts = _joined([part.states for part in parts]), rows.starts[num_steps].copy()
     if rows.are_valued:
@@ -69,20 +65,26 @@ def collect(envs: VectorEnv, policy: Policy, num_steps: int, streams: ActionStre
     return rows.batch(policy, parts)
 
 
-def _stepping(envs: VectorEnv) -> tuple[list[slice], Callable[[int, np.ndarray], None], Callable[[int], None]]:
-    """Parts of the copies that are stepped apart, how a part's step is begun, of its number and actions, and ended.
+class _Stepping(NamedTuple):
+    """How copies are stepped in parts; a row's bits do not depend on it."""
 
-    With several parts the policy acts for one while other processes step the rest. A row's bits do not depend on it.
-    """
+    slices: list[slice]  #: the rows of each part
+    begin: Callable[[int, np.ndarray], None]  #: a part's step, of its number and actions
+    end: Callable[[int], None]  #: the same: its rows then hold the outcome
+    is_elsewhere: bool  #: other processes step between the two
+
+
+def _stepping(envs: VectorEnv) -> _Stepping:
     if isinstance(envs, SteppedInParts):
-        return envs.groups, envs.step_async, envs.step_wait
-    return [slice(0, envs.num_envs)], lambda _, actions: envs.step(actions), lambda _: None
+        return _Stepping(envs.groups, envs.step_async, envs.step_wait, envs.steps_elsewhere)
+    whole = [slice(0, envs.num_envs)]
+    return _Stepping(whole, lambda _, actions: envs.step(actions), lambda _: None, is_elsewhere=False)
 
 
 class _Rows:
     """The rows of a rollout while it is under way: T + 1 of observations, values and starts, T of all else."""
 
-    def __init__(self, envs: VectorEnv, policy: Policy, num_steps: int, starts: np.ndarray) -> None:
+    def __init__(self, envs: VectorEnv, policy: Acting, num_steps: int, starts: np.ndarray) -> None:
         spec, distribution, shape = policy.spec, policy.spec.actions.distribution, (num_steps, envs.num_envs)
         self.observations = spec.observations.empty(num_steps + 1, envs.num_envs)
         self.parameters = np.empty((*shape, distribution.num_parameters), np.float32)
@@ -102,7 +104,7 @@ class _Rows:
         """What the policy acts on in step t."""
         return {name: column[t] for name, column in self.observations.items()}
 
-    def batch(self, policy: Policy, parts: Sequence[_Part]) -> Batch:
+    def batch(self, policy: Acting, parts: Sequence[_Part]) -> Batch:
         """All together, when the last row and the values are there."""
         distribution, num_steps = policy.spec.actions.distribution, len(self.rewards)
         # The row below holds the successor, except where an episode ended: there it holds the reset that followed.
@@ -181,12 +183,38 @@ class _Part:
         for name, shown in self._shown:
             self._seen[t][name][...] = shown
 
-    def act(self, t: int, policy: Policy) -> np.ndarray:
-        """The actions of step t, [n, W]; they and all that led to them are stored."""
+    def play(self, number: int, policy: Acting, stepping: _Stepping) -> Iterator[None]:
+        """All steps. Stops where somebody else is at work, so that another part may go on: when the policy was asked,
+        if another process answers; and when a step has begun, if another process steps. At least once in each step, so
+        that no part is ahead of another: what ends in a rollout comes by step, then by copy.
+
+        Args:
+          number: This part's.
+          policy: What acts.
+          stepping: How the environments are stepped.
+        """
+        num_steps = len(self._parameters)
+        for t in range(num_steps):
+            answer = self.ask(t, policy)
+            if policy.is_elsewhere:
+                yield
+            stepping.begin(number, self.act(t, policy.spec.actions, answer()))
+            if stepping.is_elsewhere or not policy.is_elsewhere:
+                yield
+            stepping.end(number)
+            self.take_outcome(t)
+        self.observe(num_steps)
+
+    def ask(self, t: int, policy: Acting) -> Callable[[], Acted]:
+        """Have the policy see step t; what it saw is stored."""
         self.observe(t)
         if policy.spec.is_recurrent:
             self._remember(t, policy.spec.network.sequence_length)
-        parameters, values, self.states = policy.step(self._seen[t], self.states)
+        return policy.ask(self._seen[t], self.states)
+
+    def act(self, t: int, actions_of: ActionSpec, acted: Acted) -> np.ndarray:
+        """The actions of step t as the environment takes them, [n, W]; they and all that led to them are stored."""
+        parameters, values, self.states = acted
         self._parameters[t] = parameters
         if values is not None:
             self._rows.values[t, self._place], self._rows.are_valued = values, True
@@ -194,9 +222,9 @@ class _Part:
         if self._masks is not None:
             self._masks[t] = self._shown_masks
             mask = self._masks[t]
-        actions = policy.spec.actions.distribution.sample(parameters, self._noise[t], mask)
+        actions = actions_of.distribution.sample(parameters, self._noise[t], mask)
         self._actions[t] = actions
-        return actions
+        return actions_of.for_environment(actions)
 
     def take_outcome(self, t: int) -> None:
         """Store what step t led to."""

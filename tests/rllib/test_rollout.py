@@ -144,11 +144,13 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("network", [{}, {"recurrent": "lstm", "recurrent_size": 8, "sequence_length": 3}])
-@pytest.mark.parametrize("num_groups", [1, 2, 3])
-def test_copies_that_are_stepped_in_parts_give_the_rollout_of_those_that_are_not(network, num_groups):
+@pytest.mark.parametrize(
+    "stepped", [*({"vector": "parallel", "num_processes": 1, "num_groups": n} for n in (1, 2, 3)), {"num_groups": 2}]
+)
+def test_copies_that_are_stepped_in_parts_give_the_rollout_of_those_that_are_not(network, stepped):
     whole, parts = (
         open_vector("shoal.envs.probes:EndlessCorridor", range(5), EpisodeSeeds(0), **options)
-        for options in ({}, {"vector": "parallel", "num_processes": 1, "num_groups": num_groups})
+        for options in ({}, stepped)
     )
     weights = weights_for(whole, **network)
     with contextlib.closing(parts):
@@ -173,6 +175,35 @@ def test_while_the_policy_acts_for_one_part_the_others_are_on_their_way(monkeypa
     first = ["act", "begin 0", "act", "begin 1"]
     later = ["end 0", "act", "begin 0", "end 1", "act", "begin 1"]
     assert told == [*first, *later, *later, "end 0", "end 1"]
+
+
+class Elsewhere(Policy):
+    """A policy that says that another process answers."""
+
+    is_elsewhere = True
+
+
+@pytest.mark.parametrize("vector", ["serial", "parallel"])
+def test_while_somebody_else_acts_for_one_part_the_others_go_on(monkeypatch, vector):
+    envs = open_vector(
+        "shoal.envs.probes:Corridor", range(4), EpisodeSeeds(0), vector=vector, num_processes=1, num_groups=2
+    )
+    told, policy = [], Elsewhere(weights_for(envs))
+    begin, end, act = envs.step_async, envs.step_wait, policy.step
+    monkeypatch.setattr(envs, "step_async", lambda part, actions: (told.append(f"begin {part}"), begin(part, actions)))
+    monkeypatch.setattr(envs, "step_wait", lambda part: (told.append(f"end {part}"), end(part)))
+    monkeypatch.setattr(
+        policy, "ask", lambda *seen: (told.append("ask"), lambda: (told.append("answer"), act(*seen))[1])[1]
+    )
+    with contextlib.closing(envs):
+        envs.reset()
+        rollout(envs, policy, 2)
+    if vector == "serial":  # a part is stepped, and asked for again, while the other's answer is on its way
+        part_0, part_1 = (["answer", f"begin {part}", f"end {part}"] for part in range(2))
+        assert told == ["ask", "ask", *part_0, "ask", *part_1, "ask", *part_0, *part_1]
+    else:  # both parts are on their way, to the policy or in their processes, whenever this one waits
+        both = ["ask", "ask", "answer", "begin 0", "answer", "begin 1"]
+        assert told == [*both, "end 0", "ask", "end 1", *both[1:], "end 0", "end 1"]
 
 
 def test_a_batch_tells_the_version_that_acted_its_size_and_its_episodes_by_step():
