@@ -12,7 +12,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -23,13 +23,15 @@ from ..envs import registry
 from ..envs.actions import ActionLayout
 from ..envs.columns import Columns
 from ..envs.copies import EnvCopy
-from ..envs.vector import USUAL_CHECKS, Checks, Episode
+from ..envs.vector import USUAL_CHECKS, Checks, EnvCrash, EnvFailure, Episode
 from . import streams
 
 _log = logging.getLogger(__name__)
 
 #: An evaluation that has played one set of episodes for so long says so, once.
 NOTICE_S = 60.0
+#: How often the same episodes are begun before what crashes in them ends the evaluation.
+MAX_CRASHES = 3
 #: Steps between two looks at the clock.
 _STEPS_A_LOOK = 256
 #: Episodes that are played side by side, so that one forward pass serves them all.
@@ -132,13 +134,34 @@ def play_episodes(
     played: list[Episode] = []
     for start in range(0, len(episodes), MAX_SIDE_BY_SIDE):
         numbers = episodes[start : start + MAX_SIDE_BY_SIDE]
-        with ExitStack() as opened:
-            copies: list[EnvCopy] = []
-            for number in numbers:
-                copies.append(EnvCopy(partial(registry.make, env_id), number, worker_index=worker_index))
-                opened.callback(copies[-1].close)
-            seeds = [streams.evaluation_seed(seed, number) for number in numbers]
-            played += _play_side_by_side(copies, policy, seeds, checks)
+        for crashes in range(1, MAX_CRASHES + 1):
+            try:
+                played += _play_fresh(env_id, policy, numbers, seed, worker_index, checks)
+                break
+            except EnvCrash as crash:
+                if crashes == MAX_CRASHES:
+                    told = f"{crash}\nThese episodes were begun {MAX_CRASHES} times, and each time one crashed."
+                    raise EnvFailure(told) from crash.__cause__
+                _log.warning("%s; its evaluation is played again", str(crash).partition("\n")[0])
+    return played
+
+
+def _play_fresh(
+    env_id: str, policy: Actor, numbers: Sequence[int], seed: int, worker_index: int | None, checks: Checks
+) -> list[Episode]:
+    """Play episodes side by side in new copies; a second time gives the same, so what crashes may be begun again."""
+    copies: list[EnvCopy] = []
+    seeds = [streams.evaluation_seed(seed, number) for number in numbers]
+    try:
+        copies.extend(EnvCopy(partial(registry.make, env_id), number, worker_index=worker_index) for number in numbers)
+        played = _play_side_by_side(copies, policy, seeds, checks)
+    except BaseException:
+        for copy in copies:
+            with suppress(EnvFailure):  # what has crashed may well not close, and the crash is what is to be told
+                copy.close()
+        raise
+    for copy in copies:
+        copy.close()
     return played
 
 

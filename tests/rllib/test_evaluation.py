@@ -36,6 +36,38 @@ def test_an_episode_is_the_same_one_whatever_is_played_beside_it():
     assert len(set(together.lengths)) > 1
 
 
+class Flaky(Corridor):
+    """Its process's first copies crash in their third step."""
+
+    crashes_left = 0
+
+    def step(self, action):
+        if self._position == 2 and Flaky.crashes_left:
+            Flaky.crashes_left -= 1
+            raise RuntimeError("the simulator lost its licence")
+        return super().step(action)
+
+    def close(self):
+        if self._position == 2:
+            raise RuntimeError("nothing is left to close")
+
+
+def test_episodes_that_crash_are_played_again_from_their_start(monkeypatch, caplog):
+    monkeypatch.setattr(probes, "Flaky", Flaky, raising=False)
+    monkeypatch.setattr(Flaky, "crashes_left", 2)
+    assert play("shoal.envs.probes:Flaky", Always(0), episodes=20, seed=0).returns == (5.0,) * 20
+    assert [record.message for record in caplog.records] == [
+        "environment 0: its step raised RuntimeError: the simulator lost its licence; its evaluation is played again"
+    ] * 2
+
+
+def test_an_episode_that_crashes_each_time_ends_the_evaluation_with_its_traceback(monkeypatch):
+    monkeypatch.setattr(probes, "Flaky", Flaky, raising=False)
+    monkeypatch.setattr(Flaky, "crashes_left", 3)
+    with pytest.raises(EnvFailure, match=r"(?s)Traceback.*begun 3 times"):
+        play("shoal.envs.probes:Flaky", Always(0), episodes=1, seed=0)
+
+
 class Pursues(Always):
     """Keeps what it saw as its state, and finds each cart where the speed that it had then has taken it."""
 
