@@ -33,6 +33,7 @@ from ..rllib.checkpoints import Checkpoint
 from ..rllib.collection import Segment
 from ..rllib.config import AlgorithmConfig, RolloutSettings, require
 from ..rllib.learner import Columns, Learner, Metrics
+from ..rllib.learner_settings import SharingSettings, check_sharing
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
 from ..rllib.normalization import normalized as normalized_observations
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APPOConfig(NetworkSettings, RolloutSettings, AlgorithmConfig):
+class APPOConfig(SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConfig):
     """Settings of APPO."""
 
     rollout_steps: int = 64
@@ -152,6 +153,7 @@ class APPOConfig(NetworkSettings, RolloutSettings, AlgorithmConfig):
             most = self.train_batch_size
             require(self, "minibatch_size", self.minibatch_size <= most, f"at most train_batch_size ({most})")
         self.check_network()
+        check_sharing(self, self, is_recurrent=self.recurrent != "none")
 
 
 def policy_gradient_loss(
@@ -187,6 +189,7 @@ class APPO(Algorithm[APPOConfig]):
     """Workers play on while the learner takes its passes over what has come."""
 
     name: ClassVar[str] = "appo"
+    learner: Learner
     Config: ClassVar[type[AlgorithmConfig]] = APPOConfig
 
     def build_learner(self) -> Learner:
@@ -210,6 +213,7 @@ class APPO(Algorithm[APPOConfig]):
             learning_rate=config.learning_rate,
             adam_epsilon=config.adam_epsilon,
             max_grad_norm=config.max_grad_norm,
+            sharing=config,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -23,6 +23,7 @@ from ..rllib.algorithm import Algorithm
 from ..rllib.batch import Batch, concatenate
 from ..rllib.config import AlgorithmConfig, RolloutSettings, require
 from ..rllib.learner import Columns, Learner, Metrics
+from ..rllib.learner_settings import SharingSettings, check_sharing
 from ..rllib.minibatches import Sequences, minibatches, samples
 from ..rllib.modules import ActorCritic
 from ..rllib.normalization import normalized as normalized_observations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(NetworkSettings, RolloutSettings, AlgorithmConfig):
+class PPOConfig(SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConfig):
     """Settings of PPO."""
 
     rollout_steps: int = 128
@@ -145,6 +146,7 @@ class PPOConfig(NetworkSettings, RolloutSettings, AlgorithmConfig):
             most = self.rollout_steps * self.num_envs
             require(self, "minibatch_size", self.minibatch_size <= most, f"at most {most}, a rollout, with compile")
         self.check_network()
+        check_sharing(self, self, is_recurrent=self.recurrent != "none")
 
 
 def ppo_loss(
@@ -197,6 +199,7 @@ class PPO(Algorithm[PPOConfig]):
     """
 
     name: ClassVar[str] = "ppo"
+    learner: Learner
     Config: ClassVar[type[AlgorithmConfig]] = PPOConfig
 
     def build_learner(self) -> Learner:
@@ -219,6 +222,7 @@ class PPO(Algorithm[PPOConfig]):
             learning_rate=config.learning_rate,
             adam_epsilon=config.adam_epsilon,
             max_grad_norm=config.max_grad_norm,
+            sharing=config,
         )
 
     def step(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -33,7 +34,7 @@ from .config import AlgorithmConfig, ConfigError, RolloutConfig, to_dict
 from .env_runner import Collected, EnvRunner
 from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
-from .learner import Learner
+from .learner import LearnedPolicy
 from .metrics import Window
 from .normalization import ObservationMoments, RewardScaler
 from .policy import Policy
@@ -84,19 +85,23 @@ class Algorithm(abc.ABC, Generic[C]):
         self.collection: DynamicCollection | None = None
         self._resumed_at = 0
         self._rollouts = 0  # asked for so far; whatever wants another gets the next number
+        self._held = ExitStack()
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
         self._whereabouts = Whereabouts(config.num_workers)
         self.workers = WorkerSet(self._make_worker, config.num_workers)
+        self._held.callback(self.workers.close)
+        self._held.callback(self._evaluator.close)
         try:
             self.learner = self.build_learner()
+            self._held.callback(self.learner.close)
             self.broadcast()
         except BaseException:
             self.close()
             raise
 
     @abc.abstractmethod
-    def build_learner(self) -> Learner:
+    def build_learner(self) -> LearnedPolicy:
         """The learner, with fresh weights. Called once, when the workers are there: see ``policy_spec``."""
 
     @abc.abstractmethod
@@ -205,6 +210,7 @@ class Algorithm(abc.ABC, Generic[C]):
             "workers_replaced": self.workers.replacements,
             "environments_replaced": self.environments_replaced,
             **self._collection_metrics(),
+            **{f"learners/{name}": value for name, value in self.learner.counters().items()},
         }
 
     def evaluate(self, episodes: int) -> Evaluation:
@@ -336,9 +342,8 @@ class Algorithm(abc.ABC, Generic[C]):
         return saved_state.weights_from(checkpoint)
 
     def close(self) -> None:
-        """Kill the workers. May be called twice."""
-        self._evaluator.close()
-        self.workers.close()
+        """Kill the workers, and learners in processes of their own. May be called twice."""
+        self._held.close()
 
     def _resume_environments(self, state: State | None, began_at: int) -> None:
         """Lead the workers' environments to where they stood, or to new episodes if that is not known.

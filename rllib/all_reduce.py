@@ -8,9 +8,13 @@ differentiates its part of the minibatch, weighs gradient and metrics by rows, a
     idle --submit N--> summing --sums are there--> apply --> idle, step + 1
                           '--- a replica is dead: the sums of the others fail ---> recovery
 
+The driver asks for up to ``_MOST_IN_FLIGHT`` steps ahead, so replicas need not wait for it: ``update`` returns when a
+step is asked for, ``means`` waits for all. A replica refuses a step that is not its next, so what follows one that
+failed fails, too, and moves nothing.
+
 Who dies, and what follows. A replica: the others' sums fail as soon as its sockets close. The driver makes a successor,
-gives the state of whoever is furthest to all others, lets all join a new process group (a *generation*), and, unless
-somebody had taken the step, asks for it again. Bits are those of a group that lives, for what is summed is the same, in
+gives the state of whoever is furthest to all others, lets all join a new process group (``meeting_place.py``), and asks
+again for the steps that nobody had taken. Bits are those of a group that lives, for what is summed is the same, in
 the same order. A replica whose loss raises leaves the group, so that nobody waits for it, and all meet again. All
 replicas at once: their weights are lost, ``WorkerLostError``; the run goes on from its last checkpoint. The driver: as
 with a single learner.
@@ -21,31 +25,35 @@ Replicas need processes of their own: inline, where all share one thread, two of
 from __future__ import annotations
 
 import datetime as dt
-import math
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core import api, errors
-from .learner import Columns, DivergedError, GradientLearner, Metrics
-from .learner_group import parts_by_rows
+from .learner import Columns, DivergedError, Metrics
+from .meeting_place import MeetingPlace, store
 from .policy_spec import PolicySpec
+from .replica import MakeLearner, Part, mean_of_steps, parts_by_rows, writable
 from .threads import limit_matrix_threads
 from .weights import Weights
 from .worker_set import MAX_DEATHS_IN_A_ROW, WorkerLostError
 
+#: Steps that replicas are asked for before the first is over.
+_MOST_IN_FLIGHT = 4
 #: Seconds for which a replica waits for the others' part of a sum, or for them to join.
 WAIT_S = 120.0
 
 
 class SumFailedError(RuntimeError):
     """A sum did not come about: another replica died, left, or did not come in time. The weights are as they were."""
+
+
+class OneProcessError(RuntimeError):
+    """Learners that shall sum up their gradients would be in one process, where none can wait for another."""
 
 
 @dataclass(frozen=True)
@@ -66,38 +74,48 @@ class SummingReplica:
       number: Which replica it is.
       count: How many there are.
       driver_pid: The process that started it.
-
-    Raises:
-      ValueError: it is one of many in the driver's own process.
     """
 
-    def __init__(self, make: Callable[[], GradientLearner], number: int, count: int, *, driver_pid: int) -> None:
-        if os.getpid() != driver_pid:
+    def __init__(self, make: MakeLearner, number: int, count: int, *, driver_pid: int) -> None:
+        self._is_in_driver = os.getpid() == driver_pid
+        if not self._is_in_driver:
             limit_matrix_threads(1)
-        elif count > 1:
-            raise ValueError(
-                f"{count} learners cannot sum up their gradients in one process, as on the engine inline; take another "
-                f"engine, or synchronise by a parameter server"
-            )
         self._learner = make()
         self._number = number
         self._count = count
         self._step = 0
         self._report: dict[str, float] = {}
 
-    def join(self, meeting_point: Path) -> None:
+    def join(self, place: Any) -> None:
         """Join the others in a new process group; returns when all have.
 
         Args:
-          meeting_point: A file by which they find each other; of no group before.
+          place: Handle of a ``MeetingPlace``, of no group before.
+
+        Raises:
+          OneProcessError: all are in the driver's own process.
         """
         from torch import distributed
 
+        if self._is_in_driver and self._count > 1:
+            raise OneProcessError(
+                f"{self._count} learners cannot sum up their gradients in one process, as on the engine inline; take "
+                f"another engine, or synchronise by a parameter server"
+            )
+
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        store = distributed.FileStore(str(meeting_point), self._count)  # type: ignore[attr-defined]
-        timeout = dt.timedelta(seconds=WAIT_S)
-        distributed.init_process_group("gloo", store=store, rank=self._number, world_size=self._count, timeout=timeout)
+        distributed.init_process_group(
+            "gloo",
+            store=store(place, WAIT_S),
+            rank=self._number,
+            world_size=self._count,
+            timeout=dt.timedelta(seconds=WAIT_S),
+        )
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """A copy of its weights."""
+        return self._learner.weights(0).arrays
 
     def state(self) -> ReplicaState:
         """A copy of its state."""
@@ -118,39 +136,33 @@ class SummingReplica:
         self._step, self._report = state.step, dict(state.report)
 
     def take_step(
-        self,
-        step: int,
-        columns: Mapping[str, np.ndarray],
-        settings: Mapping[str, float],
-        learning_rate: float,
-        share: float,
+        self, step: int, part: Part, settings: Mapping[str, float], learning_rate: float, share: float
     ) -> dict[str, float]:
         """Take a step together with the others.
 
         Args:
           step: Its number: how many were taken before.
-          columns: [n, ...] each, this replica's part of the minibatch.
+          part: Of the minibatch.
           settings: Of the loss.
           learning_rate: For this step.
-          share: n over the rows of the whole minibatch.
+          share: What the part counts of the whole minibatch: its rows over all.
 
         Returns:
           What the loss reports of the whole minibatch, and ``grad_norm``.
 
         Raises:
           DivergedError: the sum is not finite; in all replicas.
-          SumFailedError: a replica is not there any more, or did not come in time.
+          SumFailedError: a replica is not there any more, or did not come in time, or a step before this failed.
           Exception: the loss raised it. This replica has left the group then.
         """
         import torch
         from torch import distributed
 
         if step != self._step:
-            raise RuntimeError(f"replica {self._number} was asked for step {step}; its next is step {self._step}")
+            raise SumFailedError(f"replica {self._number} was asked for step {step}; its next is step {self._step}")
         try:
-            # Arrays from the object store are read-only, of which torch makes no tensors.
-            mine = {name: np.require(column, requirements="W") for name, column in columns.items()}
-            gradient, metrics = self._learner.gradients(self._learner.to_device(mine), settings)
+            columns = self._learner.to_device(writable(part.columns))
+            gradient, metrics = self._learner.gradients(columns, settings)
             means = self._learner.means([metrics])
         except Exception:
             distributed.destroy_process_group()
@@ -167,6 +179,15 @@ class SummingReplica:
         return self._report
 
 
+@dataclass
+class _Asked:
+    """A step that is in flight."""
+
+    number: int
+    arguments: list[tuple[Any, ...]]  #: of ``take_step`` behind the number, by replica
+    refs: list[Any]  #: by replica
+
+
 class AllReduceGroup:
     """N learners that sum up their gradients, as one learner.
 
@@ -178,12 +199,11 @@ class AllReduceGroup:
 
     Raises:
       ValueError: the policy is recurrent, or N is out of range.
+      OneProcessError: the engine has no processes.
       WorkerLostError: replicas do not start.
     """
 
-    def __init__(
-        self, spec: PolicySpec, make: Callable[[], GradientLearner], count: int, *, learning_rate: float
-    ) -> None:
+    def __init__(self, spec: PolicySpec, make: MakeLearner, count: int, *, learning_rate: float) -> None:
         if spec.is_recurrent:
             raise ValueError(f"many learners cannot share a recurrent policy ({spec.network.recurrent}); take one")
         if count < 1:
@@ -192,10 +212,11 @@ class AllReduceGroup:
         self._make = make
         self._count = count
         self._learning_rate = learning_rate
-        self._step = 0
-        self._generation = 0
-        self.replacements = 0  #: learners that died and were replaced so far
-        self._folder = Path(tempfile.mkdtemp(prefix="shoal-learners-"))
+        self._next = 0  # number of the next step
+        self._asked: deque[_Asked] = deque()
+        self._reports: dict[int, Mapping[str, float]] = {}  # of steps that are over, by number
+        self._deaths_in_a_row = 0
+        self._replacements = 0
         self._replicas: list[Any] = []
         try:
             self._replicas = [self._start(number) for number in range(count)]
@@ -209,9 +230,11 @@ class AllReduceGroup:
 
     @property
     def spec(self) -> PolicySpec:
+        """As in ``Learner``."""
         return self._spec
 
     def set_learning_rate(self, learning_rate: float) -> None:
+        """As in ``Learner``."""
         self._learning_rate = learning_rate
 
     def to_device(self, columns: Mapping[str, np.ndarray]) -> Columns:
@@ -219,91 +242,154 @@ class AllReduceGroup:
         return dict(columns)
 
     def update(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Metrics:
-        """As in ``Learner``.
+        """Ask for a step; what comes of it ``means`` tells.
 
         Raises:
-          DivergedError: the gradient is not finite; the weights are as they were.
-          ValueError: there are fewer rows than learners.
+          DivergedError: the gradient of an earlier step is not finite; the weights are as they were before that.
           WorkerLostError: learners keep dying, or all have.
+          Exception: the loss of an earlier step raised it; the weights are as they were before that.
         """
+        while len(self._asked) >= _MOST_IN_FLIGHT:
+            self._finish_one()
         parts = parts_by_rows(minibatch, self._count)
-        rows = [len(next(iter(part.values()))) for part in parts]
-        failures: list[Exception] = []
-        for _ in range(MAX_DEATHS_IN_A_ROW):
-            asked = [
-                replica.take_step.remote(self._step, part, dict(settings), self._learning_rate, mine / sum(rows))
-                for replica, part, mine in zip(self._replicas, parts, rows, strict=True)
-            ]
-            reports = [_outcome(ref) for ref in asked]  # of all: nobody works on when this is over
-            failures = [report for report in reports if isinstance(report, Exception)]
-            if not failures:
-                self._step += 1
-                return dict(reports[0])
-            raised = [each for each in failures if not isinstance(each, SumFailedError | errors.ActorError)]
-            if all(isinstance(failure, DivergedError) for failure in failures):  # found after the sum: nobody has left
-                raise failures[0]
-            state = self._recover()
-            if raised:
-                raise raised[0]
-            if state.step > self._step:
-                self._step = state.step
-                return dict(state.report)
-        raise WorkerLostError(f"learners died in {MAX_DEATHS_IN_A_ROW} attempts at one step") from failures[0]
+        rows = sum(part.rows for part in parts)
+        arguments = [(part, dict(settings), self._learning_rate, part.rows / rows) for part in parts]
+        self._asked.append(self._ask(self._next, arguments))
+        self._next += 1
+        return {_NUMBER: self._next - 1}
 
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
-        return {name: math.fsum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        """As in ``Learner``; waits for all steps.
+
+        Raises:
+          Exception: as ``update``.
+        """
+        self._finish_all()
+        return mean_of_steps([self._reports.pop(step[_NUMBER]) for step in steps])
 
     def weights(self, version: int) -> Weights:
-        return Weights(version, self._spec, self._state().weights)
+        """As in ``Learner``."""
+        return Weights(version, self._spec, self._told("weights"))
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        return dict(self._state().optimizer)
+        """As in ``Learner``."""
+        return dict(self._told("state").optimizer)
 
     def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = api.get(self._replicas[0].optimizer_shapes.remote())
-        return shapes
+        """As in ``Learner``."""
+        return dict(self._told("optimizer_shapes"))
 
     def load(self, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
-        state = ReplicaState(self._step, weights, optimizer, {})
+        """As in ``Learner``."""
+        self._finish_all()
+        state = ReplicaState(self._next, weights, optimizer, {})
         api.get([replica.take_over.remote(state) for replica in self._replicas])
+
+    def counters(self) -> dict[str, float]:
+        """``replaced``: learners that died and were replaced so far."""
+        return {"replaced": self._replacements}
 
     def close(self) -> None:
         """Kill the learners. May be called twice."""
         while self._replicas:
             api.kill(self._replicas.pop())
-        shutil.rmtree(self._folder, ignore_errors=True)  # a dying replica may hold a file in it
+        self._asked.clear()
 
     def _start(self, number: int) -> Any:
         made = api.remote(SummingReplica).options(num_cpus=0)
         return made.remote(self._make, number, self._count, driver_pid=os.getpid())
 
-    def _meet(self) -> None:
-        """Have all replicas join in a new generation."""
-        self._generation += 1
-        meeting_point = self._folder / f"generation.{self._generation}"
-        api.get([replica.join.remote(meeting_point) for replica in self._replicas])
+    def _ask(self, number: int, arguments: list[tuple[Any, ...]]) -> _Asked:
+        refs = [
+            replica.take_step.remote(number, *mine) for replica, mine in zip(self._replicas, arguments, strict=True)
+        ]
+        return _Asked(number, arguments, refs)
 
-    def _state(self) -> ReplicaState:
-        outcome = _outcome(self._replicas[0].state.remote())
-        return self._recover() if isinstance(outcome, Exception) else outcome
+    def _finish_all(self) -> None:
+        while self._asked:
+            self._finish_one()
+
+    def _finish_one(self) -> None:
+        """Wait for the oldest step that was asked for."""
+        outcomes = [_outcome(ref) for ref in self._asked[0].refs]  # of all: nobody works on it when this is over
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if not failures:
+            self._reports[self._asked.popleft().number] = outcomes[0]
+            self._deaths_in_a_row = 0
+            return
+        asked = list(self._asked)
+        self._asked.clear()
+        found = [outcomes, *([_outcome(ref) for ref in each.refs] for each in asked[1:])]
+        if all(isinstance(failure, DivergedError) for failure in failures):  # found after the sum: nobody has left
+            self._next = asked[0].number
+            self._reports.clear()
+            raise failures[0]
+        state = self._recover()
+        raised = [each for each in failures if not isinstance(each, SumFailedError | errors.ActorError)]
+        if raised:
+            self._next, self._deaths_in_a_row = state.step, 0
+            self._reports.clear()
+            raise raised[0]
+        for each, of_each in zip(asked, found, strict=True):
+            if each.number < state.step:  # whoever is furthest has told, unless the answer died with another's
+                told = [outcome for outcome in of_each if not isinstance(outcome, Exception)]
+                self._reports[each.number] = told[0] if told else state.report
+            else:
+                self._asked.append(self._ask(each.number, each.arguments))
+
+    def _told(self, method: str) -> Any:
+        """What a replica answers, between two steps."""
+        self._finish_all()
+        while isinstance(outcome := _outcome(getattr(self._replicas[0], method).remote()), Exception):
+            if not isinstance(outcome, errors.ActorError):
+                raise outcome
+            self._recover()
+        return outcome
 
     def _recover(self) -> ReplicaState:
         """Replace who is dead, and let all go on from the state of whoever is furthest, which is given."""
-        outcomes = [_outcome(replica.state.remote()) for replica in self._replicas]
-        alive = [outcome for outcome in outcomes if isinstance(outcome, ReplicaState)]
-        if not alive:
-            raise WorkerLostError(
-                f"all {self._count} learners have died, and the weights with them; go on from the last checkpoint"
-            ) from next(outcome for outcome in outcomes if isinstance(outcome, Exception))
-        furthest = max(alive, key=lambda state: state.step)
-        for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, Exception):
-                self._replicas[number] = self._start(number)
-                self.replacements += 1
-        state = api.put(furthest)
-        api.get([replica.take_over.remote(state) for replica in self._replicas])
-        self._meet()
-        return furthest
+        while True:
+            self._deaths_in_a_row += 1
+            if self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW:
+                raise WorkerLostError(f"learners died {MAX_DEATHS_IN_A_ROW} times in a row, and no step was finished")
+            outcomes = [_outcome(replica.state.remote()) for replica in self._replicas]
+            alive = [outcome for outcome in outcomes if isinstance(outcome, ReplicaState)]
+            if not alive:
+                raise WorkerLostError(
+                    f"all {self._count} learners have died, and the weights with them; go on from the last checkpoint"
+                ) from next(outcome for outcome in outcomes if isinstance(outcome, Exception))
+            furthest = max(alive, key=lambda state: state.step)
+            for number, outcome in enumerate(outcomes):
+                if isinstance(outcome, Exception):
+                    self._replicas[number] = self._start(number)
+                    self._replacements += 1
+            state = api.put(furthest)
+            taken = [_outcome(replica.take_over.remote(state)) for replica in self._replicas]
+            if not any(isinstance(outcome, Exception) for outcome in taken) and self._have_met():
+                return furthest
+
+    def _meet(self) -> None:
+        """Have all replicas join for the first time."""
+        if not self._have_met():
+            self._recover()
+
+    def _have_met(self) -> bool:
+        """Whether all replicas have joined in a new process group; False: one has died.
+
+        Raises:
+          Exception: one cannot.
+        """
+        place = api.remote(MeetingPlace).options(num_cpus=0).remote()
+        outcomes = [_outcome(ref) for ref in [replica.join.remote(place) for replica in self._replicas]]
+        api.kill(place)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failures and not any(isinstance(failure, errors.ActorError) for failure in failures):
+            raise failures[0]
+        return not failures
+
+
+#: The number of a step, in what ``update`` returns.
+_NUMBER = "number"
 
 
 def _outcome(ref: Any) -> Any:

@@ -45,40 +45,12 @@ def diverged(norm: float, loss: float | None) -> DivergedError:
     )
 
 
-class Learner(Protocol):
-    """A policy and the optimiser that improves it."""
+class LearnedPolicy(Protocol):
+    """A policy and the memory of the optimiser that improves it, wherever these are."""
 
     @property
     def spec(self) -> PolicySpec:
         """The policy's shape."""
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use this from the next step on."""
-
-    def to_device(self, columns: Mapping[str, np.ndarray]) -> Columns:
-        """Columns [N, ...] as ``update`` takes them, where it computes; may share the memory of the arrays."""
-
-    def update(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Metrics:
-        """One gradient step.
-
-        Args:
-          minibatch: Rows of what ``to_device`` gave, N in each column, for the loss.
-          settings: Numbers for the loss that change over training.
-
-        Returns:
-          What the loss reports, and ``grad_norm`` before clipping. Reading them may wait for a GPU; see ``means``.
-
-        Raises:
-          DivergedError: the gradient is not finite; the weights are as they were. A learner on a GPU leaves them so for
-            the rest of the steps, too, and raises in ``means``.
-        """
-
-    def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
-        """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
-
-        Raises:
-          DivergedError: a gradient was not finite, see ``update``.
-        """
 
     def weights(self, version: int) -> Weights:
         """A copy of the policy's numbers."""
@@ -94,6 +66,44 @@ class Learner(Protocol):
 
         Raises:
           RuntimeError: names or shapes are not this policy's.
+        """
+
+    def counters(self) -> dict[str, float]:
+        """What befell it so far, for the run's log; {} where it is in the driver alone."""
+
+    def close(self) -> None:
+        """Kill what it has started. May be called twice."""
+
+
+class Learner(LearnedPolicy, Protocol):
+    """A policy and the optimiser that improves it, by minibatches that the driver cuts."""
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Use this from the next step on."""
+
+    def to_device(self, columns: Mapping[str, np.ndarray]) -> Columns:
+        """Columns [N, ...] as ``update`` takes them, where it computes; may share the memory of the arrays."""
+
+    def update(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Metrics:
+        """One gradient step.
+
+        Args:
+          minibatch: Rows of what ``to_device`` gave, N in each column, for the loss.
+          settings: Numbers for the loss that change over training.
+
+        Returns:
+          What the loss reports, and ``grad_norm`` before clipping; for ``means``, for it may not be known yet.
+
+        Raises:
+          DivergedError: the gradient is not finite; the weights are as they were. A learner on a GPU, or of many
+            processes, leaves them so for the rest of the steps, too, and raises in ``means``.
+        """
+
+    def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
+        """The mean of each metric over these steps, at least one; to be called after the last step of an iteration.
+
+        Raises:
+          DivergedError: a gradient was not finite, see ``update``.
         """
 
 

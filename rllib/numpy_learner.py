@@ -27,9 +27,10 @@ from .dense_nets import DenseNets
 from .distribution_gradients import evaluate
 from .learner import Columns, Metrics, check_length, diverged
 from .modules import OBSERVATIONS
+from .optimizer_memory import memory_by_name, memory_from, memory_shapes
 from .policy_spec import PolicySpec
 from .threads import limit_matrix_threads
-from .weights import Weights
+from .weights import Weights, flattened
 
 #: Weights times rows of a minibatch up to which numpy is chosen. Up to 9 million, two 64 x 64 nets with 1,024 rows, its
 #: whole step takes less than torch's calls alone: 0.13 ms against 0.72 for 64 rows of these, 0.24 against 0.90 for 256,
@@ -164,33 +165,25 @@ class NumpyLearner:
         return Weights(version, self._spec, self._nets.named(self._nets.weights.copy()))
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        if not self._adam.steps:
-            return {}
-        first, second = self._nets.named(self._adam.exp_avg.copy()), self._nets.named(self._adam.exp_avg_sq.copy())
-        step = np.array(self._adam.steps, np.float32)
-        memory = {name: {"step": step, "exp_avg": first[name], "exp_avg_sq": second[name]} for name in first}
-        return {f"{name}/{quantity}": array for name, mine in memory.items() for quantity, array in mine.items()}
+        moments = {"exp_avg": self._adam.exp_avg, "exp_avg_sq": self._adam.exp_avg_sq}
+        return memory_by_name(self._adam.steps, moments, self._spec.array_shapes())
 
     def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, shape in self._spec.array_shapes().items():
-            shapes |= {f"{name}/step": (), f"{name}/exp_avg": shape, f"{name}/exp_avg_sq": shape}
-        return shapes
+        return memory_shapes(self._spec.array_shapes())
 
     def load(self, weights: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
-        self._fill(self._nets.weights, weights)
-        moments = {"exp_avg": self._adam.exp_avg, "exp_avg_sq": self._adam.exp_avg_sq}
-        for quantity, flat in moments.items():
-            if optimizer:
-                end = f"/{quantity}"
-                mine = {name.removesuffix(end): array for name, array in optimizer.items() if name.endswith(end)}
-                self._fill(flat, mine)
-            else:
-                flat[:] = 0.0
-        counts = {int(array) for name, array in optimizer.items() if name.endswith("/step")} or {0}
-        if len(counts) > 1:
-            raise RuntimeError(f"the optimiser's parameters have taken different numbers of steps: {sorted(counts)}")
-        self._adam.steps = counts.pop()
+        shapes = self._spec.array_shapes()
+        flat = flattened(weights, shapes)
+        steps, moments = memory_from(optimizer, shapes)
+        self._nets.weights[:] = flat
+        self._adam.exp_avg[:], self._adam.exp_avg_sq[:] = moments["exp_avg"], moments["exp_avg_sq"]
+        self._adam.steps = steps
+
+    def counters(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        pass  # nothing is held
 
     def _differentiate(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> Derivatives:
         """The loss of a minibatch; its gradient is in ``_nets.gradient`` then."""
@@ -214,11 +207,3 @@ class NumpyLearner:
             gradient *= scale
         self._adam.step(self._nets.weights, gradient)
         return norm
-
-    def _fill(self, flat: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
-        named = self._nets.named(flat)
-        mine, its = ({name: array.shape for name, array in some.items()} for some in (named, arrays))
-        if mine != its:
-            raise RuntimeError(f"the policy has arrays {mine}, not {its}")
-        for name, array in arrays.items():
-            named[name][...] = array

@@ -42,7 +42,7 @@ class Push:
 
     learner: int
     step: int  #: how many the learner has pushed before
-    rows: int  #: of the minibatch that it is of
+    rows: int  #: of the minibatch that it is of; in bulk some may have none that count, but not all
     learning_rate: float  #: of Adam, for this step; in bulk that of learner 0 counts
     gradient: np.ndarray  #: [P] float32, of this shard's slice; a mean over the rows
 
@@ -197,10 +197,10 @@ class Shard:
         settings = self.settings
         if not 0 <= push.learner < settings.learners:
             raise ValueError(f"there are learners 0 to {settings.learners - 1}, no learner {push.learner}")
-        if push.gradient.shape != self.weights.shape or push.rows < 1:
+        if push.gradient.shape != self.weights.shape or push.rows < 0:
             raise ValueError(
                 f"learner {push.learner} pushed a gradient {push.gradient.shape} of {push.rows} rows; this shard takes "
-                f"{self.weights.shape} of at least 1"
+                f"{self.weights.shape} of 0 or more"
             )
         clock = self.clocks[push.learner]
         if push.step < clock:

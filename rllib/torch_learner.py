@@ -11,7 +11,6 @@ not finite is dealt with over there (``_Brake``).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -170,6 +169,12 @@ class TorchLearner:
                 states[index] = {quantity: torch.tensor(array) for quantity, array in mine.items()}
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
 
+    def counters(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        pass  # nothing is held
+
     def _differentiate(
         self, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -259,8 +264,8 @@ def resolve_device(name: str, precision: Literal["float32", "bfloat16"] = "float
     return device
 
 
-def use_threads(policy: ActorCritic, minibatch_size: int) -> int:
-    """Let torch use as many threads in this process as the policy is worth; returns how many.
+def use_threads(policy: ActorCritic, minibatch_size: int, most: int) -> int:
+    """Let torch use as many threads in this process as the policy is worth, at most ``most``; returns how many.
 
     Torch's default, one for each core, takes the cores from the rollout workers and gains nothing for small networks.
     """
@@ -269,7 +274,7 @@ def use_threads(policy: ActorCritic, minibatch_size: int) -> int:
     # A recurrent net takes its rows step by step: few at once.
     steps = policy.spec.network.sequence_length if policy.spec.is_recurrent else 1
     work = minibatch_size // steps * sum(parameter.numel() for parameter in policy.nets.parameters())
-    threads = max(1, min(os.cpu_count() or 1, work // _WORK_PER_THREAD))
+    threads = max(1, min(most, work // _WORK_PER_THREAD))
     torch.set_num_threads(threads)
     return threads
 

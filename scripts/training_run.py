@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,13 @@ _TROUBLE = (
 )
 
 
+#: Counters in the rows of a run, and what to say when one rises.
+_DEATHS = {
+    "workers_replaced": "a rollout worker died and was replaced; its rollout was made again",
+    "learners/replaced": "a learner died and was replaced; its gradient was made again",
+    "learners/shards_restarted": "a shard of the parameter server died and came back from its log",
+}
+
 #: Lines about environments that are shown after one iteration.
 _MOST_INCIDENTS = 3
 
@@ -122,6 +129,7 @@ class Run:
         self._saved_at: int | None = None
         self._under_evaluation: dict[int, Checkpoint] = {}
         self._best_mean = -math.inf
+        self._deaths: dict[str, float] = {}  # as far as they have been told of
 
     def go(self) -> int:
         """Train, save, evaluate.
@@ -180,7 +188,6 @@ class Run:
         config, algorithm = self._config, self._algorithm
         asked = "stopping after this iteration; once more to leave at once without saving"
         with self._interruption.deferred(lambda: progress.note(asked)):
-            replaced = 0.0
             began_s = before_s = time.monotonic()
             is_over = algorithm.is_done
             while not is_over and not self._interruption.requested:
@@ -194,12 +201,7 @@ class Run:
                 with run_directory.writing(self._plan.run_dir):
                     log.write(row)
                 self._tell_incidents(progress)
-                if row.get("workers_replaced", replaced) > replaced:
-                    replaced = row["workers_replaced"]
-                    progress.note(
-                        "a rollout worker died and was replaced; its rollout was made again: "
-                        f"{algorithm.last_death}"
-                    )
+                self._tell_deaths(progress, row)
                 progress.update(row)
                 if not is_over and _crossed(config.checkpoint_interval_steps, steps_before, algorithm.steps):
                     self._save()
@@ -209,6 +211,14 @@ class Run:
                 self._take_evaluations(log, progress, wait=False)
             self._save()
             self._take_evaluations(log, progress, wait=True)
+
+    def _tell_deaths(self, progress: Progress, row: Mapping[str, float]) -> None:
+        """Say who died and was replaced in an iteration."""
+        for name, what in _DEATHS.items():
+            if row.get(name, 0.0) > self._deaths.get(name, 0.0):
+                why = f": {self._algorithm.last_death}" if name == "workers_replaced" else ""
+                progress.note(f"{what}{why}")
+            self._deaths[name] = row.get(name, 0.0)
 
     def _tell_incidents(self, progress: Progress) -> None:
         """Say what happened to environments; of many lines at once the first few."""

@@ -12,7 +12,7 @@ import shoal
 from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.core import api
-from shoal.rllib.all_reduce import AllReduceGroup, SummingReplica
+from shoal.rllib.all_reduce import AllReduceGroup, OneProcessError, SummingReplica
 from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.learner import DivergedError
 from shoal.rllib.numpy_learner import NumpyLearner
@@ -62,6 +62,7 @@ def in_torch():
     from shoal.rllib.modules import ActorCritic
     from shoal.rllib.torch_learner import TorchLearner
 
+    torch.set_num_threads(1)  # in its own process, too
     return TorchLearner(
         ActorCritic(SPEC, 0),
         ppo_loss,
@@ -106,7 +107,8 @@ def columns(seed, rows=41):
 
 
 def learn(group, steps):
-    return [group.update(columns(seed), SETTINGS) for seed in range(steps)]
+    asked = [group.update(columns(seed), SETTINGS) for seed in range(steps)]
+    return [group.means([each]) for each in asked]
 
 
 def same(mine, its, atol=0.0):
@@ -116,6 +118,7 @@ def same(mine, its, atol=0.0):
 
 
 @pytest.mark.parametrize("make", [in_numpy, in_torch])
+@pytest.mark.usefixtures("one_torch_thread")
 def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make):
     many, one = group(make), make()
     assert {name: array.shape for name, array in one.weights(0).arrays.items()} == SPEC.array_shapes()
@@ -141,9 +144,16 @@ def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
     struck, left_alone = group(killed(moment, marker)), group(in_numpy)
     assert learn(struck, 6) == learn(left_alone, 6)
     assert marker.exists()
-    assert struck.replacements == 1
+    assert struck.counters() == {"replaced": 1}
     same(struck.weights(0).arrays, left_alone.weights(0).arrays)
     same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
+
+
+def test_one_row_for_two_learners_is_a_step_too(group):
+    many, one = group(in_numpy), in_numpy()
+    told = many.means([many.update(columns(0, rows=1), SETTINGS)])
+    assert told == pytest.approx(one.update(one.to_device(columns(0, rows=1)), SETTINGS), rel=1e-4, abs=1e-5)
+    same(many.weights(0).arrays, one.weights(0).arrays, 1e-5)
 
 
 def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
@@ -160,23 +170,23 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(
     before, memory = many.weights(0).arrays, many.optimizer_arrays()
     spoilt = columns(1)
     spoilt["advantages"][0] = np.nan
+    after = many.update(spoilt, SETTINGS)
+    many.update(columns(2), SETTINGS)  # is refused like all that follows
     with pytest.raises(DivergedError, match="training has diverged"):
-        many.update(spoilt, SETTINGS)
+        many.means([after])
     same(many.weights(0).arrays, before)
     same(many.optimizer_arrays(), memory)
     learn(many, 2)
 
 
-def test_what_cannot_be_shared_is_refused(group):
-    with pytest.raises(ValueError, match="a minibatch of 1 rows cannot be shared by 2 learners"):
-        group(in_numpy).update(columns(0, rows=1), SETTINGS)
+def test_what_cannot_be_shared_is_refused():
     recurrent = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(8,), recurrent="gru"))
     with pytest.raises(ValueError, match=r"many learners cannot share a recurrent policy \(gru\)"):
         AllReduceGroup(recurrent, in_numpy, 2, learning_rate=1e-3)
     with pytest.raises(ValueError, match="there is at least 1 learner, not 0"):
         AllReduceGroup(SPEC, in_numpy, 0, learning_rate=1e-3)
-    with pytest.raises(ValueError, match="2 learners cannot sum up their gradients in one process"):
-        SummingReplica(in_numpy, 0, 2, driver_pid=os.getpid())
+    with pytest.raises(OneProcessError, match="2 learners cannot sum up their gradients in one process"):
+        SummingReplica(in_numpy, 0, 2, driver_pid=os.getpid()).join(None)
 
 
 @pytest.mark.parametrize("rows", [[-1], [0, -1]])
@@ -192,8 +202,9 @@ def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group
     many, spoilt = group(make), columns(0)
     spoilt["returns"][rows] = 1e9
     started = time.monotonic()
+    steps = [many.update(spoilt, SETTINGS), many.update(columns(1), SETTINGS)]
     with pytest.raises(ArithmeticError, match="such returns cannot be"):
-        many.update(spoilt, SETTINGS)
+        many.means(steps)
     assert time.monotonic() - started < 30.0
     learn(many, 2)
-    assert many.replacements == 0
+    assert many.counters() == {"replaced": 0}

@@ -43,6 +43,7 @@ def in_torch(max_grad_norm=0.1):
     from shoal.rllib.modules import ActorCritic
     from shoal.rllib.torch_learner import TorchLearner
 
+    torch.set_num_threads(1)  # in its own process, too
     return TorchLearner(
         ActorCritic(SPEC, 0),
         ppo_loss,
@@ -86,6 +87,7 @@ def same(mine, its, atol=0.0):
 
 
 @pytest.mark.parametrize(("make", "max_grad_norm"), [(in_numpy, 0.1), (in_numpy, None), (in_torch, 0.1)])
+@pytest.mark.usefixtures("one_torch_thread")
 def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make, max_grad_norm):
     many, one = group(make, 2, max_grad_norm=max_grad_norm), make(max_grad_norm)
     for seed in range(6):
@@ -133,9 +135,14 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(
     assert not np.array_equal(many.weights(0).arrays["value.head.weight"], before["value.head.weight"])
 
 
+def test_one_row_for_two_learners_is_a_step_too(group):
+    many, one = group(), in_numpy()
+    told = many.update(columns(0, rows=1), SETTINGS)
+    assert told == pytest.approx(one.update(one.to_device(columns(0, rows=1)), SETTINGS), rel=1e-4, abs=1e-5)
+    same(many.weights(0).arrays, one.weights(0).arrays, 1e-5)
+
+
 def test_what_cannot_be_shared_is_refused(group):
-    with pytest.raises(ValueError, match="a minibatch of 1 rows cannot be shared by 2 learners"):
-        group().update(columns(0, rows=1), SETTINGS)
     recurrent = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(8,), recurrent="gru"))
     with pytest.raises(ValueError, match=r"many learners cannot share a recurrent policy \(gru\)"):
         LearnerGroup(recurrent, initial_weights(recurrent, 0), in_numpy, 2, max_grad_norm=None, **ADAM)

@@ -229,7 +229,7 @@ def test_a_learner_waits_for_the_slowest_within_the_bound_only():
         (push(2, 0), "there are learners 0 to 1, no learner 2"),
         (push(0, 1), "learner 0 pushed step 1; its next is step 0"),
         (Push(0, 0, 4, 0.1, np.zeros(3, np.float32)), r"pushed a gradient \(3,\) of 4 rows; this shard takes \(5,\)"),
-        (push(0, 0, rows=0), "of 0 rows"),
+        (push(0, 0, rows=-1), "of -1 rows"),
         (Commit(0, 1.0), "applies complete steps by itself"),
     ],
 )
