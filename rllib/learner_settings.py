@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .config import AlgorithmConfig, require
+from .config import RolloutConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class SharingSettings:
     """For ps: parts of the weights, each in a process of its own that takes their steps; for large nets."""
 
 
-def check_sharing(sharing: SharingSettings, config: AlgorithmConfig, *, is_recurrent: bool) -> None:
+def check_sharing(sharing: SharingSettings, config: RolloutConfig, *, is_recurrent: bool) -> None:
     """Look at the settings and what does not go with them.
 
     Args:

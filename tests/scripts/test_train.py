@@ -620,17 +620,27 @@ def test_another_seed_is_refused_on_resume(run_dir, story, capsys):
     assert main(["--resume", str(run_dir), "--seed", "3", "--total-steps", "70"]) == 0
 
 
-def test_a_worker_that_was_replaced_is_told_once_with_its_cause(run_dir, story, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("counter", "told"),
+    [
+        (
+            "workers_replaced",
+            "a rollout worker died and was replaced; its rollout was made again: exit signal SIGKILL",
+        ),
+        ("learners/replaced", "a learner died and was replaced; its gradient was made again"),
+        ("learners/shards_restarted", "a shard of the parameter server died and came back from its log"),
+    ],
+)
+def test_who_died_and_was_replaced_is_told_once(run_dir, story, capsys, monkeypatch, counter, told):
     step = story.algorithm.step
 
     def replaced(self):
         count = int(self.steps >= 10)
         self.last_death = "exit signal SIGKILL"
-        return {**step(self), "workers_replaced": count}
+        return {**step(self), counter: count}
 
     monkeypatch.setattr(story.algorithm, "step", replaced)
     assert train(run_dir) == 0
-    told = "a rollout worker died and was replaced; its rollout was made again: exit signal SIGKILL"
     assert capsys.readouterr().out.splitlines().count(told) == 1
 
 
