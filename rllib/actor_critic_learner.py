@@ -96,7 +96,7 @@ def actor_critic_learner(
 
 
 def single_learner(
-    config: AlgorithmConfig,
+    config: RolloutConfig,
     spec: PolicySpec,
     loss: Loss,
     gradients: numpy_learner.Loss,
@@ -147,7 +147,7 @@ def single_learner(
     )
 
 
-def _is_for_numpy(config: AlgorithmConfig, spec: PolicySpec, minibatch_size: int) -> bool:
+def _is_for_numpy(config: RolloutConfig, spec: PolicySpec, minibatch_size: int) -> bool:
     """Whether numpy learns.
 
     Raises:
