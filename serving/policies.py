@@ -9,8 +9,9 @@ A policy has a name, and versions that are numbered upwards. One of them is in f
 
 A version that comes in front retires the one that was there, unless that has a share. So a name that follows a learner
 has one version at a time, and `share("walker", {5: 0.9})` keeps 5 for nine tenths of the requests while newer ones come
-and go with the rest. A share of 0 keeps a version for those who ask for it. So who serves is in front or has a share. Which version a request gets is a function of its key (a session's name, or its number): a session
-stays with its version, and another division moves only those that must move.
+and go with the rest. A share of 0 keeps a version for those who ask for it: who serves is in front or has a share.
+Which version a request gets is a function of its key (a session's name, or its number): a session stays with its
+version, and another division moves only those that must move.
 
 What does not fit is refused with a reason, and changes nothing: ``RefusedError``.
 """
@@ -23,10 +24,12 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from .errors import PolicyNotFound, Unready
 from .requests import VersionInfo
 
+State = Literal["serving", "shadow", "retired"]
 #: Retired versions of a policy that are still told of.
 _RETIRED_KEPT = 8
 #: Refusals that are still told of.
@@ -94,7 +97,7 @@ class PolicyTable:
         if is_shadow and entry.front is None:
             raise self.refuse(name, source, "the first version of a policy cannot be a shadow: nobody would answer")
         self._entries[name] = entry
-        state = "shadow" if is_shadow else "serving"
+        state: State = "shadow" if is_shadow else "serving"
         entry.versions[number] = VersionInfo(number=number, source=source, loaded_at=loaded_at, state=state)
         entry.greatest = number
         return number, () if is_shadow else self._to_front(entry, number)
@@ -289,8 +292,8 @@ class _Entry:
     def serving(self) -> tuple[int, ...]:
         return tuple(version.number for version in self.versions.values() if version.state == "serving")
 
-    def set_state(self, number: int, state: str) -> None:
-        self.versions[number] = dataclasses.replace(self.versions[number], state=state)  # type: ignore[arg-type]
+    def set_state(self, number: int, state: State) -> None:
+        self.versions[number] = dataclasses.replace(self.versions[number], state=state)
         retired = [version.number for version in self.versions.values() if version.state == "retired"]
         for forgotten in retired[:-_RETIRED_KEPT]:
             del self.versions[forgotten]

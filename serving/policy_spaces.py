@@ -1,0 +1,84 @@
+"""The spaces of a policy of which nothing but its shape is known, and actions in the structure of their space."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..rllib.policy_spec import PolicySpec
+from ..rllib.spaces import ActionSpec, InputColumn
+from .requests import Actions
+from .spaces import ONLY, LeafSpace, NestedSpace, Space, leaves
+
+
+def spaces_of(spec: PolicySpec) -> tuple[Space, Space]:
+    """Observation and action space of a policy, as far as its shape tells: columns by their names, bounds of actions.
+
+    Actions that were nested are one array; choices and real numbers side by side a tuple of arrays.
+    """
+    columns: dict[str, Space] = {column.name: _leaf_of(column) for column in spec.observations.columns}
+    observations = columns[ONLY] if [*columns] == [ONLY] else NestedSpace(kind="dict", parts=columns)
+    return observations, _action_space(spec.actions)
+
+
+def nested(space: Space, actions: np.ndarray) -> Actions:
+    """Actions [N, W] as arrays with N rows, nested as their space is; not copied where the dtypes are the same."""
+    if isinstance(space, LeafSpace):
+        rows = actions[:, 0] if space.kind == "discrete" else actions.reshape(len(actions), *space.shape)
+        return rows.astype(space.dtype, copy=False)
+    parts: dict[str, Actions] = {}
+    place = 0
+    for name, part in space.parts.items():
+        width = sum(math.prod(leaf.shape) for _, leaf in leaves(part))
+        parts[name] = nested(part, actions[:, place : place + width])
+        place += width
+    return parts if space.kind == "dict" else tuple(parts.values())
+
+
+def rows_of(actions: Actions, start: int, stop: int) -> Actions:
+    """Some of the rows, with the same nesting."""
+    if isinstance(actions, dict):
+        return {name: rows_of(part, start, stop) for name, part in actions.items()}
+    if isinstance(actions, tuple):
+        return tuple(rows_of(part, start, stop) for part in actions)
+    return actions[start:stop]
+
+
+def _action_space(actions: ActionSpec) -> Space:
+    choices = zip(actions.sizes, actions.starts, strict=True)
+    bounds = zip(actions.low, actions.high, strict=True)
+    parts: dict[str, Space] = {}
+    for is_choice, neighbours in itertools.groupby(actions.is_choice):
+        count = len(list(neighbours))
+        if is_choice:
+            nvec, start = zip(*itertools.islice(choices, count), strict=True)
+            leaf = _choices(nvec, start)
+        else:
+            low, high = zip(*itertools.islice(bounds, count), strict=True)
+            leaf = LeafSpace(kind="box", shape=(count,), dtype="float32", low=_finite(low), high=_finite(high))
+        parts[str(len(parts))] = leaf
+    return parts["0"] if len(parts) == 1 else NestedSpace(kind="tuple", parts=parts)
+
+
+def _choices(nvec: tuple[int, ...], start: tuple[int, ...]) -> LeafSpace:
+    if len(nvec) == 1:
+        return LeafSpace(kind="discrete", shape=(), dtype="int64", nvec=nvec, start=start)
+    return LeafSpace(kind="multi_discrete", shape=(len(nvec),), dtype="int64", nvec=nvec, start=start)
+
+
+def _leaf_of(column: InputColumn) -> LeafSpace:
+    if column.kind == "choices" and column.shape == ():
+        return LeafSpace(kind="discrete", shape=(), dtype="int64", nvec=column.sizes, start=column.starts)
+    if column.kind == "choices":
+        return LeafSpace(
+            kind="multi_discrete", shape=column.shape, dtype="int64", nvec=column.sizes, start=column.starts
+        )
+    dtype = "uint8" if column.divisor != 1.0 else "float32"
+    return LeafSpace(kind="box", shape=column.shape, dtype=dtype, low=(None,), high=(None,))
+
+
+def _finite(bounds: Iterable[float]) -> tuple[float | None, ...]:
+    return tuple(bound if math.isfinite(bound) else None for bound in bounds)
