@@ -34,6 +34,7 @@ from .config import AlgorithmConfig, ConfigError, RolloutConfig, to_dict
 from .env_runner import Collected, EnvRunner
 from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
+from .inference_actors import InferenceActors
 from .learner import LearnedPolicy
 from .metrics import Window
 from .normalization import ObservationMoments, RewardScaler
@@ -89,6 +90,9 @@ class Algorithm(abc.ABC, Generic[C]):
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
         self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
         self._whereabouts = Whereabouts(config.num_workers)
+        actors = config.num_inference_actors if config.inference == "actor" else 0
+        self._inference = InferenceActors(actors, num_rows=config.num_envs, device=config.inference_device)
+        self._held.callback(self._inference.close)
         self.workers = WorkerSet(self._make_worker, config.num_workers)
         self._held.callback(self.workers.close)
         self._held.callback(self._evaluator.close)
@@ -156,7 +160,7 @@ class Algorithm(abc.ABC, Generic[C]):
         Returns:
           One batch, [num_steps, num_envs], by copy.
         """
-        request = (self._weights_ref, num_steps, self._next_rollout())
+        request = (self._acted_with, num_steps, self._next_rollout())
         collected: list[Collected] = self.workers.map("collect", [request] * len(self.workers))
         batch = concatenate([each.batch for each in collected])
         for worker, each in enumerate(collected):
@@ -193,11 +197,12 @@ class Algorithm(abc.ABC, Generic[C]):
     def broadcast(self) -> None:
         """Put the learner's weights into the object store, once for all workers; they come with the next request."""
         self._weights_ref = api.put(self.weights())
+        self._acted_with = self._inference.weights_of(self._weights_ref)
         if self.collection is not None:
             if self.collection.is_new:
                 # So that a checkpoint knows, also of a worker that has not sent anything yet.
                 self._whereabouts.begin(self.workers.map("begin", [(self._weights_ref,)] * len(self.workers)))
-            self.collection.publish(self._weights_ref, self.iteration)
+            self.collection.publish(self._acted_with, self.iteration)
 
     def report(self) -> dict[str, float]:
         """Progress: steps, iteration, episodes; mean return and length of the last episodes, NaN before the first."""
@@ -211,6 +216,7 @@ class Algorithm(abc.ABC, Generic[C]):
             "environments_replaced": self.environments_replaced,
             **self._collection_metrics(),
             **{f"learners/{name}": value for name, value in self.learner.counters().items()},
+            **self._inference.metrics(),
         }
 
     def evaluate(self, episodes: int) -> Evaluation:
@@ -342,7 +348,7 @@ class Algorithm(abc.ABC, Generic[C]):
         return saved_state.weights_from(checkpoint)
 
     def close(self) -> None:
-        """Kill the workers, and learners in processes of their own. May be called twice."""
+        """Kill the workers, and learners and inference actors in processes of their own. May be called twice."""
         self._held.close()
 
     def _resume_environments(self, state: State | None, began_at: int) -> None:
@@ -393,6 +399,7 @@ class Algorithm(abc.ABC, Generic[C]):
     def _arrived(self, worker: int, collected: Collected) -> None:
         """A rollout has come: a worker that dies from now on is replaced by one that goes on behind it."""
         self._whereabouts.came(worker, collected.state)
+        self._inference.note(collected.exchange, collected.seconds)
 
     def _taken(self, worker: int, collected: Collected) -> None:
         """A rollout that came by itself is learned from."""
@@ -436,6 +443,7 @@ class Algorithm(abc.ABC, Generic[C]):
                 num_processes=self.config.env_processes,
                 num_groups=self.config.env_groups,
                 checks=self.config.checks,
+                inference=self._inference.of(worker),
             )
         )
 

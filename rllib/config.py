@@ -106,8 +106,21 @@ class RolloutSettings:
     """Processes of each worker if vector is parallel; 0 takes as many as there are cores, but no more than copies."""
 
     env_groups: int = 1
-    """Parts of each worker's copies that are stepped apart if vector is parallel. With 2 the policy acts for one half
-    while the processes step the other: for large nets, or environments that wait, where there are cores to spare."""
+    """Parts of each worker's copies that are stepped apart if vector is parallel or serial. With 2 the policy acts for
+    one half while the other is stepped: with processes or inference actors, for large nets, or environments that wait,
+    where there are cores to spare."""
+
+    inference: Literal["local", "actor"] = "local"
+    """Who picks the actions: local, each worker with nets of its own; actor, actors that answer the rows of several
+    workers together. For nets so large that a batch costs little more than a row, as on a GPU, and many workers with
+    few copies each; see docs/benchmarks.md. On a CPU the curve is the same, bit for bit."""
+
+    num_inference_actors: int = 1
+    """With actor, how many; each answers its share of the workers, so at most num_workers."""
+
+    inference_device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """With actor, where they compute: cpu; cuda, a GPU that they share, not for recurrent policies; auto, a GPU if the
+    session has one. On a GPU a row's last digits depend on the rows beside it, and so does the curve."""
 
     device: str = "auto"
     """Where the learner computes: auto (a GPU if there is one, but for nets so small that numpy is faster), cpu, cuda,
@@ -144,6 +157,9 @@ class RolloutSettings:
         require(self, "num_envs", self.num_envs >= num_workers, f"at least num_workers ({num_workers})")
         copies = self.num_envs // num_workers
         require(self, "env_groups", self.env_groups <= copies, f"at most the copies of a worker ({copies})")
+        if self.inference == "actor":
+            few = self.num_inference_actors <= num_workers
+            require(self, "num_inference_actors", few, f"at most num_workers ({num_workers})")
         device, _, index = self.device.partition(":")
         known = device in _DEVICES and (not index or (device == "cuda" and index.isdecimal()))
         require(self, "device", known and self.device[-1:] != ":", f"one of {', '.join(_DEVICES)}, or cuda:INDEX")
@@ -174,6 +190,12 @@ class RolloutConfig(Protocol):
     def env_processes(self) -> int: ...
     @property
     def env_groups(self) -> int: ...
+    @property
+    def inference(self) -> Literal["local", "actor"]: ...
+    @property
+    def num_inference_actors(self) -> int: ...
+    @property
+    def inference_device(self) -> Literal["cpu", "cuda", "auto"]: ...
     @property
     def device(self) -> str: ...
     @property
@@ -210,7 +232,7 @@ _LEAST = {
     "keep_checkpoints": 0,
 }
 #: Likewise, of rollouts.
-_LEAST_OF_ROLLOUTS = {"num_envs": 1, "env_processes": 0, "env_groups": 1}
+_LEAST_OF_ROLLOUTS = {"num_envs": 1, "env_processes": 0, "env_groups": 1, "num_inference_actors": 1}
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 

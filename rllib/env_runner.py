@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..envs.columns import UnsupportedSpace
 from ..envs.opening import Vector, open_vector
@@ -20,9 +21,11 @@ from ..envs.registry import MissingLibrary, UnknownEnvironment
 from ..envs.replay import State
 from ..envs.vector import USUAL_CHECKS, Checks, Episode, NoStateError, VectorEnv
 from . import streams
+from .acting import Acting
 from .batch import Batch
 from .config import ConfigError
 from .evaluation import play_episodes
+from .inference_client import Exchange, InStore, RemotePolicy
 from .policy import Policy
 from .policy_spec import NetworkSettings, PolicySpec, policy_spec
 from .rollout import Memory, collect
@@ -42,6 +45,7 @@ class Collected:
     replaced: int  #: environments that crashed or hung in this rollout and were replaced
     incidents: tuple[str, ...]  #: a line for each of these, and for each episode that could not be continued
     seconds: float  #: how long it took
+    exchange: Exchange | None = None  #: with an inference actor, if one acted
 
 
 class EnvRunner:
@@ -60,6 +64,7 @@ class EnvRunner:
       vector: Which implementation steps the copies, see ``envs.opening``.
       num_processes, num_groups: Of vector "parallel".
       checks: Which numbers of the environment are refused.
+      inference: Handle and index of the inference actor that acts if weights come as ``InStore``.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class EnvRunner:
         num_processes: int = 0,
         num_groups: int = 1,
         checks: Checks = USUAL_CHECKS,
+        inference: tuple[Any, int] | None = None,
     ) -> None:
         self._env_id = env_id
         self._worker_index = worker_index
@@ -86,6 +92,7 @@ class EnvRunner:
         self._state = state
         self._vector, self._checks = vector, checks
         self._num_processes, self._num_groups = num_processes, num_groups
+        self._inference = inference
         self._opened: VectorEnv | None = None
         self._memory: Memory | None = None  # None: to begin with the next rollout
         self._replaced_before = 0
@@ -101,20 +108,21 @@ class EnvRunner:
         envs = self._envs()
         return policy_spec(self._env_id, envs.observation_space, envs.action_space, network)
 
-    def collect(self, weights: Weights, num_steps: int, iteration: int) -> Collected:
+    def collect(self, weights: Weights | InStore, num_steps: int, iteration: int) -> Collected:
         """Act for ``num_steps`` steps in each copy, going on where the last call stopped.
 
         Args:
-          weights: What to act with.
+          weights: What to act with; or where an inference actor finds what it acts with.
           num_steps: T.
           iteration: Number of this rollout in the run; picks the random streams of the actions.
 
         Raises:
           EnvFailure: an environment raised.
+          WorkerLostError: the inference actor keeps dying.
         """
         began_s = time.monotonic()
         envs = self._envs()
-        policy = Policy(weights)
+        policy = self._acting(weights)
         if self._memory is None:
             self._memory = self._begin(envs, policy)
         action_streams = streams.action_streams(self._seed, self._env_indices, iteration)
@@ -122,7 +130,9 @@ class EnvRunner:
         incidents, replaced = tuple(envs.incidents), envs.replaced - self._replaced_before
         envs.incidents.clear()
         self._replaced_before = envs.replaced
-        return Collected(batch, self._stands(policy, self._memory), replaced, incidents, time.monotonic() - began_s)
+        state = self._stands(policy, self._memory)
+        exchange = policy.exchange if isinstance(policy, RemotePolicy) else None
+        return Collected(batch, state, replaced, incidents, time.monotonic() - began_s, exchange)
 
     def begin(self, weights: Weights) -> State | None:
         """Where the environments stand before the first step, which is to come; None where that cannot be told.
@@ -165,7 +175,13 @@ class EnvRunner:
             self._opened.close()
             self._opened = None
 
-    def _begin(self, envs: VectorEnv, policy: Policy) -> Memory:
+    def _acting(self, weights: Weights | InStore) -> Policy | RemotePolicy:
+        if isinstance(weights, Weights):
+            return Policy(weights)
+        assert self._inference is not None
+        return RemotePolicy(*self._inference, self._worker_index, weights)
+
+    def _begin(self, envs: VectorEnv, policy: Acting) -> Memory:
         """Go to where the environments stood, or start an episode in each; gives what acting remembered there."""
         memory = Memory.of_new_episodes(policy, envs.num_envs)
         if self._state is None:
@@ -179,7 +195,7 @@ class EnvRunner:
         memory.starts = envs.state()["begins"]
         return memory
 
-    def _stands(self, policy: Policy, memory: Memory) -> State | None:
+    def _stands(self, policy: Acting, memory: Memory) -> State | None:
         try:
             state = self._envs().state()
         except NoStateError:  # told when it matters: when something must go on from there

@@ -22,9 +22,9 @@ SETTINGS = {
 ITERATIONS = 4
 
 
-def trained(env, num_workers):
+def trained(env, num_workers, **settings):
     """(rows of metrics, weights, returns of an evaluation) of a short run in the session that there is."""
-    algorithm = PPO(PPOConfig(env=env, num_workers=num_workers, seed=3, device="cpu", **SETTINGS[env]))
+    algorithm = PPO(PPOConfig(env=env, num_workers=num_workers, seed=3, device="cpu", **SETTINGS[env], **settings))
     try:
         rows = [algorithm.step() for _ in range(ITERATIONS)]
         weights = algorithm.checkpoint().tensors["policy"]
@@ -53,10 +53,14 @@ def engine(request, native):
 
 
 @pytest.mark.parametrize("env", SETTINGS)
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(
+    ("num_workers", "settings"),
+    [(1, {}), (2, {}), (2, {"inference": "actor", "env_groups": 2})],
+    ids=["1 worker", "2 workers", "inference actor"],
+)
 @pytest.mark.usefixtures("engine")
-def test_training_gives_the_same_bits(native, env, num_workers):
-    rows, weights, returns = trained(env, num_workers)
+def test_training_gives_the_same_bits(native, env, num_workers, settings):
+    rows, weights, returns = trained(env, num_workers, **settings)
     expected_rows, expected_weights, expected_returns = native[env]
     assert returns == expected_returns
     assert weights.keys() == expected_weights.keys()
@@ -79,16 +83,18 @@ def trained_as_it_comes(num_workers, **settings):
         algorithm.close()
 
 
+@pytest.mark.parametrize("inference", ["local", "actor"])
 @pytest.mark.usefixtures("engine")
-def test_asynchronous_training_without_lag_gives_the_bits_of_synchronous_training(native):
-    _, weights = trained_as_it_comes(1, max_lag=0, max_in_flight=1)
+def test_asynchronous_training_without_lag_gives_the_bits_of_synchronous_training(native, inference):
+    _, weights = trained_as_it_comes(1, max_lag=0, max_in_flight=1, inference=inference)
     for name, array in native["CartPole-v1"][1].items():
         np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize("inference", ["local", "actor"])
 @pytest.mark.usefixtures("engine")
-def test_asynchronous_training_with_two_workers_loses_no_segment():
-    rows, _ = trained_as_it_comes(2, max_in_flight=2)
+def test_asynchronous_training_with_two_workers_loses_no_segment(inference):
+    rows, _ = trained_as_it_comes(2, max_in_flight=2, inference=inference)
     for row, before in zip(rows, [0, *(row["steps"] for row in rows)], strict=False):
         assert row["steps"] - before == 4 * 64
         assert row["collection/dropped"] == 0
