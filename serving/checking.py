@@ -7,7 +7,6 @@ that a mask allows something, the size of states, and that all parts have the sa
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -56,14 +55,17 @@ class Checker:
             _check_timeout(request.timeout_s)
         if request.sessions is not None:
             self._check_sessions(request, rows)
-        return dataclasses.replace(
-            request,
+        mask, state, starts = request.action_mask, request.state, request.episode_start
+        return ActRequest(  # less than half of the time of dataclasses.replace
             observations=columns,
-            action_mask=None if request.action_mask is None else self._checked_mask(request.action_mask, rows),
-            state=None if request.state is None else self._checked_state(request.state, rows),
-            episode_start=None
-            if request.episode_start is None
-            else _flags(request.episode_start, (rows,), "episode_start"),
+            action_mask=None if mask is None else self._checked_mask(mask, rows),
+            sessions=request.sessions,
+            state=None if state is None else self._checked_state(state, rows),
+            episode_start=None if starts is None else _flags(starts, (rows,), "episode_start"),
+            deterministic=request.deterministic,
+            want_log_prob=request.want_log_prob,
+            want_value=request.want_value,
+            timeout_s=request.timeout_s,
         )
 
     def _checked_columns(self, observations: Mapping[str, np.ndarray]) -> Columns:

@@ -1,8 +1,13 @@
 """A small implementation of what HTTP needs of policies: linear policies with a version counter."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
+import contextlib
+import http.client
+import json
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from gymnasium import spaces
 
 from shoal.serving.checking import Checker
 from shoal.serving.errors import PolicyNotFound, ServingError, Unready
+from shoal.serving.http_server import HttpServer, HttpSettings
 from shoal.serving.measures import ROWS, SECONDS, PolicyMetrics, ServingMetrics, Tally
 from shoal.serving.requests import ActReply, ActRequest, PolicyInfo, VersionInfo, parse_name
 from shoal.serving.spaces import columns_of, leaves, space_form
@@ -152,3 +158,85 @@ def everything() -> PolicyInfo:
 @pytest.fixture
 def policies(cartpole, everything) -> SmallPolicies:
     return SmallPolicies(cartpole, everything)
+
+
+TOKEN = "a token for tests".replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Served:
+    """A server on a loop of its own thread, and requests to it."""
+
+    def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server, self.loop = server, loop
+
+    token = TOKEN
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """On the server's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout=30)
+
+    def ask(self, method: str, path: str, body: Any = None, *, token: str | None = TOKEN, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent.setdefault("Authorization", f"Bearer {token}")
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        with contextlib.closing(connection):
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def act(self, name: str, body: Any, **headers: str) -> Answer:
+        return self.ask("POST", f"/v1/policies/{name}/actions", body, **headers)
+
+
+@contextlib.contextmanager
+def serving_over_http(policies: SmallPolicies, **settings: Any) -> Iterator[Served]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> HttpServer:
+        server = HttpServer(policies, HttpSettings(**({"token": TOKEN, "port": 0} | settings)))
+        await server.start()
+        return server
+
+    served = None
+    try:
+        served = Served(asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30), loop)
+        yield served
+    finally:
+        if served is not None:
+            served.run(served.server.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+
+
+@pytest.fixture
+def served(policies) -> Iterator[Served]:
+    with serving_over_http(policies) as served:
+        yield served
+
+
+@pytest.fixture
+def serving() -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    return serving_over_http
