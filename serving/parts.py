@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import PolicyNotFound
+from .errors import PolicyNotFound, ServingError
 from .models import Answers, Model, Rows
 from .requests import ActReply, ActRequest
 
@@ -27,7 +27,21 @@ class Asked:
     number: int | None  #: the version that was asked for
     key: str | int  #: what decides, if none was
     arrived_s: float
-    answer: asyncio.Future[ActReply]
+    answer: asyncio.Future[ActReply] | None  #: None: it is answered at once
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its answer, or nobody waits for one any more."""
+        return self.answer is not None and self.answer.done()
+
+    def tell(self, answer: ActReply | ServingError) -> None:
+        """Answer it, unless it is over."""
+        if self.answer is None or self.answer.done():
+            return
+        if isinstance(answer, ServingError):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
 
 
 @dataclass(slots=True, eq=False)
@@ -52,12 +66,12 @@ def divided(asked: Sequence[Asked], version_of: Callable[[Asked], int], models: 
     parts: dict[tuple[int, int], Part] = {}
     turns: Counter[str] = Counter()  # session -> its requests so far
     for each in asked:
-        if each.answer.done():
+        if each.is_over:
             continue
         try:
             number = version_of(each)
         except PolicyNotFound as error:  # retired while the request waited
-            each.answer.set_exception(error)
+            each.tell(error)
             continue
         model = models[number]
         sessions = each.request.sessions if model.state_size and each.request.sessions else ()

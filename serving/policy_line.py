@@ -9,7 +9,8 @@ asked when the batch closes, so versions change between batches and never inside
 There are more where requests of several versions wait, or two requests of one session: the second acts from the state
 that the first one leaves.
 
-Quick models act at once, where the requests come in; others in the server's thread (``model_thread.py``), while more
+Quick models act where the requests come in, and so quick ones that waiting for company would cost more act at once,
+when nothing is before a request; others in the server's thread (``model_thread.py``), while more
 requests come. Shadows act when the answers are out. All but ``acted`` runs on the event loop.
 """
 
@@ -41,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 #: A batch that is due sooner than this does not wait: the timers of an event loop are whole milliseconds.
 _SOON_S = 0.0005
+#: What two turns of the event loop, a future and the queue cost a request: quicker models do not wait for company.
+_TURN_S = 0.0001
 
 
 class PolicyLine:
@@ -111,25 +114,14 @@ class PolicyLine:
           ServingError: see ``errors.py``.
         """
         try:
-            asked = self._enter(request, number)
+            asked = self._entered(request, number)
+            reply = self._answer_at_once(asked) if asked.answer is None else await self._answer_in_turn(asked)
         except ServingError as error:
             self._answers[error.code] += 1
             raise
-        self._in_flight += 1
-        patience_s = self._settings.timeout_s if asked.request.timeout_s is None else asked.request.timeout_s
-        alarm = self._loop.call_later(patience_s, self._too_late, asked, patience_s)
-        try:
-            reply = await asked.answer
-        except ServingError as error:
-            self._answers[error.code] += 1
-            raise
-        except asyncio.CancelledError:  # nobody waits for it any more
-            self._queue.withdraw(asked)
+        except asyncio.CancelledError:
             self._answers["cancelled"] += 1
             raise
-        finally:
-            alarm.cancel()
-            self._in_flight -= 1
         self._answers["ok"] += 1
         return reply
 
@@ -166,8 +158,8 @@ class PolicyLine:
 
     # ---- a request comes, or goes
 
-    def _enter(self, request: ActRequest, number: int | None) -> Asked:
-        """Put a request into the queue."""
+    def _entered(self, request: ActRequest, number: int | None) -> Asked:
+        """A request that fits; in the queue, unless it can be answered at once."""
         request = self._checker.checked(request)
         key: str | int = self._num_asked if request.sessions is None else request.sessions[0]
         model = self._models[self._table.choose(self._name, number, key)]  # now, so that it is told at once
@@ -175,23 +167,61 @@ class PolicyLine:
             if is_wanted and what not in model.tells:
                 raise BadRequest(f"{self._name!r} does not tell any", field=f"want_{what}")
         self._num_asked += 1
-        now_s = time.monotonic()
-        asked = Asked(request, request.num_rows, number, key, now_s, self._loop.create_future())
+        now_s, rows = time.monotonic(), request.num_rows
+        if self._is_worth_no_wait(model, rows):
+            return Asked(request, rows, number, key, now_s, None)
+        asked = Asked(request, rows, number, key, now_s, self._loop.create_future())
         deadline_s = None
         if request.timeout_s is not None and request.timeout_s < (self._settings.slo_s or float("inf")):
             deadline_s = now_s + request.timeout_s
         try:
-            self._queue.offer(asked, asked.rows, now_s, deadline_s)
+            self._queue.offer(asked, rows, now_s, deadline_s)
         except QueueFullError as error:
             raise Overloaded(f"{self._name!r}: {error}", retry_after_s=max(error.retry_after_s, 0.0)) from error
         self._plan(now_s)
         return asked
 
+    def _is_worth_no_wait(self, model: Model, rows: int) -> bool:
+        """Whether a request is answered here and now: nothing is before it, and a batch costs less than waiting for
+        company would. By the rule of ``rllib/batching.py`` the window is then shorter than a turn of the loop.
+        """
+        queue = self._queue
+        if not model.is_quick or queue.waiting_rows or queue.running is not None or queue.times.seconds(rows) > _TURN_S:
+            return False
+        return not self._table.shadows(self._name)
+
+    def _answer_at_once(self, asked: Asked) -> ActReply:
+        number = self._version(asked)
+        part = Part(number, self._models[number], [asked])
+        part.rows = joined(part.asked, [self._states(asked, part.model.state_size, asked.arrived_s)])
+        outcome = acted(part)
+        now_s = time.monotonic()
+        self._queue.times.observe(asked.rows, now_s - asked.arrived_s)
+        self._batch_rows.add(asked.rows)
+        self._queue_time.add(0.0)
+        [reply] = self._replies(part, outcome, now_s)
+        if isinstance(reply, ServingError):
+            raise reply
+        return reply
+
+    async def _answer_in_turn(self, asked: Asked) -> ActReply:
+        assert asked.answer is not None
+        patience_s = self._settings.timeout_s if asked.request.timeout_s is None else asked.request.timeout_s
+        alarm = self._loop.call_later(patience_s, self._too_late, asked, patience_s)
+        self._in_flight += 1
+        try:
+            return await asked.answer
+        except asyncio.CancelledError:  # nobody waits for it any more
+            self._queue.withdraw(asked)
+            raise
+        finally:
+            alarm.cancel()
+            self._in_flight -= 1
+
     def _too_late(self, asked: Asked, patience_s: float) -> None:
         is_waiting = bool(self._queue.withdraw(asked))
-        if not asked.answer.done():
-            what = "it still waited for its turn" if is_waiting else "the policy was still at it"
-            asked.answer.set_exception(TimedOut(f"not answered within {patience_s:g} s: {what}", field="timeout_s"))
+        what = "it still waited for its turn" if is_waiting else "the policy was still at it"
+        asked.tell(TimedOut(f"not answered within {patience_s:g} s: {what}", field="timeout_s"))
 
     def _plan(self, now_s: float) -> None:
         """See to it that the next batch begins when it is due."""
@@ -259,8 +289,7 @@ class PolicyLine:
                 states.append(self._states(each, size, now_s))
             except BadRequest as error:
                 part.asked.remove(each)
-                if not each.answer.done():
-                    each.answer.set_exception(error)
+                each.tell(error)
         if part.asked:
             part.rows = joined(part.asked, states)
         return bool(part.asked)
@@ -280,44 +309,44 @@ class PolicyLine:
         if not part.asked:
             self._compare(part, outcome)
             return
+        for each, reply in zip(part.asked, self._replies(part, outcome, time.monotonic()), strict=True):
+            each.tell(reply)
+        if isinstance(outcome, Answers):
+            for number in self._table.shadows(self._name):
+                self._parts.append(Part(number, self._models[number], rows=part.rows, seen=outcome.actions))
+
+    def _replies(self, part: Part, outcome: Answers | Exception, now_s: float) -> list[ActReply | ServingError]:
+        """What to tell each request of a part; keeps the states of sessions."""
         if isinstance(outcome, Exception):
             failure = f"{self._name!r}, version {part.number}, raised {type(outcome).__name__}"
             _log.error("%s", failure, exc_info=outcome)
-            for each in part.asked:
-                if not each.answer.done():
-                    each.answer.set_exception(PolicyFailed(failure))
-            return
-        now_s = time.monotonic()
+            return [PolicyFailed(failure) for _ in part.asked]
         whole = nested(part.model.action_space, outcome.actions)
+        replies: list[ActReply | ServingError] = []
         place = 0
         for each in part.asked:
             rows = slice(place, place + each.rows)
             place += each.rows
-            if each.answer.done():  # too late, or gone
-                continue
             if outcome.failed is not None and outcome.failed[rows].any():
                 told = f"{self._name!r}, version {part.number}, gave no numbers for row {outcome.failed[rows].argmax()}"
-                each.answer.set_exception(PolicyFailed(told))
+                replies.append(PolicyFailed(told))
                 continue
-            keeps_state = part.model.state_size > 0 and each.request.sessions is not None
-            if keeps_state:
-                assert each.request.sessions is not None
-                self._sessions.keep(self._name, each.request.sessions, outcome.states[rows], now_s)
-            is_alone = len(part.asked) == 1
+            sessions = each.request.sessions if part.model.state_size else None
+            if sessions is not None and not each.is_over:
+                self._sessions.keep(self._name, sessions, outcome.states[rows], now_s)
             self._latency.add(now_s - each.arrived_s)
-            each.answer.set_result(
+            is_told = part.model.state_size > 0 and sessions is None
+            replies.append(
                 ActReply(
-                    actions=whole if is_alone else rows_of(whole, rows.start, rows.stop),
+                    actions=whole if len(part.asked) == 1 else rows_of(whole, rows.start, rows.stop),
                     policy=self._name,
                     version=part.number,
                     log_prob=_wanted(outcome.log_prob, rows, is_wanted=each.request.want_log_prob),
                     value=_wanted(outcome.value, rows, is_wanted=each.request.want_value),
-                    state=_wanted(outcome.states, rows, is_wanted=part.model.state_size > 0 and not keeps_state),
+                    state=_wanted(outcome.states, rows, is_wanted=is_told),
                 )
             )
-        for number in self._table.shadows(self._name):
-            shadow = Part(number, self._models[number], rows=part.rows, seen=outcome.actions)
-            self._parts.append(shadow)
+        return replies
 
     def _compare(self, part: Part, outcome: Answers | Exception) -> None:
         counted = self._of_shadows.setdefault(part.number, Counter())

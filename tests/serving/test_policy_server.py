@@ -114,7 +114,7 @@ def test_requests_that_come_together_are_answered_in_one_batch_and_each_as_if_it
             assert reply.actions.tolist() == policy.act(rows(3, seed), deterministic=True)[0][:, 0].tolist()
         assert sizes == [12]
 
-    served(test, function(act))
+    served(test, function(act, is_quick=False))
 
 
 def test_likeliest_and_drawn_actions_masks_and_wishes_may_share_a_batch():
