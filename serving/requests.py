@@ -8,7 +8,7 @@ gymnasium, torch or the core. Whether a request fits a policy is for ``checking.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class ActRequest:
 @dataclass(frozen=True, kw_only=True)
 class ActReply:
     """Actions, and which policy they are of."""
+
+    __shoal_plain__: ClassVar[bool] = True  # see ``core/serialization/values.py``
 
     actions: Actions = field(metadata=told("One action for each row, in the action space's own structure"))
     policy: str = field(metadata=told("Name of the policy that acted"))

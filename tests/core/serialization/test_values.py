@@ -62,11 +62,27 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("nested", [False, True], ids=["alone", "in a dict"])
+class Marked:
+    """Says of itself that nothing in it needs more than plain pickle."""
+
+    __shoal_plain__ = True
+
+    def __init__(self, part):
+        self.part = part
+
+
+@pytest.mark.parametrize("nested", ["alone", "in a dict", "in a tuple", "in a plain object"])
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_come_back_equal_and_read_only_whatever_their_size_and_layout(name, nested):
     array = ARRAYS[name]
-    result = back({"key": array})["key"] if nested else back(array)
+    if nested == "in a plain object":
+        # It promises that there are arrays of numbers in it and no others.
+        result = back(Marked({"key": array})).part["key"] if array.dtype.kind in "biufc" else back(array)
+    elif nested == "in a tuple":
+        one, result, text = back((1, array, "text"))
+        assert (one, text) == (1, "text")
+    else:
+        result = back({"key": array})["key"] if nested == "in a dict" else back(array)
     assert result.dtype == array.dtype
     assert result.shape == array.shape
     np.testing.assert_array_equal(result, array)
@@ -246,3 +262,4 @@ def test_an_error_of_the_users_reduction_is_the_cause():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="99 is no kind"):
         deserialize(99, b"")
+
