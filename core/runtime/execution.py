@@ -13,6 +13,7 @@ Not here: where refs are counted (holdings.py), how user code submits more work 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import traceback
@@ -50,6 +51,7 @@ class Executor:
         *,
         fetch_function: Callable[[bytes], Callable[..., Any]],
         head: bytes,
+        stall_s: float,
         cancel_children: Callable[[bytes, bool], None],
         retire: Callable[[bytes], None],
         on_actor: Callable[[str, object], None],
@@ -59,6 +61,7 @@ class Executor:
           history: is told of what runs and has run.
           fetch_function: the exported function of a key; may block.
           head: whom to tell about an actor's start.
+          stall_s: a task that runs for this long has those behind it given back.
           cancel_children: (task id, force): cancel what a task has submitted.
           retire: this actor ends by its own wish; returns when the head knows of it.
           on_actor: called with class name and actor when this process has become one.
@@ -66,6 +69,7 @@ class Executor:
         self._loop = loop
         self._holdings = holdings
         self._head = head
+        self._stall_s = stall_s
         self._cancel_children = cancel_children
         self._retire = retire
         self._host = Host(
@@ -93,6 +97,7 @@ class Executor:
         self._leaving = False
         self._exit_code: Any = None  # of a SystemExit in one of the lanes
         self._flushed_at = 0.0
+        loop.while_user_code_runs(self._stalls_at, self._return_if_stalled)
         loop.on(m.Equip, self._equip)
         for kind in (m.RunTask, m.CallMethod, m.StartActor):
             loop.on(kind, self._enqueue)
@@ -112,7 +117,7 @@ class Executor:
                 if not queue:
                     break
             elif time.monotonic() - self._flushed_at > _REPLY_S:
-                self._loop.flush()
+                self._loop.look_in()
                 self._flushed_at = time.monotonic()
             try:
                 peer, request = queue.popleft()
@@ -144,6 +149,8 @@ class Executor:
         self._run_number += 1
         self._running_since = time.monotonic()
         self._running = request.actor_id if isinstance(request, m.StartActor) else request.task_id
+        if self._queue or self._loop.posts:
+            self._loop.soon()  # answers of those before it wait to be sent; those behind it may have to go back
         try:
             self._host.interruption.begin(self._running)
             outcome = _without_waiting(self._host.carry_out(peer, request, on_event_loop=False))
@@ -175,9 +182,8 @@ class Executor:
         show_gpus(message.gpus)
 
     def _enqueue(self, peer: bytes, request: Request) -> None:
-        stalled = self._running_since and self._stalled_run == self._run_number
-        if stalled and isinstance(request, m.RunTask):
-            self._loop.send(peer, m.TasksReturned([request.task_id]))  # it crossed with the others that went back
+        if self._has_stalled() and isinstance(request, m.RunTask):
+            self._loop.send(peer, m.TasksReturned([request.task_id]))  # it crossed with others that go or went back
         elif self._host.lanes is not None and isinstance(request, m.CallMethod):
             self._start(self._host.lanes, peer, request)
         else:
@@ -284,9 +290,18 @@ class Executor:
         """End when the queue is empty."""
         self._leaving = True
 
-    def return_if_stalled(self, stall_s: float) -> None:
-        """`return_queue`, if one task has been running for that long."""
-        if self._running_since and time.monotonic() - self._running_since >= stall_s:
+    def _stalls_at(self) -> float:
+        """When the tasks behind the running one are to go back (monotonic); infinity: there are none. In any thread."""
+        since = self._running_since
+        return since + self._stall_s if since and self._queue and not self._host.actor_id else math.inf
+
+    def _has_stalled(self) -> bool:
+        """Whether what runs has blocked, or takes long."""
+        since = self._running_since
+        return since > 0.0 and (self._stalled_run == self._run_number or time.monotonic() - since >= self._stall_s)
+
+    def _return_if_stalled(self) -> None:
+        if self._has_stalled():
             self.return_queue()
 
     def return_queue(self) -> None:

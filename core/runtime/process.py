@@ -75,7 +75,7 @@ class Process:
         self._endpoint = Endpoint(session.directory, worker_id, session.token, carrier=config.carrier)
         self._endpoint.on_unreachable = self._on_unreachable
         self._endpoint.on_lost = self._on_lost
-        self.loop = Loop(self._endpoint, background_s=config.background_s, on_background=self._on_background)
+        self.loop = Loop(self._endpoint, background_s=config.background_s)
         self.loop.on_fault = self._on_fault
         self._ids = ids.IdSource(worker_id, ids.JobID(session.job_id))
         self._store = StoreClient(
@@ -157,6 +157,7 @@ class Process:
             self.history,
             fetch_function=self.fetch_function,
             head=HEAD,
+            stall_s=self.session.config.stall_s,
             cancel_children=lambda task_id, force: self.submitter.cancellation.cancel_children(task_id, force=force),
             retire=self._retire_actor,
             on_actor=on_actor,
@@ -255,7 +256,7 @@ class Process:
         if timeout_s == 0.0:
             # A look: give what has arrived the chance to be seen, without asking anybody to make room.
             self.loop.post(self.holdings.expect_soon, watched)
-            self.loop.flush()
+            self.loop.look_in()
             return all(self.holdings.objects.value(object_id) is not None for object_id, _ in watched)
         self.loop.post(lambda _: self.holdings.await_all(wait, watched), None)
         task = context.current()
@@ -269,6 +270,7 @@ class Process:
             self.history.end_wait(number)
             if blocks:
                 self.loop.post(self._say_blocked, False)
+                self.loop.soon()
             if wait.seen < len(watched):
                 self.loop.post(lambda _: self.holdings.give_up(wait, watched), None)
         if self.lost and not wait.done:
@@ -362,6 +364,7 @@ class Process:
             self.loop.send(HEAD, m.ReleaseRegion(offset))
         else:
             self.loop.post(lambda _: self.loop.send(HEAD, m.ReleaseRegion(offset)), None)
+            self.loop.soon()
 
     # ---- in the driver: events
 
@@ -421,12 +424,6 @@ class Process:
         if self.lost is None:
             self.lost = error
             self.holdings.fail_futures(error)
-
-    def _on_background(self) -> None:
-        """User code has run for `background_s` without touching the loop."""
-        executor, stall_s = self._executor, self.session.config.stall_s
-        if executor is not None:
-            self.loop.after(stall_s, lambda: executor.return_if_stalled(stall_s))
 
 
 def run_worker(

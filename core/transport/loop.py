@@ -6,15 +6,16 @@ no hand-over between threads on the synchronous path, which costs 140 us of a 26
     a thread that waits (in get, or a worker without work)   drives: `drive_until(done)`
     user code that runs                                      posts: appends to a deque, no lock
     it posts, and another thread drives                      that thread is woken out of poll
-    nobody has driven for `background_s`                     the background thread drives, blocked in poll
-    a thread wants to wait meanwhile                         interrupts the background thread and takes the lock
+    nobody has driven for `background_s`                     the background thread does what there is to do
+                                                             (background.py: how, and when it wakes)
+    a thread wants to wait meanwhile                         takes the lock when the background thread lets go of it
     two threads wait                                         one drives, the other sleeps on a condition and is
                                                              told after each tick
 
 What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on. What
-is posted waits for the next tick, as counts of references can; `submit` also wakes whoever drives, or ticks itself when
-nobody does, for submissions. A bare id in the deque is an entry too, for the one thing that happens most often: a ref
-has died (`on_id`).
+is posted waits for the next tick, as counts of references can. `soon` asks for one within `background_s`; `submit`, for
+submissions, wakes whoever drives, or ticks itself when nobody does. A bare id in the deque is an entry too, for the one
+thing that happens most often: a ref has died (`on_id`).
 
 Signals: a KeyboardInterrupt may strike the main thread between any two instructions. While handlers run, SIGINT is held
 back (interrupts.py) and delivered in poll or when the driver leaves.
@@ -22,26 +23,30 @@ back (interrupts.py) and delivered in poll or when the driver leaves.
 
 from __future__ import annotations
 
-import heapq
-import os
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 from ..protocol.messages import Message
+from .background import Background
 from .endpoint import Endpoint
 from .interrupts import Interrupts
+from .standby import Standby
+from .takeover import Takeover
+from .timers import Timers
+from .wake_pipe import WakePipe
 
 Handler = Callable[[bytes, Any], None]
 
-#: Longest sleep of the background thread in poll: how long posts that are not urgent may wait while user code runs.
-_BACKGROUND_POLL_S = 0.1
 #: A poster flushes by itself when this many posts wait; bounds the deque and keeps batches near the size where the
 #: cost per batch vanishes.
 _POSTS_PER_FLUSH = 64
+#: So many submissions go out one by one, if nothing has been sent for so long.
+_AT_ONCE = 8
+_PAUSE_S = 0.001
 #: How long to wait for the background thread to leave before looking again who drives; it needs one tick.
 _HAND_OVER_S = 0.01
 #: How often a wait looks up for a signal that arrived just before it, or in another thread.
@@ -51,17 +56,13 @@ _SIGNAL_CHECK_S = 1.0
 class Loop:
     """Sockets, timers and posted calls of one process, driven by one thread at a time."""
 
-    def __init__(
-        self, endpoint: Endpoint, *, background_s: float, on_background: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, background_s: float) -> None:
         """
         Args:
-          background_s: idle time after which the background thread takes over.
-          on_background: called, with the drive lock held, each time it does: user code has run that long.
+          background_s: for how long the background thread leaves everything to user code that comes by again.
         """
         self._endpoint = endpoint
         self._background_s = background_s
-        self._on_background = on_background
         self._handlers: dict[type[Message], Handler] = {}
         self._drive = threading.Lock()
         self._driver = 0  # ident of the thread that holds it
@@ -69,31 +70,36 @@ class Loop:
         self.posts: deque[tuple[Callable[[Any], None], Any] | bytes] = deque()
         #: What is to be called with each bare id among the posts.
         self.on_id: Callable[[bytes], None] = lambda object_id: None
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_numbers = count()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._timers = Timers()
+        self._soon_at = math.inf
         self._carrier = endpoint.carrier
-        self._carrier.watch(self._wake_read)
+        self._wake_pipe = WakePipe()
+        self._carrier.watch(self._wake_pipe.descriptor)
         self._watched: dict[int, Callable[[], None]] = {}
         self._before_flush: Callable[[], None] = lambda: None
-        self._driven_at = 0.0
         self._flushed_at = 0.0
-        self._closed = False
+        self._submitted = 0  # since the last pause
+        self.is_closed = False
         #: Called when something raises in the background thread, which then ends.
         self.on_fault: Callable[[BaseException], None] = lambda error: None
         self._interrupts = Interrupts()
         # Waiting threads that do not drive.
         self._progress = threading.Condition()
         self._waiting = 0
-        # The background thread.
-        self._background: threading.Thread | None = None
+        # What the background thread goes by.
+        #: When anybody let go of the drive last; when somebody did who had waited, or comes by again (monotonic).
+        self.driven_at = self.left_at = 0.0
+        #: How often somebody has blocked in poll.
+        self.waits = 0
+        self._has_blocked = False
+        self._due_at: Callable[[], float] = lambda: math.inf
+        self._on_background: Callable[[], None] = lambda: None
         self._background_drives = False
-        self._background_asleep = False
-        self._background_wake = threading.Condition()
         self._wanted = 0
-        self._woken = False
+        descriptor = self._carrier.descriptor
+        self._background: Background = (
+            Takeover(self, background_s) if descriptor is None else Standby(self, background_s, descriptor)
+        )
 
     # ---- for whoever builds the process
 
@@ -116,30 +122,32 @@ class Loop:
         """
         self._before_flush = decide
 
+    def while_user_code_runs(self, due_at: Callable[[], float], look: Callable[[], None]) -> None:
+        """Call `look`, as the driver, in each round of the background thread; `due_at()` is when it wants that next,
+        at the latest (monotonic; in any thread). `soon` says that this may be sooner than it was.
+        """
+        self._due_at = due_at
+        self._on_background = look
+
     def start_background(self) -> None:
         """Start the thread that drives while user code runs. A process that lives in the loop needs none."""
         self._interrupts.install()
-        self._background = threading.Thread(target=self._stand_by, name="shoal-io", daemon=True)
         self._background.start()
 
     def close(self) -> None:
         """Stop the background thread and close the wake pipe; the endpoint is its owner's. Twice is harmless."""
-        if self._closed:
+        if self.is_closed:
             return
-        self._closed = True
-        _write_byte(self._wake_write)
-        with self._background_wake:
-            self._background_wake.notify_all()
+        self.is_closed = True
+        self._wake_pipe.wake()
         with self._progress:
             self._progress.notify_all()
-        if self._background is not None and self._background is not threading.current_thread():
-            self._background.join()
+        self._background.close()
         self._interrupts.remove()
         nested = self._driver == threading.get_ident()
         if not nested:
             self._drive.acquire()  # whoever drives leaves at the next tick, and nobody comes after it
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_pipe.close()
         if not nested:
             self._drive.release()
 
@@ -153,23 +161,45 @@ class Loop:
         """`post`, for what must reach the wire soon: wakes the background thread, or flushes when nobody drives."""
         self.posts.append((function, argument))
         if self._drive.locked():
-            self._wake()
-        elif len(self.posts) >= _POSTS_PER_FLUSH or time.monotonic() - self._flushed_at > 0.001:
-            # The first post after a pause goes out at once, those that follow gather: the caller may be about to wait,
-            # and will flush them itself, or post a thousand more.
+            self._wake_pipe.wake()
+            return
+        # The first few after a pause go out at once: they may be all, and to have the background thread send the second
+        # costs both threads more. Those that follow gather: a thousand more may come, or the caller is about to wait.
+        if time.monotonic() - self._flushed_at > _PAUSE_S:
+            self._submitted = 0
+        self._submitted += 1
+        if self._submitted <= _AT_ONCE or len(self.posts) >= _POSTS_PER_FLUSH:
             self.flush()
+        else:
+            self._call_by(self.left_at + self._background_s)
+
+    def soon(self) -> None:
+        """What has been posted, and what `due_at` knows, is to be seen to within `background_s`."""
+        self._call_by(time.monotonic() + self._background_s)
+
+    def _call_by(self, due_at: float) -> None:
+        # Two threads may both be about to write: they differ by less than `background_s`.
+        self._soon_at = min(self._soon_at, due_at)
+        self._background.hurry(due_at)
+
+    def look_in(self) -> None:
+        """`flush`, by somebody who comes by again before long: the background thread leaves what arrives meanwhile to
+        them, for `background_s`.
+        """
+        self.flush()
+        self.left_at = time.monotonic()
 
     def flush(self) -> None:
         """Work off posts and messages now, or have the thread that drives do so."""
         with self._interrupts:
             if self._acquire():
                 try:
-                    if not self._closed:
+                    if not self.is_closed:
                         self._tick(0.0)
                 finally:
                     self._release()
             elif self.posts:
-                self._wake()
+                self._wake_pipe.wake()
 
     def drive_until(self, done: Callable[[], Any], timeout_s: float | None = None) -> bool:
         """Wait until `done()` is true; the calling thread does the process's I/O meanwhile.
@@ -182,7 +212,7 @@ class Loop:
         if done():
             return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._closed:
+        while not self.is_closed:
             with self._interrupts:
                 if self._driver == threading.get_ident():
                     self._drive_again(done, deadline)
@@ -199,7 +229,7 @@ class Loop:
 
     def _drive_here(self, done: Callable[[], Any], deadline: float | None) -> None:
         """Tick until `done`, the deadline or the loop's end. With the drive lock held."""
-        while not done() and not self._closed:
+        while not done() and not self.is_closed:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 self._tick(0.0)
@@ -225,6 +255,37 @@ class Loop:
         """Whether the main thread waits here, ready for SIGINT."""
         return self._interrupts.is_open
 
+    # ---- for the background thread
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether somebody drives."""
+        return self._drive.locked()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the background thread to let go of the drive."""
+        return self._wanted > 0
+
+    def due_at(self) -> float:
+        """When a tick is needed even if nothing arrives (monotonic); infinity: not."""
+        return min(self._soon_at, self._timers.next_at, self._carrier.due_at, self._due_at())
+
+    def drive_in_background(self, timeout_s: float) -> None:
+        """Drive, unless somebody else does: as long as there are posts; with `timeout_s`, until somebody wants it."""
+        if not self._acquire():
+            return
+        self._background_drives = True
+        try:
+            while not self.is_closed:
+                self._on_background()
+                self._tick(min(timeout_s, max(0.0, self.due_at() - time.monotonic())) if timeout_s else 0.0)
+                if self._wanted or not (timeout_s or self.posts):
+                    break
+        finally:
+            self._background_drives = False
+            self._release()
+
     # ---- for the driver (handlers, posted calls)
 
     def send(self, peer: bytes, message: Message) -> None:
@@ -233,7 +294,7 @@ class Loop:
 
     def after(self, delay_s: float, function: Callable[[], None]) -> None:
         """Call `function` once, `delay_s` from now."""
-        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._timer_numbers), function))
+        self._timers.add(time.monotonic() + delay_s, function)
 
     def hear_out(self, peer: bytes) -> None:
         """Handle what a dead peer sent before it died. From a post or a watched descriptor, not from a handler."""
@@ -250,7 +311,7 @@ class Loop:
             # `_wanted` keeps the background thread from taking the lock again before we have it.
             self._wanted += 1
             try:
-                self._wake()
+                self._wake_pipe.wake()
                 # Not for longer: a third thread may have been quicker, and drive for hours with our answer in hand.
                 patience_s = _HAND_OVER_S if deadline is None else max(0.0, deadline - time.monotonic())
                 return self._acquire(min(patience_s, _HAND_OVER_S))
@@ -263,7 +324,7 @@ class Loop:
                 # lock, which we hold until we sleep: a change between this check and the wait cannot be missed.
                 if not done() and self._drive.locked():
                     if self.posts:
-                        self._wake()  # what we wait for may begin with them
+                        self._wake_pipe.wake()  # what we wait for may begin with them
                     left = _SIGNAL_CHECK_S if deadline is None else max(0.0, deadline - time.monotonic())
                     self._interrupts.open()
                     try:
@@ -281,56 +342,18 @@ class Loop:
         return False
 
     def _release(self) -> None:
-        self._driven_at = time.monotonic()
+        self.driven_at = time.monotonic()
+        if self._has_blocked:
+            self._has_blocked = False
+            self.left_at = self.driven_at
+        if self.posts:
+            self._soon_at = min(self._soon_at, self.driven_at + self._background_s)  # the last tick has made them
         self._driver = 0
         self._drive.release()
         if self._waiting:
             with self._progress:
                 self._progress.notify_all()
-        if self._background_asleep:
-            with self._background_wake:
-                self._background_wake.notify()
-
-    def _stand_by(self) -> None:
-        """The background thread: drive when nobody has for a while."""
-        while not self._closed:
-            with self._background_wake:
-                # Set before we look at the lock: `_release` unlocks before it looks at this, so one of the two sees the
-                # other.
-                self._background_asleep = True
-                if self._drive.locked() and not self._closed:
-                    # somebody waits in the loop, perhaps for hours; `_release` and `close` wake us
-                    self._background_wake.wait()
-                # Not to be woken again by each of a thousand calls that follow (10 us each): first sleep below.
-                self._background_asleep = False
-            idle = time.monotonic() - self._driven_at
-            if idle < self._background_s or self._wanted:
-                time.sleep(max(self._background_s - idle, 0.0005))
-                continue
-            if self._acquire():
-                self._background_drives = True
-                try:
-                    if self._on_background is not None:
-                        self._on_background()
-                    while not self._must_yield():
-                        self._tick(_BACKGROUND_POLL_S)
-                except BaseException as error:
-                    # A fault of ours. A thread that waits gets it from its call; here it would be lost with the thread.
-                    self.on_fault(error)
-                    raise
-                finally:
-                    self._background_drives = False
-                    self._release()
-
-    def _must_yield(self) -> bool:
-        return self._closed or self._wanted > 0
-
-    def _wake(self) -> None:
-        """End the driver's wait in poll. Once is enough until it has been noticed."""
-        if self._woken or self._closed:
-            return
-        self._woken = True
-        _write_byte(self._wake_write)
+        self._background.left()
 
     # ---- one tick
 
@@ -341,10 +364,11 @@ class Loop:
           timeout_s: longest wait; None waits for ever.
           done: what the caller waits for; posts and timers may bring it about, and then there is nothing to wait for.
         """
+        self._soon_at = math.inf  # first: who asks from here on is not served by this tick
         posts = self.posts
         if posts:
             self._work_off_posts()
-        if self._timers:
+        if self._timers.next_at < math.inf:
             timeout_s = self._run_timers(timeout_s)
         self._before_flush()
         if self._endpoint.pending:
@@ -371,11 +395,8 @@ class Loop:
 
     def _hear_watched(self, ready: Sequence[int]) -> None:
         for descriptor in ready:
-            if descriptor == self._wake_read:
-                # In this order: a poster that still sees the flag has posted before the tick works the posts off; one
-                # that sees it cleared writes a byte that is not drained here.
-                self._drain_wake_pipe()
-                self._woken = False
+            if descriptor == self._wake_pipe.descriptor:
+                self._wake_pipe.drain()
             elif descriptor in self._watched:
                 self._watched[descriptor]()
 
@@ -384,6 +405,9 @@ class Loop:
         if timeout_s == 0.0:
             return self._carrier.wait(0.0)
         self._in_poll = True
+        self._has_blocked = True
+        self.waits += 1
+        self._background.blocks()
         if self._interrupts.installed:
             # A signal between the last bytecode and the system call is seen only after it: look up once a second.
             timeout_s = _SIGNAL_CHECK_S if timeout_s is None else min(timeout_s, _SIGNAL_CHECK_S)
@@ -391,7 +415,7 @@ class Loop:
             self._interrupts.open()
             return self._carrier.wait(timeout_s)
         except (OSError, ValueError):
-            if self._closed:  # by a signal handler, in the middle of our wait
+            if self.is_closed:  # by a signal handler, in the middle of our wait
                 return None
             raise
         finally:
@@ -411,22 +435,8 @@ class Loop:
 
     def _run_timers(self, timeout_s: float | None) -> float | None:
         """Run what is due; returns the time to the next timer if that is sooner than `timeout_s`."""
-        while self._timers:
-            left = self._timers[0][0] - time.monotonic()
-            if left > 0:
-                return left if timeout_s is None else min(left, timeout_s)
-            heapq.heappop(self._timers)[2]()
-        return timeout_s
-
-    def _drain_wake_pipe(self) -> None:
-        try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass  # another wake's bytes were read together with ours
-
-
-def _write_byte(descriptor: int) -> None:
-    try:
-        os.write(descriptor, b"\0")
-    except OSError:
-        pass  # the pipe is full, so the poll will end; or it has been closed, so nobody polls
+        while (left := self._timers.next_at - time.monotonic()) <= 0:
+            self._timers.pop()()
+        if left == math.inf:
+            return timeout_s
+        return left if timeout_s is None else min(left, timeout_s)

@@ -38,6 +38,18 @@ class Carrier(Protocol):
     #: Called with a peer whose last link has ended, after everything that came over it has been given out.
     on_lost: Callable[[bytes], None]
 
+    @property
+    def descriptor(self) -> int | None:
+        """Can be polled, by any thread and without harm: readable as long as `wait` would return at once. None: only
+        `wait` can tell.
+        """
+        ...
+
+    @property
+    def due_at(self) -> float:
+        """When `wait` is to be called even if nothing can be read (monotonic); infinity: not."""
+        ...
+
     def watch(self, descriptor: int) -> None:
         """Have `wait` look for this descriptor of somebody else's too."""
         ...

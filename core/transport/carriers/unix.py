@@ -21,13 +21,14 @@ asleep in between), packets would need a bound and a second level of framing, an
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from ...errors import ProtocolError
@@ -88,6 +89,7 @@ class UnixCarrier:
         self._listener.listen(socket.SOMAXCONN)
         self._listening = True
         self._epoll = select.epoll()
+        self.descriptor = self._epoll.fileno()
         self._epoll.register(self._listener, _IN)
         self._foreign: set[int] = set()
         self._ready: list[tuple[int, int]] = []
@@ -95,6 +97,7 @@ class UnixCarrier:
         self._links_of: dict[bytes, list[_Link]] = {}
         self._sending: dict[bytes, _Link] = {}  # the one that we send over
         self._connecting: list[_Link] = []
+        self._tried_at = 0.0
         self.on_drop: Callable[[bytes, str], None] = lambda peer, reason: None
         self.on_lost: Callable[[bytes], None] = lambda peer: None
         _carriers.add(self)
@@ -108,6 +111,10 @@ class UnixCarrier:
     def unwatch(self, descriptor: int) -> None:
         self._foreign.discard(descriptor)
         self._epoll.unregister(descriptor)
+
+    @property
+    def due_at(self) -> float:
+        return self._tried_at + _RETRY_S if self._connecting or not self._listening else math.inf
 
     def wait(self, timeout_s: float | None) -> Sequence[int]:
         if self._connecting or not self._listening:
@@ -142,21 +149,19 @@ class UnixCarrier:
             except (BrokenPipeError, ConnectionResetError):
                 return True  # it is dead, or about to close: we shall read the end of its stream
             if sent < len(data):
-                self._keep(link, [memoryview(data)[sent:]])
+                link.outbox.append(memoryview(data)[sent:])
+                self._epoll.modify(link.fileno, _IN | _OUT)
         elif link.outbox:
             link.outbox.extend(map(memoryview, (prefix(frames), *frames)))
         else:
-            self._keep(link, map(memoryview, (prefix(frames), *frames)))
+            link.outbox.extend(map(memoryview, (prefix(frames), *frames)))
             self._write_on(link)
+            if link.outbox:  # not before: that there is room would count as an event, and wake who waits for events
+                self._epoll.modify(link.fileno, _IN | _OUT)
         return True
 
-    def _keep(self, link: _Link, pieces: Iterable[memoryview]) -> None:
-        """Put pieces into an empty outbox, to be sent when there is room."""
-        link.outbox.extend(pieces)
-        self._epoll.modify(link.fileno, _IN | _OUT)
-
     def _write_on(self, link: _Link) -> None:
-        """There is room again: send from the outbox, a turn's worth."""
+        """Send from the outbox, a turn's worth, as far as there is room."""
         outbox, turn_bytes = link.outbox, _SEND_BYTES_PER_TURN
         try:
             while outbox and turn_bytes > 0:
@@ -170,8 +175,6 @@ class UnixCarrier:
             return
         except (BrokenPipeError, ConnectionResetError):
             outbox.clear()
-        if not outbox:
-            self._epoll.modify(link.fileno, _IN)
 
     def _open(self, peer: bytes) -> _Link | None:
         """Connect; None when nobody listens: the process has died, or lived in another session."""
@@ -215,6 +218,7 @@ class UnixCarrier:
         return True
 
     def _try_again(self) -> None:
+        self._tried_at = time.monotonic()
         connecting, self._connecting = self._connecting, []
         for link in connecting:
             if not self._connect(link):
@@ -238,6 +242,8 @@ class UnixCarrier:
                 continue
             if events & _OUT:
                 self._write_on(link)
+                if not link.outbox:
+                    self._epoll.modify(link.fileno, _IN)
             if events & (_IN | _HUP | _ERR):
                 batches = self._read(link)
                 if batches is None:

@@ -13,6 +13,7 @@ zmq does not tell of links that end: `on_lost` is never called. Each process has
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -58,6 +59,8 @@ class ZmqCarrier:
         self._links: dict[bytes, bytes] = {}
         self._opened: dict[bytes, str] = {}
         self._authenticated: set[bytes] = set()
+        self.descriptor = None  # zmq's own tells of changes only, and of those only to who asks the socket each time
+        self.due_at = math.inf
         self.on_drop: Callable[[bytes, str], None] = lambda peer, reason: None
         self.on_lost: Callable[[bytes], None] = lambda peer: None
 
