@@ -38,7 +38,7 @@ class ServingError(Exception):
 
     status: ClassVar[int]  #: of the HTTP answer
     code: ClassVar[str]  #: for programs; the message is for people
-    can_retry: ClassVar[bool] = False  #: whether the same request may succeed later
+    can_retry: bool = False  #: whether the same request may succeed later
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -46,8 +46,11 @@ class ServingError(Exception):
         self.field = field
 
     def to_json(self) -> dict[str, Any]:
-        """The body of the HTTP answer."""
-        return {"error": {"code": self.code, "message": self.message, "field": self.field}}
+        """The body of the HTTP answer; those that say when to come back have ``retry_after_s``, too."""
+        told: dict[str, Any] = {"code": self.code, "message": self.message, "field": self.field}
+        if isinstance(self, Overloaded | Unready):
+            told["retry_after_s"] = self.retry_after_s
+        return {"error": told}
 
 
 class BadRequest(ServingError):
@@ -127,7 +130,8 @@ class Overloaded(ServingError):
       retry_after_s: When it may be worth another try.
     """
 
-    status, code, can_retry = 503, "overloaded", True
+    status, code = 503, "overloaded"
+    can_retry = True
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0, field: str | None = None) -> None:
         super().__init__(message, field=field)
@@ -141,7 +145,8 @@ class Unready(ServingError):
       retry_after_s: When it may be worth another try.
     """
 
-    status, code, can_retry = 503, "unready", True
+    status, code = 503, "unready"
+    can_retry = True
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0, field: str | None = None) -> None:
         super().__init__(message, field=field)
@@ -151,13 +156,41 @@ class Unready(ServingError):
 class TimedOut(ServingError):
     """The answer did not come within the time that the request, or the server, gave it."""
 
-    status, code, can_retry = 504, "timed_out", True
+    status, code = 504, "timed_out"
+    can_retry = True
 
 
 class Unreachable(ServingError):
-    """No server answered within the client's deadline: refused, lost, or not speaking HTTP. Raised by clients only."""
+    """No server answered within the client's deadline: refused, lost, or not speaking HTTP. Raised by clients only.
 
-    status, code, can_retry = 503, "unreachable", True
+    Attributes:
+      can_retry: False where the request may have been acted on and must not be acted on twice.
+    """
+
+    status, code = 503, "unreachable"
+
+    def __init__(self, message: str, *, can_retry: bool = True, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.can_retry = can_retry
+
+
+def failure(status: int, answer: Any) -> ServingError:
+    """What an HTTP answer that is no success says.
+
+    Args:
+      status: Of the answer.
+      answer: Its body as JSON; None if it is none, as when something between client and server answers.
+    """
+    told = answer.get("error") if isinstance(answer, dict) else None
+    kind = BY_CODE.get(str(told.get("code"))) if isinstance(told, dict) else None
+    if kind is None or not isinstance(told, dict):
+        if status >= 500:
+            return Unreachable(f"something that is no policy server answered {status}")
+        return BadRequest(f"something that is no policy server answered {status}")
+    error = kind(str(told.get("message")), field=told.get("field"))
+    if isinstance(error, Overloaded | Unready) and isinstance(told.get("retry_after_s"), int | float):
+        error.retry_after_s = float(told["retry_after_s"])
+    return error
 
 
 #: Every kind of failure that a server answers with, by its code.

@@ -40,6 +40,7 @@ _OWN_SCHEMAS: dict[str, Schema] = {
                     "code": {"type": "string", "enum": sorted(errors.BY_CODE)},
                     "message": {"type": "string", "description": "For people"},
                     "field": {"type": ["string", "null"], "description": "The part of the request that is wrong"},
+                    "retry_after_s": {"type": "number", "description": "With 503: when another try may be worth it"},
                 },
                 "required": ["code", "message", "field"],
             }

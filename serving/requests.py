@@ -8,7 +8,7 @@ gymnasium, torch or the core. Whether a request fits a policy is for ``checking.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -52,6 +52,18 @@ class ActRequest:
     def num_rows(self) -> int:
         """N."""
         return len(next(iter(self.observations.values())))
+
+
+class ActOptions(TypedDict, total=False):
+    """What may be said beside the observations: the fields of ``ActRequest``."""
+
+    action_mask: np.ndarray | None
+    sessions: tuple[str, ...] | None
+    state: np.ndarray | None
+    episode_start: np.ndarray | None
+    deterministic: bool
+    want_log_prob: bool
+    want_value: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,8 +81,12 @@ def read_tensor_request(body: bytes) -> ActRequest:
     return _request(_read_tensors(body), _array_as_it_is)
 
 
-def write_tensor_request(request: ActRequest) -> list[bytes | memoryview]:
-    """The inverse of ``read_tensor_request``, in pieces, so that whoever sends large arrays copies them once."""
+def write_tensor_request(request: ActRequest) -> bytes:
+    """The inverse of ``read_tensor_request``.
+
+    Raises:
+      TypeError: an array is of something else than numbers.
+    """
     values = {name: getattr(request, name) for name in _DEFAULTS}
     return _write_tensors(
         {name: value for name, value in values.items() if value is not None and value is not _DEFAULTS[name]}
@@ -113,7 +117,7 @@ def write_tensor_reply(reply: ActReply) -> bytes:
         array = getattr(reply, name)
         if array is not None:
             values[name] = array
-    return b"".join(_write_tensors(values))
+    return _write_tensors(values)
 
 
 def read_tensor_reply(body: bytes) -> ActReply:
@@ -282,8 +286,7 @@ def _array_at(buffers: memoryview, code: int, data: bytes) -> np.ndarray:
     return array
 
 
-def _write_tensors(values: Mapping[str, Any]) -> list[bytes | memoryview]:
-    """The pieces of a body: joined, they are it."""
+def _write_tensors(values: Mapping[str, Any]) -> bytes:
     buffers: list[bytes | memoryview] = []
     begin = 0
 
@@ -302,7 +305,7 @@ def _write_tensors(values: Mapping[str, Any]) -> list[bytes | memoryview]:
         return msgpack.ExtType(ARRAY, told)
 
     header = msgpack.packb(values, default=placed)
-    return [MAGIC + _LENGTH.pack(len(header)) + header + bytes(-len(header) % 8), *buffers]
+    return b"".join((MAGIC, _LENGTH.pack(len(header)), header, bytes(-len(header) % 8), *buffers))
 
 
 assert MISSING is _DEFAULTS["observations"], "the one field that a request must have"

@@ -22,6 +22,25 @@ def test_an_answer_names_code_message_and_field():
     }
 
 
+@pytest.mark.parametrize("kind", errors.BY_CODE.values())
+def test_an_answer_becomes_the_error_that_it_was(kind):
+    error = kind("the text", field="timeout_s")
+    again = errors.failure(kind.status, error.to_json())
+    assert type(again) is kind
+    assert vars(again) == vars(error)
+
+
+def test_when_to_come_back_travels():
+    error = errors.failure(503, errors.Overloaded("full", retry_after_s=0.25).to_json())
+    assert error.retry_after_s == 0.25
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"error": "x"}, {"error": {"code": "unheard"}}, {"detail": "x"}])
+def test_an_answer_of_something_else_may_pass_if_it_is_its_own_fault(answer):
+    assert errors.failure(502, answer).can_retry
+    assert not errors.failure(404, answer).can_retry
+
+
 def test_the_tree_in_the_docstring_is_the_tree():
     for kind in errors.ServingError.__subclasses__():
         (line,) = [line for line in errors.__doc__.splitlines() if f"- {kind.__name__} " in line]
