@@ -9,10 +9,12 @@ import difflib
 
 from ..rllib.config import AlgorithmConfig, ConfigError
 from ..rllib.trainable import Trainable
+from .a3c import A2C, A3C
 from .appo import APPO
 from .ppo import PPO
 
-_BY_NAME: dict[str, type[Trainable]] = {APPO.name: APPO, PPO.name: PPO}
+_ALL: tuple[type[Trainable], ...] = (A2C, A3C, APPO, PPO)
+_BY_NAME = {algorithm.name: algorithm for algorithm in _ALL}
 
 #: Every algorithm's name, sorted.
 NAMES = tuple(sorted(_BY_NAME))

@@ -27,13 +27,14 @@ from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State, split_state
 from . import saved_state
-from .batch import Batch, concatenate
+from .batch import Batch, FinishedEpisode, concatenate
 from .checkpoints import Checkpoint, CheckpointError
 from .collection import DynamicCollection, Segment
 from .config import AlgorithmConfig, ConfigError, RolloutConfig, to_dict
 from .env_runner import Collected, EnvRunner
 from .evaluation import Evaluation
 from .evaluator import Evaluated, Evaluator
+from .gradient_worker import Advanced
 from .inference_actors import InferenceActors
 from .learner import LearnedPolicy
 from .metrics import Window
@@ -131,6 +132,10 @@ class Algorithm(abc.ABC, Generic[C]):
         """Why the rollout worker that was replaced last had died."""
         return self.workers.last_death
 
+    def runner_class(self) -> type[EnvRunner]:
+        """What rollout workers are."""
+        return EnvRunner
+
     def policy_spec(self, network: NetworkSettings) -> PolicySpec:
         """The shape of the policy that fits the environment, by asking every worker: an environment that cannot be
         made anywhere fails here, before training.
@@ -166,7 +171,7 @@ class Algorithm(abc.ABC, Generic[C]):
         for worker, each in enumerate(collected):
             self._arrived(worker, each)
             self._note_environments(worker, each)
-        self._count(batch)
+        self._count(batch.num_steps, batch.episodes)
         return batch
 
     def dynamic_collection(self, num_steps: int, *, max_in_flight: int, max_lag: int | None) -> DynamicCollection:
@@ -404,18 +409,24 @@ class Algorithm(abc.ABC, Generic[C]):
     def _taken(self, worker: int, collected: Collected) -> None:
         """A rollout that came by itself is learned from."""
         self._note_environments(worker, collected)
-        self._count(collected.batch)
+        self._count(collected.batch.num_steps, collected.batch.episodes)
 
-    def _note_environments(self, worker: int, collected: Collected) -> None:
+    def learned_where_played(self, worker: int, advanced: Advanced) -> None:
+        """A rollout was played and learned from by its worker; counts it."""
+        self._whereabouts.came(worker, advanced.state)
+        self._note_environments(worker, advanced)
+        self._count(advanced.steps, advanced.episodes)
+
+    def _note_environments(self, worker: int, collected: Collected | Advanced) -> None:
         self._whereabouts.counted(worker, collected.state)
         self.environments_replaced += collected.replaced
         self.incidents += collected.incidents
 
-    def _count(self, batch: Batch) -> None:
-        self.steps += batch.num_steps
-        self.episodes += len(batch.episodes)
-        self._returns.extend(finished.episode.episode_return for finished in batch.episodes)
-        self._lengths.extend(finished.episode.length for finished in batch.episodes)
+    def _count(self, steps: int, episodes: Sequence[FinishedEpisode]) -> None:
+        self.steps += steps
+        self.episodes += len(episodes)
+        self._returns.extend(finished.episode.episode_return for finished in episodes)
+        self._lengths.extend(finished.episode.length for finished in episodes)
 
     def _collection_metrics(self) -> dict[str, float]:
         metrics = {} if self.collection is None else self.collection.metrics()
@@ -429,7 +440,7 @@ class Algorithm(abc.ABC, Generic[C]):
                 self._restart_rewards(env_indices)
             self.incidents.append(f"the environments of rollout worker {worker} start new episodes: it died")
         return (
-            api.remote(EnvRunner)
+            api.remote(self.runner_class())
             .options(num_cpus=1)
             .remote(
                 env_id=self.config.env,

@@ -23,7 +23,6 @@ twice.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,38 +34,7 @@ from .parameter_shard import ShardSettings
 from .policy_spec import PolicySpec
 from .replica import Computed, MakeLearner, Part, mean_of_steps, replicas
 from .served_policy import ServedPolicy
-
-#: Bounds of the histogram of staleness: its bins are [0], [1], [2], [3, 4], [5, 8], [9, ...).
-_BINS = {"0": 0, "1": 1, "2": 2, "3_4": 4, "5_8": 8}
-_LAST_BIN = "9_or_more"
-
-
-class Window:
-    """Which minibatches are with a learner, and whether the next may be handed out. A table.
-
-    Args:
-      size: Numbers from the oldest that is not in to the last that may be out; None: no bound.
-    """
-
-    def __init__(self, size: int | None) -> None:
-        self._size = size
-        self._next = 0
-        self._out: set[int] = set()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next may be handed out."""
-        return self._size is None or not self._out or self._next - min(self._out) < self._size
-
-    def hand_out(self) -> int:
-        """The number of the next minibatch, which is out now."""
-        number, self._next = self._next, self._next + 1
-        self._out.add(number)
-        return number
-
-    def take_in(self, number: int) -> None:
-        """It is in, or given up."""
-        self._out.remove(number)
+from .staleness import StalenessHistogram, Window
 
 
 class AsynchronousLearners(ServedPolicy):
@@ -107,7 +75,7 @@ class AsynchronousLearners(ServedPolicy):
         self._window = Window(None if staleness is None else count * (staleness + 1))
         self._numbers: dict[int, int] = {}  # learner -> number of the minibatch that it has
         self._reports: dict[int, dict[str, float]] = {}  # number -> what is known of it
-        self._staleness: Counter[str] = Counter()
+        self._staleness = StalenessHistogram()
         limit = math.inf if max_grad_norm is None else max_grad_norm
         try:
             self._replicas = replicas(make, self.client, count, max_grad_norm=limit)
@@ -152,8 +120,7 @@ class AsynchronousLearners(ServedPolicy):
         """``replaced``: learners that died and were replaced so far; ``shards_restarted``; and gradients by staleness:
         ``staleness_0``, ``staleness_1``, ..., ``staleness_9_or_more``.
         """
-        histogram = {f"staleness_{name}": float(self._staleness[name]) for name in (*_BINS, _LAST_BIN)}
-        return {"replaced": self._replicas.replacements, **super().counters(), **histogram}
+        return {"replaced": self._replicas.replacements, **super().counters(), **self._staleness.counters()}
 
     def close(self) -> None:
         """Kill learners and shards. May be called twice."""
@@ -173,7 +140,7 @@ class AsynchronousLearners(ServedPolicy):
         self._window.take_in(number)
         self.clocks[completed.worker] += 1
         self._reports[number] = computed.metrics
-        self._staleness[_bin(computed.staleness)] += 1
+        self._staleness.add(computed.staleness)
 
     def _give_up(self) -> None:
         """Nobody has anything; who has pushed, and who has not, the shards know."""
@@ -186,7 +153,3 @@ class AsynchronousLearners(ServedPolicy):
 
 #: The number of a minibatch, in what ``update`` returns.
 _NUMBER = "number"
-
-
-def _bin(staleness: int) -> str:
-    return next((name for name, most in _BINS.items() if staleness <= most), _LAST_BIN)

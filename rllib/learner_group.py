@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from .learner import Columns, DivergedError, Metrics, diverged
+from .learner import Columns, DivergedError, Metrics
 from .parameter_shard import ShardSettings
 from .policy_spec import PolicySpec
 from .replica import Computed, MakeLearner, mean_of_steps, parts_by_rows, replicas
@@ -69,7 +69,7 @@ class LearnerGroup(ServedPolicy):
         settings = ShardSettings(count, epsilon=epsilon, awaits_scale=True)
         super().__init__(spec, weights, settings, num_shards=num_shards)
         self._learning_rate = learning_rate
-        self._max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
+        self._max_grad_norm = max_grad_norm
         try:
             self._replicas = replicas(make, self.client, count)
         except BaseException:
@@ -102,13 +102,9 @@ class LearnerGroup(ServedPolicy):
             )
         except DivergedError:
             let_others_finish(self._replicas)
-            self._commit(None)
+            self.give_up()
             raise
-        norm = math.sqrt(math.fsum(_squared_norms(answers)))
-        if not math.isfinite(norm):
-            self._commit(None)
-            raise diverged(norm, None)
-        self._commit(min(1.0, self._max_grad_norm / (norm + 1e-6)))  # as torch.nn.utils.clip_grad_norm_ has it
+        norm = self.apply([answer.squared_norms for answer in answers], self._max_grad_norm)
         total = sum(answer.rows for answer in answers)
         means = {
             name: math.fsum(answer.metrics[name] * answer.rows for answer in answers) / total
@@ -129,11 +125,6 @@ class LearnerGroup(ServedPolicy):
         self._replicas.close()
         super().close()
 
-    def _commit(self, scale: float | None) -> None:
-        step = self.clocks[0]
-        self._client.commit(step, scale)
-        self.clocks = [step + 1] * len(self)
-
 
 def let_others_finish(workers: WorkerSet) -> None:
     """Until nothing is in flight: a push that comes later would be of a step that is over."""
@@ -141,9 +132,3 @@ def let_others_finish(workers: WorkerSet) -> None:
         with contextlib.suppress(DivergedError):  # one has been told of
             for _ in workers.completed():
                 pass
-
-
-def _squared_norms(answers: Sequence[Computed]) -> list[float]:
-    """By shard, of the step's gradient. Whoever pushed last to a shard was told."""
-    by_shard = zip(*(answer.squared_norms for answer in answers), strict=True)
-    return [next(square for square in squares if square is not None) for squares in by_shard]

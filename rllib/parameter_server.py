@@ -296,7 +296,7 @@ class ParameterServer:
         if not 1 <= num_shards <= len(weights):
             raise ValueError(f"num_shards must be from 1 to {len(weights)}, the number of weights, not {num_shards}")
         self._is_temporary = directory is None
-        self._directory = Path(tempfile.mkdtemp(prefix="shoal-parameters-")) if directory is None else directory
+        self._directory = _temporary_directory() if directory is None else directory
         bounds = [index * len(weights) // num_shards for index in range(num_shards + 1)]
         # Retries are safe, for pushes are known by (learner, step), and restarts lose nothing that was acknowledged.
         made = api.remote(ShardActor).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -353,3 +353,12 @@ class ParameterServer:
             api.kill(self._shards.pop())
         if self._is_temporary:
             shutil.rmtree(self._directory, ignore_errors=True)  # a dying shard may write in it
+
+
+def _temporary_directory() -> Path:
+    """A new folder for logs, with this process in it as its owner: as with the folders of sessions, one whose owner was
+    killed is removed when the next session starts, and no other is.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="shoal-parameters-"))
+    (directory / "owners").write_text(str(os.getpid()))
+    return directory

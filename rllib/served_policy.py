@@ -7,10 +7,12 @@ common to these is here: names and shapes, checkpoints, the clock of each learne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .learner import diverged
 from .optimizer_memory import memory_by_name, memory_from, memory_shapes
 from .parameter_server import ParameterClient, ParameterServer
 from .parameter_shard import ShardSettings
@@ -79,6 +81,32 @@ class ServedPolicy:
         arrays = {name: np.array(number, np.int64) for name, number in numbers.items()}
         self._server.load({"weights": flat, **moments, **arrays})
 
+    def apply(self, squared_norms: Sequence[Sequence[float | None]], max_grad_norm: float | None) -> float:
+        """Have the shards take a step of bulk that all learners have pushed to, clipped by the norm of the whole.
+
+        Args:
+          squared_norms: What each learner was told by each shard: whoever pushed last to it the norm of its slice.
+          max_grad_norm: The gradient is scaled down to it; None leaves it.
+
+        Returns:
+          The norm before.
+
+        Raises:
+          DivergedError: it is not finite; the weights are as they were, and the next step may come.
+        """
+        by_shard = zip(*squared_norms, strict=True)
+        norm = math.sqrt(math.fsum(next(square for square in shard if square is not None) for shard in by_shard))
+        if not math.isfinite(norm):
+            self.give_up()
+            raise diverged(norm, None)
+        limit = math.inf if max_grad_norm is None else max_grad_norm
+        self._commit(min(1.0, limit / (norm + 1e-6)))  # as torch.nn.utils.clip_grad_norm_ has it
+        return norm
+
+    def give_up(self) -> None:
+        """Let the shards forget the step of bulk that has been pushed to; no push of it may come any more."""
+        self._commit(None)
+
     def counters(self) -> dict[str, float]:
         """``shards_restarted``: processes of shards that died and were followed by others so far."""
         return {"shards_restarted": sum(status.lives - 1 for status in self._server.statuses())}
@@ -86,3 +114,8 @@ class ServedPolicy:
     def close(self) -> None:
         """Kill the shards. May be called twice."""
         self._server.close()
+
+    def _commit(self, scale: float | None) -> None:
+        step = self.clocks[0]
+        self._client.commit(step, scale)
+        self.clocks = [step + 1] * len(self.clocks)

@@ -269,8 +269,9 @@ class Run:
 
     def _save(self) -> None:
         if self._saved_at != self._algorithm.steps:
+            checkpoint = self._algorithm.checkpoint()  # may wait for what is under way, and count it
             place = checkpoints.place_for(self._plan.run_dir, self._algorithm.steps)
-            self._write(self._algorithm.checkpoint(), place)
+            self._write(checkpoint, place)
             self._saved_at = self._algorithm.steps
             with run_directory.writing(self._plan.run_dir):
                 checkpoints.keep_newest(self._plan.run_dir, self._config.keep_checkpoints)

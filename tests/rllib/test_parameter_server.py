@@ -1,9 +1,12 @@
 """Parameter servers in actors, on every engine."""
 
+import os
+
 import numpy as np
 import pytest
 
 import shoal
+from shoal.core.cluster import remove_stale
 from shoal.rllib.parameter_server import ParameterServer
 from shoal.rllib.parameter_shard import Push, Shard, ShardSettings
 
@@ -138,6 +141,20 @@ def test_the_logs_of_a_server_without_a_directory_go_with_it(engine):
     server.close()
     server.close()
     assert not server._directory.exists()
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_session_that_starts_removes_the_logs_of_those_who_are_dead_and_no_others(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    server = ParameterServer(np.zeros(3, np.float32), ShardSettings(1))
+    (logs,) = tmp_path.iterdir()
+    os.utime(logs, (0.0, 0.0))
+    remove_stale(str(tmp_path))
+    assert logs.exists()
+    (logs / "owners").write_text("999999999")
+    remove_stale(str(tmp_path))
+    assert not logs.exists()
+    server.close()
 
 
 def test_there_are_no_more_shards_than_weights(engine):
