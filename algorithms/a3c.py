@@ -128,6 +128,7 @@ def _check(config: A2CConfig | A3CConfig) -> None:
     require(config, "recurrent", config.recurrent == "none", "none: workers that learn have no memory")
     require(config, "device", config.device in ("auto", "cpu"), "auto or cpu: the workers learn, each on a CPU")
     require(config, "compile", not config.compile, "False: the workers learn, each by itself")
+    require(config, "inference", config.inference == "local", "local: each worker acts with weights that it has pulled")
 
 
 def estimates(batch: Batch, *, gamma: float, lam: float) -> dict[str, np.ndarray]:

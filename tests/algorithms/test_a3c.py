@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import shoal
-from shoal.algorithms.a3c import A2C, A2CConfig, A3C, A3CConfig, estimates
+from shoal.algorithms.a3c import A2C, A3C, A2CConfig, A3CConfig, estimates
 from shoal.algorithms.appo_gradients import policy_gradients
 from shoal.core import api
 from shoal.rllib.config import ConfigError
@@ -142,6 +142,7 @@ def test_a3c_goes_on_from_a_checkpoint_that_has_all_that_was_counted(make):
         ({"recurrent": "gru"}, "recurrent must be none"),
         ({"device": "cuda"}, "device must be auto or cpu"),
         ({"compile": True}, "compile must be False"),
+        ({"inference": "actor"}, "inference must be local"),
         ({"num_envs": 1}, r"num_envs must be at least num_workers \(2\), not 1"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be None or greater than 0, not 0.0"),
     ],

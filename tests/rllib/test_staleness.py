@@ -1,8 +1,7 @@
 """Which minibatch may be handed out, against the literal rule; how stale gradients were."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from shoal.rllib.staleness import StalenessHistogram, Window
 
