@@ -17,6 +17,7 @@ from shoal.scripts.standard_streams import OutputError, leave, make_ready, print
 COMMANDS = {
     "train": "train an algorithm on an environment",
     "evaluate": "play with the policy of a training run",
+    "serve": "answer requests for actions, over HTTP, with the policy of a training run",
     "export": "write a policy as a file that runs without shoal (ONNX, TorchScript)",
     "zoo": "list tuned settings and the returns measured with them",
     "results": "measure the returns of the zoo's settings",

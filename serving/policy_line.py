@@ -77,6 +77,7 @@ class PolicyLine:
         )
         self._parts: deque[Part] = deque()
         self._num_asked = self._in_flight = 0
+        self._emptied: asyncio.Future[None] | None = None
         self._is_planned = False
         self._alarm: asyncio.TimerHandle | None = None
         self._latency, self._queue_time, self._batch_rows = Tally(SECONDS), Tally(SECONDS), Tally(ROWS)
@@ -84,10 +85,11 @@ class PolicyLine:
         self._of_shadows: dict[int, Counter[str]] = {}
         self._checker = Checker(self.info())
 
-    @property
-    def in_flight(self) -> int:
-        """Requests that wait for their answer."""
-        return self._in_flight
+    async def emptied(self) -> None:
+        """Wait until nobody waits for an answer. For one caller, which sees to it that nobody comes."""
+        if self._in_flight:
+            self._emptied = self._loop.create_future()
+            await self._emptied
 
     def info(self) -> PolicyInfo:
         """What a client must know."""
@@ -217,6 +219,8 @@ class PolicyLine:
         finally:
             alarm.cancel()
             self._in_flight -= 1
+            if not self._in_flight and self._emptied is not None and not self._emptied.done():
+                self._emptied.set_result(None)
 
     def _too_late(self, asked: Asked, patience_s: float) -> None:
         is_waiting = bool(self._queue.withdraw(asked))

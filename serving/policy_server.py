@@ -4,10 +4,10 @@
     reply = get(server.compute_actions.remote(observations))           from any task, actor or driver
     server.swap.remote("walker", newer)                                between two batches
 
-Requests of all ways in meet in ``act``; the batches of each policy are a ``PolicyLine``'s. Which version answers is in
-the ``PolicyTable``; what acts is a ``Model``. A version that does not fit, or whose numbers are not finite, is refused
-before anybody sees it (``RefusedError``), and the old one serves on. All versions of a policy take the same
-observations and give the same actions.
+Requests of all ways in, handle calls and HTTP, meet in ``act``; the batches of each policy are a ``PolicyLine``'s.
+Which version answers is in the ``PolicyTable``; what acts is a ``Model``. A version that does not fit, or whose numbers
+are not finite, is refused before anybody sees it (``RefusedError``), and the old one serves on. All versions of a
+policy take the same observations and give the same actions.
 
 What the constructor is given is what a server that was killed begins with when it is started again: of a run directory
 the newest checkpoint.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..rllib.checkpoints import CheckpointError
 from ..rllib.threads import limit_matrix_threads
 from ..rllib.weights import Weights
 from .errors import BadRequest, Unready
+from .http_server import HttpServer, HttpSettings
 from .measures import ServingMetrics
 from .model_thread import ModelThread
 from .models import Model, PolicyModel, Rows
@@ -42,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 #: What a policy can be made of: what acts, its weights, or where a checkpoint or a run directory is.
 Source = Model | Weights | str | Path
-#: Pause between two looks at a run directory, and at whether all requests are answered.
-_FOLLOW_S, _DRAIN_S = 1.0, 0.005
+#: Pause between two looks at a run directory.
+_FOLLOW_S = 1.0
 
 
 class PolicyServer:
@@ -51,18 +52,22 @@ class PolicyServer:
 
     Args:
       policies: Name -> what it is made of, to begin with.
+      followed: Names of those whose run directory is followed, see ``follow``.
       settings: Bounds and goals.
+      http: Serve over HTTP, too; see ``address``.
       matrix_threads: How many threads numpy may use; None leaves it.
 
     Raises:
-      RefusedError, CheckpointError: one of the policies cannot be served.
+      RefusedError: one of the policies cannot be served.
     """
 
     def __init__(
         self,
         policies: Mapping[str, Source] | None = None,
         *,
+        followed: Sequence[str] = (),
         settings: ServingSettings | None = None,
+        http: HttpSettings | None = None,
         matrix_threads: int | None = 1,
     ) -> None:
         if matrix_threads is not None:
@@ -75,8 +80,14 @@ class PolicyServer:
         self._models: dict[str, dict[int, Model]] = {}
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._is_leaving = False
-        for name, source in (policies or {}).items():
+        sources = policies or {}
+        for name, source in sources.items():
             self._take(name, *self._made(name, source, None))
+        for name in followed:
+            self.follow(name, str(sources[name]))
+        self._http = None if http is None else HttpServer(self, http)
+        #: Under way from here on: a constructor cannot wait.
+        self._listening = None if self._http is None else asyncio.ensure_future(self._http.start())
 
     # ---- requests
 
@@ -144,6 +155,17 @@ class PolicyServer:
             refused_weights=self._table.num_refused,
         )
 
+    async def address(self) -> int | None:
+        """The port at which HTTP is served, when it is; None where it is not.
+
+        Raises:
+          OSError: the address cannot be had.
+        """
+        if self._http is None or self._listening is None:
+            return None
+        await asyncio.shield(self._listening)
+        return self._http.port
+
     def refusals(self) -> list[str]:
         """The last versions that were not taken, and why, oldest first."""
         return [f"{each.policy}: {each.source}: {each.reason}" for each in self._table.refusals]
@@ -203,7 +225,7 @@ class PolicyServer:
         self._followers[name] = asyncio.get_running_loop().create_task(self._following(name, Path(run_dir)))
 
     async def drain(self, timeout_s: float = 10.0) -> bool:
-        """Take no more requests and wait for those that are here.
+        """Take no more requests and wait for those that are here; /readyz says no.
 
         Returns:
           Whether all were answered in time.
@@ -211,12 +233,18 @@ class PolicyServer:
         self._is_leaving = True
         for follower in self._followers.values():
             follower.cancel()
-        deadline_s = time.monotonic() + timeout_s
-        while any(line.in_flight for line in self._lines.values()):
-            if time.monotonic() > deadline_s:
-                return False
-            await asyncio.sleep(_DRAIN_S)
-        return True
+        waiting: set[asyncio.Future[None]] = set()
+        if self._lines:
+            _, waiting = await asyncio.wait(
+                [asyncio.ensure_future(line.emptied()) for line in self._lines.values()], timeout=timeout_s
+            )
+        if self._http is not None:
+            await self._http.drain()
+        return not waiting
+
+    async def stay(self) -> None:
+        """Returns never: who waits for it learns when the server is dead for good."""
+        await asyncio.get_running_loop().create_future()
 
     # ---- inside
 

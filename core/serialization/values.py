@@ -299,7 +299,7 @@ def _reduce_array(array: _Array) -> object:
 class _PlainPickler(pickle.Pickler):
     """Asks nobody but C code about anything but arrays."""
 
-    dispatch_table: ClassVar[dict[type, Callable[[_Array], object]]] = {np.ndarray: _reduce_array}  # type: ignore[assignment]
+    dispatch_table: ClassVar[dict[type, Callable[[_Array], object]]] = {np.ndarray: _reduce_array}  # type: ignore[assignment,misc]
 
 
 def _buffer(array: _Array) -> pickle.PickleBuffer:
