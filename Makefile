@@ -80,7 +80,9 @@ lint: $(STAMP)
 results: $(STAMP)
 	$(BIN)/shoal results $(ARGS)
 
-# What it is compared with is installed first: `make install-ray` for ARGS="core --vs ray" and ARGS=engine.
+# What it is compared with is installed first: `make install-ray` for ARGS="core --vs ray" and ARGS=engine; MPI, for
+# ARGS=simulation, by `.venv/bin/pip install -e '.[bench]'`, without which that measures the rest; Sample Factory, for
+# ARGS="appo --vs sample-factory --sf-python PATH", into an environment of its own.
 bench: $(STAMP)
 	$(BIN)/shoal bench $(ARGS)
 

@@ -160,6 +160,37 @@ ENTRIES = (
         "SB3 RL Zoo, hyperparams/ppo.yml, with a larger learning rate",
     ),
     Entry(
+        "CartPole-v1-appo",
+        {"env": "CartPole-v1", "total_steps": 200_000, "normalize_rewards": True},
+        475.0,
+        "shoal's defaults, with rewards normalised",
+        algorithm="appo",
+    ),
+    Entry(
+        "HalfCheetah-v5-appo",
+        {
+            "env": "HalfCheetah-v5",
+            "total_steps": 1_000_000,
+            "num_envs": 8,
+            # Of 1,024 rows from each of two workers: half a batch, and what lags the least.
+            "rollout_steps": 256,
+            "train_batch_size": 2048,
+            "num_epochs": 10,
+            "minibatch_size": 64,
+            "learning_rate": 3e-4,
+            "gamma": 0.98,
+            "vtrace_lambda": 0.92,
+            "clip_range": 0.1,
+            "clip_range_schedule": "constant",
+            "initial_log_std": -2.0,
+            "normalize_observations": True,
+            "normalize_rewards": True,
+        },
+        4_000.0,
+        "PPO's entry, with segments of half a batch",
+        algorithm="appo",
+    ),
+    Entry(
         "CartPole-without-velocities",
         {
             "env": "shoal.envs.memory:CartPoleWithoutVelocities",

@@ -1,7 +1,9 @@
 """`shoal bench core`: the speed of the runtime, case by case, under the names of Ray's own microbenchmark.
+`shoal bench appo`: APPO, beside Sample Factory and beside PPO (`benchmarks/asynchronous_report.py`).
 `shoal bench engine`: what the Ray engine adds to Ray's own time (`benchmarks/engine_report.py`).
 `shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
+`shoal bench simulation`: unequal rollouts, beside MPI and multiprocessing (`benchmarks/simulating_report.py`).
 `shoal bench straggler`: what one slow environment costs, with a barrier and without (`benchmarks/straggling.py`).
 
 `--vs ray` runs the same cases on an installed Ray, in turn with ours: in every round a few cases at a time, each time
@@ -22,7 +24,17 @@ from typing import Any, Literal
 import tyro
 
 import shoal
-from shoal.scripts.benchmarks import children, comparison, engine_report, learning_report, report, stepping, straggling
+from shoal.scripts.benchmarks import (
+    asynchronous_report,
+    children,
+    comparison,
+    engine_report,
+    learning_report,
+    report,
+    simulating_report,
+    stepping,
+    straggling,
+)
 from shoal.scripts.benchmarks.cases import CASES
 from shoal.scripts.benchmarks.comparison import MILLISECONDS, Row, Samples, Subject
 from shoal.scripts.benchmarks.life_cycle import STAGES
@@ -39,9 +51,11 @@ _TURN = 4
 _NEEDS_A_SESSION_OF_ITS_OWN = "placement group create/removal"
 #: What else is measured, with options of its own.
 _OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
+    "appo": asynchronous_report.bench,
     "engine": engine_report.bench,
     "envs": stepping.bench,
     "rl": learning_report.bench,
+    "simulation": simulating_report.bench,
     "straggler": straggling.bench,
 }
 #: Ray's own cases that go through its remote client (`ray://`): nothing here to compare them with.
@@ -52,10 +66,10 @@ _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote 
 class Options:
     """What `shoal bench` can be told."""
 
-    subject: tyro.conf.Positional[Literal["core", "engine", "envs", "rl", "straggler"]] = "core"
+    subject: tyro.conf.Positional[Literal["core", "appo", "engine", "envs", "rl", "simulation", "straggler"]] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast environments are stepped; or training; or what one slow environment costs. The others have options of their
-    own: shoal bench rl --help."""
+    fast environments are stepped; or training; or APPO; or rollouts of unequal length; or what one slow environment
+    costs. The others have options of their own: shoal bench rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""

@@ -71,7 +71,8 @@ class Engine:
         """
         if self.module == "shoal":
             return shoal.__version__
-        code = f"import {self.module}; print({self.module}.__version__)"
+        # Imported, for what is installed may be broken; the package is asked, as not every module tells its version.
+        code = f"import importlib.metadata, {self.module}; print(importlib.metadata.version({self.module!r}))"
         try:
             ran = subprocess.run(
                 [self.python, "-c", code], capture_output=True, text=True, timeout=60, check=False,

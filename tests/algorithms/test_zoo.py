@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from shoal.algorithms import zoo
-from shoal.algorithms.ppo import PPOConfig
+from shoal.algorithms import config_class, zoo
 from shoal.envs import registry
 from shoal.rllib.config import ConfigError
 
@@ -13,7 +12,7 @@ from shoal.rllib.config import ConfigError
 @pytest.mark.parametrize("entry", zoo.ENTRIES, ids=lambda entry: entry.name)
 def test_every_entry_is_a_valid_config_of_an_environment_that_there_is(entry):
     config = entry.config(seed=7)
-    assert isinstance(config, PPOConfig)
+    assert isinstance(config, config_class(entry.algorithm))
     assert config.seed == 7
     registry.check(config.env)
     assert {name: getattr(config, name) for name in entry.settings} == dict(entry.settings)

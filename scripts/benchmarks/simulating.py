@@ -1,0 +1,185 @@
+"""The child of `shoal bench simulation`: steps per second of some workers, in one of the ways that are compared.
+
+    dynamic  actors of shoal; who has finished plays on, and a batch is full with as many rollouts as it shall have:
+             what is under way then counts for the next, and nobody waits for anybody
+    awaited  the same actors, but a batch begins when all of the one before has come: the Ray paper's tasks
+    pool     processes of `multiprocessing`: rounds of `Pool.map`, one rollout each, three rounds a batch
+    bare     a single actor of shoal, in turn with a loop in a process that knows no session
+
+`simulating_mpi.py` does with MPI what `pool` does. Whatever is played is sent to whoever asked for it. Starting is not
+counted; `dynamic` has a batch before its clock starts, as in the first all begin together.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import shoal
+from shoal.rllib.worker_set import Completed, WorkerSet
+from shoal.scripts.benchmarks.simulators import PER_WORKER, Request, Rollout, Simulator, lengths
+
+
+@contextmanager
+def _workers(order: dict[str, Any], max_in_flight: int) -> Generator[WorkerSet]:
+    """A session with actors that are ready."""
+    shoal.init(num_cpus=order["num_workers"])
+    try:
+        made = shoal.remote(Simulator).options(num_cpus=1)
+        workers = WorkerSet(lambda *_: made.remote(order["step_s"]), order["num_workers"], max_in_flight=max_in_flight)
+        try:
+            workers.map("rollouts", [([],)] * len(workers))
+            yield workers
+        finally:
+            workers.close()
+    finally:
+        shoal.shutdown()
+
+
+def _steps(completed: Completed) -> int:
+    return sum(len(rewards) for _, rewards in completed.value)
+
+
+def dynamic(order: dict[str, Any]) -> dict[str, float]:
+    """Two requests in flight on each worker, so that none waits for the driver."""
+    size, batches = PER_WORKER * order["num_workers"], order["batches"]
+    with _workers(order, max_in_flight=2) as workers:
+        in_flight = workers.max_in_flight * len(workers)
+        requests = enumerate(lengths(order["seed"], size * (1 + batches) + in_flight))
+        for request in itertools.islice(requests, in_flight):
+            workers.submit(request[0] % len(workers), "rollouts", [request])
+        steps, began_s = 0, 0.0
+        for count, completed in enumerate(workers.completed(), 1):
+            steps += _steps(completed)
+            if count == size:
+                steps, began_s = 0, time.perf_counter()
+            if count == size * (1 + batches):
+                break
+            workers.submit(completed.worker, "rollouts", [next(requests)])
+        return {"steps_per_second": steps / (time.perf_counter() - began_s)}
+
+
+def awaited(order: dict[str, Any]) -> dict[str, float]:
+    """One request in flight on each worker: a second could wait behind a long one while others have nothing to do."""
+    size, batches = PER_WORKER * order["num_workers"], order["batches"]
+    numbered = list(enumerate(lengths(order["seed"], size * batches)))
+    with _workers(order, max_in_flight=1) as workers:
+        began_s = time.perf_counter()
+        steps = sum(_batch(workers, numbered[first : first + size]) for first in range(0, size * batches, size))
+        return {"steps_per_second": steps / (time.perf_counter() - began_s)}
+
+
+def _batch(workers: WorkerSet, requests: Sequence[Request], at_once: int = 1) -> int:
+    """Have all of these played, so many for a request, by whoever has nothing to do; their steps."""
+    parts = (requests[first : first + at_once] for first in range(0, len(requests), at_once))
+    for place, part in enumerate(itertools.islice(parts, workers.max_in_flight * len(workers))):
+        workers.submit(place % len(workers), "rollouts", part)
+    steps = 0
+    for completed in workers.completed():
+        steps += _steps(completed)
+        if following := next(parts, None):
+            workers.submit(completed.worker, "rollouts", following)
+    return steps
+
+
+def pool(order: dict[str, Any]) -> dict[str, float]:
+    """One process for each worker."""
+    count, rounds = order["num_workers"], PER_WORKER * order["batches"]
+    numbered = list(enumerate(lengths(order["seed"], rounds * count)))
+    begin = multiprocessing.Barrier(count + 1)
+    with multiprocessing.Pool(count, _get_ready, (begin, order["step_s"])) as processes:
+        begin.wait()
+        play = functools.partial(_play, order["step_s"])
+        steps, began_s = 0, time.perf_counter()
+        for first in range(0, rounds * count, count):
+            played = processes.map(play, numbered[first : first + count], chunksize=1)
+            steps += sum(len(rewards) for [(_, rewards)] in played)
+        return {"steps_per_second": steps / (time.perf_counter() - began_s)}
+
+
+@functools.cache
+def _simulator(step_s: float) -> Simulator:
+    """One in each process."""
+    return Simulator(step_s)
+
+
+def _get_ready(begin: Barrier, step_s: float) -> None:
+    _simulator(step_s)
+    begin.wait()
+
+
+def _play(step_s: float, request: Request) -> list[Rollout]:
+    return _simulator(step_s).rollouts([request])
+
+
+def bare(order: dict[str, Any]) -> dict[str, float]:
+    """The loop, the actor with a rollout for each request, the loop, the actor with some, in turn. What the actor takes
+    more, as a part of the loop's time before it, is `added` and `added_at_once`, the medians of the turns.
+    """
+    numbered = list(enumerate(lengths(order["seed"], order["rollouts"])))
+    speeds: list[float] = []
+    added: dict[int, list[float]] = {1: [], order["at_once"]: []}
+    program = [sys.executable, __file__, json.dumps({**order, "work": "loop"})]
+    with (
+        _workers({**order, "num_workers": 1}, max_in_flight=2) as workers,
+        subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop,
+    ):
+        assert loop.stdin is not None
+        assert loop.stdout is not None
+        for _ in range(order["turns"]):
+            for at_once, found in added.items():
+                loop.stdin.write("play\n")
+                loop.stdin.flush()
+                by_loop_s = float(loop.stdout.readline())
+                began_s = time.perf_counter()
+                steps = _batch(workers, numbered, at_once)
+                took_s = time.perf_counter() - began_s
+                found.append(took_s / by_loop_s - 1.0)
+                speeds.append(steps / took_s)
+    one, some = (statistics.median(found) for found in added.values())
+    return {"steps_per_second": statistics.median(speeds), "added": one, "added_at_once": some}
+
+
+def loop(order: dict[str, Any]) -> None:
+    """Play all rollouts of a turn for each line of stdin, and print the seconds; ends with stdin."""
+    numbered = list(enumerate(lengths(order["seed"], order["rollouts"])))
+    simulator = Simulator(order["step_s"])
+    for _ in sys.stdin:
+        began_s = time.perf_counter()
+        played = simulator.rollouts(numbered)
+        print(time.perf_counter() - began_s, flush=True)
+        del played
+
+
+WORK: dict[str, Callable[[dict[str, Any]], dict[str, float]]] = {
+    "dynamic": dynamic,
+    "awaited": awaited,
+    "pool": pool,
+    "bare": bare,
+}
+
+
+def main() -> None:
+    """Do what the order on the command line says, and tell it through the pipe that it names."""
+    order = json.loads(sys.argv[1])
+    if order["work"] == "loop":
+        loop(order)
+        return
+    told = WORK[order["work"]](order)
+    with os.fdopen(order["results_fd"], "w") as results:
+        results.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    main()
