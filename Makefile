@@ -2,7 +2,8 @@
 #
 #   make train    train PPO on CartPole-v1           make train ARGS="--seed 3 --total-steps 50000"
 #   make test     run the tests                      make test ARGS="tests/rllib -k checkpoint"
-#   make test-ray the tests that need Ray, with Ray installed (engine "ray"); make test-gpu those that need a GPU
+#   make test-ray the tests that need Ray, with Ray installed (engine "ray"); make test-gpu those that need a GPU;
+#                 make test-browser those that need Chromium, which it installs on Debian
 #   make lint     ruff and mypy                      make bench ARGS=core        make results
 #   make chaos    kill workers at random             make soak    a million of everything, look for leaks
 #   make clean    remove .venv and what tools left
@@ -18,10 +19,10 @@ STAMP := $(VENV)/.installed
 RAY_STAMP := $(VENV)/.installed-ray
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-ray train test test-ray test-gpu lint bench chaos soak results clean
+.PHONY: help install install-ray install-browser train test test-ray test-gpu test-browser lint bench chaos soak results clean
 
 help:
-	@sed -n '3,8s/^#//p' Makefile
+	@sed -n '3,9s/^#//p' Makefile
 
 install: $(STAMP)
 
@@ -68,6 +69,21 @@ test-ray: $(RAY_STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+test-browser: $(STAMP) install-browser
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
+# Any Chromium or Chrome on the PATH will do. Where there is none, Debian's package, if we may install packages.
+install-browser:
+	@set -eu; \
+	for name in chromium chromium-browser google-chrome chrome; do \
+		if command -v "$$name" >/dev/null; then exit 0; fi; \
+	done; \
+	if ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+		echo "the tests in a browser need Chromium; on Debian: sudo apt-get install chromium" >&2; exit 1; \
+	fi; \
+	echo "installing Chromium; later calls skip this"; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium
 
 # The folder of this checkout may have any name; mypy reads it through a link that is called `shoal`.
 lint: $(STAMP)

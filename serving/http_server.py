@@ -136,7 +136,10 @@ class HttpServer:
         """
         web = self._web
         request = functools.partial(_request, max(self._settings.max_body_bytes, self._settings.max_json_bytes))
-        server = web.Server(self._handle, request_factory=request, access_log=None)
+        # All that aiohttp itself could log is that somebody sent what is no HTTP, with a traceback for each.
+        silent = logging.getLogger(f"{__name__}.aiohttp")
+        silent.setLevel(logging.CRITICAL)
+        server = web.Server(self._handle, request_factory=request, access_log=None, logger=silent)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()

@@ -119,7 +119,7 @@ def test_a_second_call_installs_nothing_and_a_changed_requirement_installs_again
 
 def test_plain_make_explains_the_targets(machine):
     told = machine.make().stdout
-    for target in ("train", "test", "test-ray", "test-gpu", "lint", "bench", "chaos", "soak", "clean"):
+    for target in ("train", "test", "test-ray", "test-gpu", "test-browser", "lint", "bench", "chaos", "soak", "clean"):
         assert f"make {target}" in told
 
 
@@ -160,18 +160,18 @@ def goals(machine: Machine) -> list[str]:
 
 def test_ci_uses_a_fresh_environment_outside(machine):
     assert run_ci(machine, "exit 0").returncode == 0
-    assert goals(machine) == ["lint test", "install-ray", "test-ray"]
+    assert goals(machine) == ["lint test", "install-browser", "test-browser", "install-ray", "test-ray"]
 
 
 def test_ci_tests_on_a_gpu_where_torch_finds_one(machine):
     seen = "mkdir -p ${1#VENV=}/bin; echo exit 0 > ${1#VENV=}/bin/python; chmod +x ${1#VENV=}/bin/python"
     ran = run_ci(machine, seen)
     assert ran.returncode == 0
-    assert goals(machine) == ["lint test", "test-gpu", "install-ray", "test-ray"]
+    assert goals(machine) == ["lint test", "test-gpu", "install-browser", "test-browser", "install-ray", "test-ray"]
     assert "left out" not in ran.stdout
 
 
-@pytest.mark.parametrize(("failing", "called"), [("lint", 1), ("test-ray", 3)])
+@pytest.mark.parametrize(("failing", "called"), [("lint", 1), ("test-browser", 3), ("test-ray", 5)])
 def test_ci_exits_as_make_does(machine, failing, called):
     assert run_ci(machine, f'case "$*" in *"{failing}"*) exit 7 ;; esac').returncode == 7
     assert len(goals(machine)) == called
@@ -181,7 +181,37 @@ def test_a_ray_that_cannot_be_installed_is_told_in_a_line_and_fails_nothing(mach
     make = 'case "$*" in *install-ray*) echo x; echo "ERROR: no ray"; echo "make: *** [y] Error 1"; exit 2 ;; esac'
     ran = run_ci(machine, make)
     assert ran.returncode == 0
-    assert goals(machine) == ["lint test", "install-ray"]
+    assert goals(machine) == ["lint test", "install-browser", "test-browser", "install-ray"]
     no_gpu, no_ray = ran.stdout.splitlines()
     assert no_gpu == "tests on a GPU left out, there is none"
     assert no_ray == "tests on Ray left out, it cannot be installed here: ERROR: no ray"
+
+
+def test_a_browser_that_cannot_be_installed_is_told_in_a_line_and_fails_nothing(machine):
+    make = 'case "$*" in *install-browser*) echo x; echo "no chromium"; echo "make: *** [y] Error 1"; exit 2 ;; esac'
+    ran = run_ci(machine, make)
+    assert ran.returncode == 0
+    assert goals(machine) == ["lint test", "install-browser", "install-ray", "test-ray"]
+    assert ran.stdout.splitlines()[1] == "tests in a browser left out, there is none: no chromium"
+
+
+@pytest.mark.parametrize("name", ["chromium", "google-chrome"])
+def test_a_browser_that_is_there_is_taken(machine, name):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    (machine.bin / name).write_text("#!/bin/sh\n")
+    (machine.bin / name).chmod(0o755)
+    assert machine.make("test-browser", "ARGS=-x").returncode == 0
+    assert "python -m pytest -m browser -x" in machine.log.read_text()
+
+
+def test_without_a_browser_it_is_installed_or_said_how(machine):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    for name, text in (("apt-get", f'echo "apt-get $*" >> "{machine.log}"'), ("id", "echo 0")):
+        (machine.bin / name).write_text(f"#!/bin/sh\n{text}\n")
+        (machine.bin / name).chmod(0o755)
+    assert machine.make("test-browser").returncode == 0
+    assert "apt-get install -y -qq --no-install-recommends chromium" in machine.log.read_text()
+    (machine.bin / "id").write_text("#!/bin/sh\necho 1000\n")
+    ran = machine.make("test-browser")
+    assert ran.returncode != 0
+    assert "sudo apt-get install chromium" in ran.stderr

@@ -110,10 +110,11 @@ def test_what_is_not_there_is_told(served, method, path, status, code):
 
 
 @pytest.mark.parametrize("text", [b"BREW / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\nA\r\n\r\n"])
-def test_what_is_no_http_is_a_bad_request(served, text):
+def test_what_is_no_http_is_a_bad_request_and_fills_no_log(served, text, caplog):
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
         connection.sendall(text)
         assert connection.recv(100).startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert caplog.records == []
 
 
 def test_the_form_of_a_body_is_named(served):
