@@ -11,9 +11,14 @@ from ..rllib.config import AlgorithmConfig, ConfigError
 from ..rllib.trainable import Trainable
 from .a3c import A2C, A3C
 from .appo import APPO
+from .ars import ARS
+from .cmaes import CMAES
+from .es import ES
+from .pgpe import PGPE
 from .ppo import PPO
+from .snes import SNES
 
-_ALL: tuple[type[Trainable], ...] = (A2C, A3C, APPO, PPO)
+_ALL: tuple[type[Trainable], ...] = (A2C, A3C, APPO, ARS, CMAES, ES, PGPE, PPO, SNES)
 _BY_NAME = {algorithm.name: algorithm for algorithm in _ALL}
 
 #: Every algorithm's name, sorted.

@@ -236,6 +236,12 @@ _LEAST_OF_ROLLOUTS = {"num_envs": 1, "env_processes": 0, "env_groups": 1, "num_i
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
 def require(config: object, field: str, holds: bool, allowed: str) -> None:  # noqa: FBT001 - reads as a sentence
     """Say in the common form that a field is out of range, unless it `holds`.
 
@@ -252,7 +258,7 @@ def require(config: object, field: str, holds: bool, allowed: str) -> None:  # n
         raise ConfigError(f"{field} must be {allowed}, not {getattr(config, field)!r}")
 
 
-def to_dict(config: AlgorithmConfig | RolloutConfig) -> dict[str, Any]:
+def to_dict(config: Dataclass) -> dict[str, Any]:
     """The config as plain values that JSON can hold; tuples stay tuples, which JSON writes as lists."""
     return dataclasses.asdict(config)
 

@@ -32,6 +32,19 @@ class RunningMoments:
         self.mean = np.zeros(shape, np.float64)
         self._squares = np.zeros(shape, np.float64)  # sum of squared distances from the mean
 
+    @classmethod
+    def of(cls, count: int, mean: np.ndarray, squares: np.ndarray) -> RunningMoments:
+        """What some rows amount to.
+
+        Args:
+          count: Rows.
+          mean: Theirs, float64.
+          squares: Sum of squared distances from it, float64.
+        """
+        moments = cls(mean.shape)
+        moments.count, moments.mean, moments._squares = count, mean, squares
+        return moments
+
     @property
     def variance(self) -> np.ndarray:
         """Population variance; 1 before the first row, so that nothing is scaled then."""
@@ -42,10 +55,8 @@ class RunningMoments:
         if not len(rows):
             return
         rows = rows.astype(np.float64)
-        of_rows = RunningMoments(rows.shape[1:])
-        of_rows.count, of_rows.mean = len(rows), rows.mean(axis=0)
-        of_rows._squares = np.square(rows - of_rows.mean).sum(axis=0)
-        self.merge(of_rows)
+        mean = rows.mean(axis=0)
+        self.merge(RunningMoments.of(len(rows), mean, np.square(rows - mean).sum(axis=0)))
 
     def merge(self, other: RunningMoments) -> None:
         """Count what another one has counted, on another worker for instance, by the pairwise formula of Chan, Golub
@@ -102,6 +113,11 @@ class ObservationMoments:
         """Count observations [T, B, *shape]; columns that are not kept here are passed over."""
         for name, moments in self._moments.items():
             moments.update(observations[name].reshape(-1, *moments.mean.shape))
+
+    def merge(self, others: Mapping[str, RunningMoments]) -> None:
+        """Count what was counted elsewhere, of each column."""
+        for name, moments in self._moments.items():
+            moments.merge(others[name])
 
     def normalizers(self) -> dict[str, ObservationNormalizer]:
         """By column, as the statistics stand now."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..envs.seeds import GOLDEN, EpisodeSeeds, mix_array
 
-_ENVIRONMENT, _EVALUATION, _ACTIONS, _MINIBATCHES, _WEIGHTS = range(1, 6)
+_ENVIRONMENT, _EVALUATION, _ACTIONS, _MINIBATCHES, _WEIGHTS, _PAIRS, _CENTRE, _CANDIDATE = range(1, 9)
 
 
 def environment_seeds(seed: int, resumed_at: int, replacement: int) -> EpisodeSeeds:
@@ -62,6 +62,27 @@ def action_streams(seed: int, env_indices: Sequence[int], iteration: int) -> Act
 def minibatch_stream(seed: int, iteration: int) -> np.random.Generator:
     """What the learner shuffles one iteration's samples with."""
     return _generator(seed, _MINIBATCHES, iteration)
+
+
+def pair_seeds(seed: int) -> EpisodeSeeds:
+    """Seeds of the episodes in which evolution strategies try pairs: (pair, generation) -> seed."""
+    return EpisodeSeeds(int(_sequence(seed, _PAIRS).generate_state(1, np.uint64)[0]))
+
+
+def centre_seeds(seed: int) -> EpisodeSeeds:
+    """Seeds of the episodes of the centre in each generation: (number, generation) -> seed."""
+    return EpisodeSeeds(int(_sequence(seed, _CENTRE).generate_state(1, np.uint64)[0]))
+
+
+def candidate_noise_stream(seed: int, generation: int, pair: int, sign: int, again: int) -> np.random.Generator:
+    """What the actions of one episode of a candidate are disturbed with.
+
+    Args:
+      seed: The run's.
+      generation, pair, sign: Of the candidate.
+      again: Number of the episode among those of this candidate.
+    """
+    return _generator(seed, _CANDIDATE, generation, pair, sign, again)
 
 
 def weight_seed(seed: int) -> int:

@@ -1,0 +1,246 @@
+"""Evolution strategies on workers: the same bits from any workers, any tree and any deaths; what goes on, and stops."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.algorithms.ars import ARS, ARSConfig
+from shoal.algorithms.cmaes import CMAES, CMAESConfig
+from shoal.algorithms.es import ES, ESConfig
+from shoal.algorithms.pgpe import PGPE, PGPEConfig
+from shoal.algorithms.snes import SNES, SNESConfig
+from shoal.core import api
+from shoal.rllib import checkpoints
+from shoal.rllib.checkpoints import CheckpointError
+from shoal.rllib.config import ConfigError
+from shoal.rllib.crew import Aggregator
+from shoal.rllib.evolution_worker import EvolutionWorker
+from shoal.rllib.policy import Policy
+
+SMALL = {
+    "env": "CartPole-v1+time_limit=20",
+    "num_workers": 1,
+    "population_size": 12,
+    "hidden_sizes": (8,),
+    "block_size": 2,
+    "normalize_observations": True,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime():
+    shoal.init(num_cpus=8)
+    yield
+    shoal.shutdown()
+
+
+@pytest.fixture
+def make():
+    """Makes small ones, closes them afterwards."""
+    made = []
+
+    def make_algorithm(kind=ES, config=ESConfig, **settings):
+        made.append(kind(config(**{**SMALL, **settings})))
+        return made[-1]
+
+    yield make_algorithm
+    for algorithm in made:
+        algorithm.close()
+
+
+def bits(algorithm):
+    """All that a run's future depends on."""
+    tensors = algorithm.checkpoint().tensors
+    return {f"{group}/{name}": array.tobytes() for group, arrays in tensors.items() for name, array in arrays.items()}
+
+
+def told(algorithm, generations):
+    """The bits after each generation."""
+    found = []
+    for _ in range(generations):
+        algorithm.step()
+        found.append(bits(algorithm))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The bits of one worker's generations."""
+    algorithm = ES(ESConfig(**SMALL))
+    try:
+        return told(algorithm, 3)
+    finally:
+        algorithm.close()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_workers": 2}, {"num_workers": 3, "fan_out": 2}, {"num_workers": 2, "max_in_flight": 1}]
+)
+def test_any_workers_and_any_tree_give_the_same_bits(make, alone, settings):
+    assert told(make(**settings), 3) == alone
+
+
+def mortal(kind, method, marker):
+    """Workers or aggregators of which one is killed by ``kill -9`` after its second request was done, once."""
+
+    class Mortal(kind):
+        done = 0
+
+        def play(self, generation, tasks):
+            report = super().play(generation, tasks)
+            self.done += 1
+            if method == "play" and self.done == 2 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return report
+
+        def sums(self, share, size):
+            if method == "sums" and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().sums(share, size)
+
+    return Mortal
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "settings"),
+    [
+        (EvolutionWorker, "play", {"num_workers": 2}),
+        (Aggregator, "play", {"num_workers": 2, "fan_out": 2}),
+        (Aggregator, "sums", {"num_workers": 2, "fan_out": 2}),
+    ],
+)
+def test_whoever_is_killed_is_replaced_and_no_bit_changes(make, alone, monkeypatch, tmp_path, kind, method, settings):
+    marker = tmp_path / "struck"
+    monkeypatch.setattr(shoal.rllib.crew, kind.__name__, mortal(kind, method, marker))
+    struck = make(**settings)
+    assert told(struck, 3) == alone
+    assert marker.exists()
+    assert struck.report()["workers_replaced"] == 1
+    assert "SIGKILL" in struck.last_death
+
+
+class DiesBelow(Aggregator):
+    """Its first worker is killed after the first request."""
+
+    def play(self, generation, tasks):
+        report = super().play(generation, tasks)
+        if not self._told and not hasattr(self, "struck"):
+            self.struck = True
+            worker = self._crew.children._actors[0]
+            api.get(worker.__ray_call__.remote(lambda _: None))
+            api.kill(worker)
+        return report
+
+
+def test_a_death_below_an_aggregator_is_told_at_the_top(make, alone, monkeypatch):
+    monkeypatch.setattr(shoal.rllib.crew, "Aggregator", DiesBelow)
+    struck = make(num_workers=2, fan_out=2)
+    assert told(struck, 3) == alone
+    assert struck.report()["workers_replaced"] == 1
+    assert struck.last_death
+
+
+def test_a_table_in_the_object_store_gives_the_same_bits_to_everybody(make):
+    table = {"noise": "table", "noise_table_length": 5000}
+    assert told(make(**table), 2) == told(make(num_workers=2, fan_out=2, **table), 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [(ARS, ARSConfig), (PGPE, PGPEConfig), (SNES, SNESConfig), (CMAES, CMAESConfig)]
+)
+def test_every_strategy_goes_on_from_a_file_as_if_nothing_had_been(make, tmp_path, kind, config):
+    uninterrupted = make(kind, config)
+    uninterrupted.step()
+    place = checkpoints.save(uninterrupted.checkpoint(), tmp_path / "step")
+    expected = told(uninterrupted, 2)
+    resumed = make(kind, config, num_workers=2)
+    resumed.restore(checkpoints.load(place))
+    assert told(resumed, 2) == expected
+    assert (resumed.steps, resumed.iteration) == (uninterrupted.steps, uninterrupted.iteration)
+    assert resumed.report()["return_mean"] == uninterrupted.report()["return_mean"]
+
+
+def test_an_evaluation_plays_the_centre_as_a_checkpoint_of_it_does(make):
+    algorithm = make(num_workers=2, env="CartPole-v1", hidden_sizes=())
+    algorithm.step()
+    evaluation = algorithm.evaluate(4)
+    algorithm.begin_evaluation(4)
+    (beside,) = algorithm.evaluations(wait=True)
+    assert beside.evaluation == evaluation
+    policy = algorithm.policy_from(algorithm.checkpoint())
+    assert isinstance(policy, Policy)
+    weight = algorithm.weights().arrays["policy.head.weight"]
+    np.testing.assert_array_equal(weight.ravel(), algorithm.strategy.centre[:8])
+
+
+def test_training_stops_when_the_centre_earns_enough_and_keeps_that_centre(make):
+    algorithm = make(stop_at_return=5.0, centre_episodes=2)
+    before = algorithm.strategy.centre.copy()
+    row = algorithm.step()
+    assert row["centre/return_mean"] >= 5.0
+    assert algorithm.is_done
+    np.testing.assert_array_equal(algorithm.strategy.centre, before)
+    assert not make(stop_at_return=500.0).is_done
+
+
+def test_the_step_limit_grows_when_many_episodes_reach_it(make):
+    algorithm = make(step_limit=4)
+    assert algorithm.step()["population/step_limit"] == 7
+    again = make(step_limit=4)
+    again.restore(algorithm.checkpoint())
+    assert again.step()["episode_length_mean"] > 5.0
+
+
+@pytest.mark.parametrize("rule", ["next", "discard"])
+def test_stragglers_are_counted_whatever_becomes_of_them(make, rule):
+    algorithm = make(num_workers=2, stragglers=rule, spare_pairs=4)
+    row = {}
+    for _ in range(4):
+        row = algorithm.step()
+    assert row["population/stragglers_used"] + row["population/pairs_discarded"] > 0
+    if rule == "discard":
+        assert row["population/stragglers_used"] == 0
+    assert algorithm.evaluate(3).returns
+
+
+def test_another_net_or_another_algorithm_is_refused_on_resume(make):
+    checkpoint = make().checkpoint()
+    with pytest.raises(CheckpointError, match=r"has hidden_sizes \(8,\), this run's \(9,\)"):
+        make(hidden_sizes=(9,)).restore(checkpoint)
+    with pytest.raises(CheckpointError, match="a checkpoint of 'es' cannot go on as 'ars'"):
+        make(ARS, ARSConfig).restore(checkpoint)
+    with pytest.raises(CheckpointError, match="the checkpoint normalises observations, this run nothing"):
+        make(normalize_observations=False).restore(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "line"),
+    [
+        (ESConfig, {"population_size": 7}, "population_size must be an even number of at least 2"),
+        (ESConfig, {"fan_out": 1}, "fan_out must be 0, or at least 2, not 1"),
+        (ESConfig, {"stragglers": "next", "fan_out": 2}, "fan_out must be 0 with stragglers next"),
+        (ESConfig, {"spare_pairs": 2}, "spare_pairs must be 0 where stragglers are waited for, not 2"),
+        (ESConfig, {"stop_at_return": 1.0, "centre_episodes": 0}, "centre_episodes must be at least 1 with stop_at"),
+        (ESConfig, {"spread": 0.0}, "spread must be greater than 0, not 0.0"),
+        (ARSConfig, {"top": 9}, r"top must be from 0 \(all\) to the 8 pairs, not 9"),
+        (CMAESConfig, {"stragglers": "discard"}, "stragglers must be wait: CMA-ES ranks its whole population"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(config, settings, line):
+    with pytest.raises(ConfigError, match=f"^{line}[^\n]*$"):
+        config(**settings)
+
+
+def test_a_net_that_is_too_large_for_its_covariance_is_refused_in_one_line(make):
+    with pytest.raises(ConfigError, match=r"^CMA-ES is for 2 to 2,000 parameters; this search has [^\n]*$"):
+        make(CMAES, CMAESConfig, hidden_sizes=(64, 64))
+
+
+def test_a_table_that_is_shorter_than_a_vector_is_refused_in_one_line(make):
+    with pytest.raises(ConfigError, match=r"^a table of 10 numbers of noise is too short[^\n]*$"):
+        make(noise="table", noise_table_length=10)
