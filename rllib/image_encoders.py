@@ -138,7 +138,8 @@ class FixedEncoder:
         if missing:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
         with torch.inference_mode():
-            whole = torch.from_numpy(np.ascontiguousarray(images))
+            # Torch warns of arrays that it may not write to, as those are that come through the object store.
+            whole = torch.from_numpy(np.require(images, requirements=["C", "W"]))
             starts = range(0, len(images), BLOCK_IMAGES)
             features = torch.cat([self._features(whole[start : start + BLOCK_IMAGES]) for start in starts])
         return features[: len(images) - missing].numpy()

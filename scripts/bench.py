@@ -2,6 +2,7 @@
 `shoal bench appo`: APPO, beside Sample Factory and beside PPO (`benchmarks/asynchronous_report.py`).
 `shoal bench engine`: what the Ray engine adds to Ray's own time (`benchmarks/engine_report.py`).
 `shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
+`shoal bench inference`: rollouts of workers that act by themselves, and of those that ask (`benchmarks/inferring.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
 `shoal bench simulation`: unequal rollouts, beside MPI and multiprocessing (`benchmarks/simulating_report.py`).
 `shoal bench straggler`: what one slow environment costs, with a barrier and without (`benchmarks/straggling.py`).
@@ -29,6 +30,7 @@ from shoal.scripts.benchmarks import (
     children,
     comparison,
     engine_report,
+    inferring,
     learning_report,
     report,
     simulating_report,
@@ -54,6 +56,7 @@ _OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
     "appo": asynchronous_report.bench,
     "engine": engine_report.bench,
     "envs": stepping.bench,
+    "inference": inferring.bench,
     "rl": learning_report.bench,
     "simulation": simulating_report.bench,
     "straggler": straggling.bench,
@@ -66,10 +69,12 @@ _OF_THE_CLIENT = "Ray's eight `client:` cases are left out: shoal has no remote 
 class Options:
     """What `shoal bench` can be told."""
 
-    subject: tyro.conf.Positional[Literal["core", "appo", "engine", "envs", "rl", "simulation", "straggler"]] = "core"
+    subject: tyro.conf.Positional[
+        Literal["core", "appo", "engine", "envs", "inference", "rl", "simulation", "straggler"]
+    ] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast environments are stepped; or training; or APPO; or rollouts of unequal length; or what one slow environment
-    costs. The others have options of their own: shoal bench rl --help."""
+    fast environments are stepped; or what inference actors bring; or training; or APPO; or rollouts of unequal length;
+    or what one slow environment costs. The others have options of their own: shoal bench rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""

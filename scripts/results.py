@@ -47,7 +47,10 @@ _COMPANY = "company.json"
 #: In a run directory: what the run printed, if others went on beside it.
 _OUTPUT = "output.txt"
 #: Settings that change how fast a run is and what it keeps, but not what it learns.
-_WITHOUT_EFFECT = ("num_workers", "env_processes", "env_groups", "checkpoint_interval_steps", "keep_checkpoints")
+_WITHOUT_EFFECT = (
+    "num_workers", "env_processes", "env_groups", "inference", "num_inference_actors", "checkpoint_interval_steps",
+    "keep_checkpoints",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
