@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .acting import Acted
+from .batch_times import BatchTimes
 from .batching import BatchQueue, RequestBatch
 from .policy import Policy
 from .threads import limit_matrix_threads
@@ -35,6 +36,9 @@ from .weights import Weights
 from .worker_set import MAX_DEATHS_IN_A_ROW
 
 Rows = Mapping[str, np.ndarray]
+
+#: Seconds: an event loop sleeps for whole milliseconds, so a batch that is due sooner is due now.
+_TIMER_S = 0.0005
 
 
 class Answer(NamedTuple):
@@ -89,13 +93,15 @@ class _Lane:
     Args:
       policy: Which.
       num_rows: Environment copies of the workers that ask.
+      times: How long batches take, as others have seen.
     """
 
-    def __init__(self, policy: ActingPolicy, num_rows: int) -> None:
+    def __init__(self, policy: ActingPolicy, num_rows: int, times: BatchTimes) -> None:
         self.policy = policy
         # A worker's last request may come when it is dead, and has a successor: so often until the run is given up.
         most_rows = num_rows * (1 + MAX_DEATHS_IN_A_ROW)
         self.queue = BatchQueue(full_rows=num_rows, max_waiting_rows=most_rows, version=policy.version)
+        self.queue.times = times
         self.asked: dict[int, _Asked] = {}  # by number of the request
 
     def withdraw(self, worker: int) -> None:
@@ -139,6 +145,7 @@ class InferenceActor:
         self._num_rows, self._device = num_rows, device
         self._made_by: Callable[[Weights], ActingPolicy] | None = None
         self._life = secrets.randbits(48)
+        self._times = BatchTimes()  # of all policies: they are of one shape
         self._lanes: dict[str, _Lane] = {}
         self._key_of: dict[int, str] = {}  # of each worker that plays
         self._loading = asyncio.Lock()
@@ -163,7 +170,7 @@ class InferenceActor:
         while key not in self._lanes:
             async with self._loading:
                 if key not in self._lanes:
-                    self._lanes[key] = _Lane(self._maker()(await weights[0]), self._num_rows)
+                    self._lanes[key] = _Lane(self._maker()(await weights[0]), self._num_rows, self._times)
         before = self._lanes.get(self._key_of.get(worker, ""))
         if before is not None:
             before.queue.close(worker)
@@ -175,19 +182,21 @@ class InferenceActor:
         self._look()
         return self._life
 
-    async def step(self, worker: int, key: str, observations: Rows, states: np.ndarray) -> Answer | Unknown:
+    async def step(self, worker: int, key: str, observations: Rows, states: np.ndarray | None) -> Answer | Unknown:
         """What the policy makes of a step.
 
         Args:
           worker: Who asks.
           key: What it began with.
           observations: Columns [n, *shape].
-          states: [n, S] recurrent ones before the step.
+          states: [n, S] recurrent ones before the step; None without recurrence, as another array costs 20 us.
         """
         lane = self._lanes.get(key)
         if lane is None:
             return Unknown(self._life)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if states is None:
+            states = np.zeros((len(next(iter(observations.values()))), 0), np.float32)
         request = lane.queue.offer(worker, len(states), time.monotonic())
         lane.asked[request.number] = _Asked(observations, states, answer)
         self._look()
@@ -212,13 +221,13 @@ class InferenceActor:
             return
         loop, wait_s = asyncio.get_running_loop(), due_s - time.monotonic()
         # Not at once: other requests may have come that this loop has not got to yet.
-        self._next_look = loop.call_soon(self._run) if wait_s <= 0.0 else loop.call_later(wait_s, self._run)
+        self._next_look = loop.call_soon(self._run) if wait_s < _TIMER_S else loop.call_later(wait_s, self._run)
 
     def _run(self) -> None:
         """Compute the batch that is due first."""
         self._next_look = None
         lane = min(self._lanes.values(), key=lambda lane: lane.queue.due_s(), default=None)
-        if lane is not None and lane.queue.due_s() <= time.monotonic():
+        if lane is not None and lane.queue.due_s() - time.monotonic() < _TIMER_S:
             batch = lane.queue.take(time.monotonic())
             lane.answer(batch, self._life)
             lane.queue.finish(time.monotonic())

@@ -104,7 +104,8 @@ class RemotePolicy:
         return Acted(answer.parameters, answer.values, states if answer.states is None else answer.states)
 
     def _send(self, method: str, observations: Rows, states: np.ndarray | None) -> Any:
-        return getattr(self._actor, method).remote(self._worker, self._key, observations, states)
+        carried = states if self.spec.is_recurrent else None
+        return getattr(self._actor, method).remote(self._worker, self._key, observations, carried)
 
     def _answer(self, ref: Any, method: str, observations: Rows, states: np.ndarray | None) -> Any:
         """The answer to a request; to another of the same if the actor has begun another life."""

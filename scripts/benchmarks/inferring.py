@@ -4,7 +4,8 @@ The same rollout workers play the same number of steps in each way, and nothing 
 difference between many small batches and a large one, less a message there and back for each step (0.1 ms and more).
 Where policies are small, or all cores are busy anyway, it loses; on a CPU a batch is hardly cheaper than its rows, and
 workers compute side by side, which one actor does not. In every round each case has its turn in each way; the medians
-are over the rounds.
+are over the rounds. Beside the steps a second stands the processor time that a step takes in all processes together:
+that other jobs use the machine changes it little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 
 import shoal
 from shoal.rllib import streams
@@ -108,9 +110,17 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     return DONE
 
 
-def measure(chosen: Sequence[Case], options: Options) -> dict[tuple[str, str], list[float]]:
-    """Steps a second, by the names of case and way, in each round."""
-    figures: dict[tuple[str, str], list[float]] = {}
+@dataclass(frozen=True)
+class Figure:
+    """One measurement."""
+
+    steps_per_s: float
+    processor_us: float  #: processor time of a step, of all processes of the session
+
+
+def measure(chosen: Sequence[Case], options: Options) -> dict[tuple[str, str], list[Figure]]:
+    """What was measured in each round, by the names of case and way."""
+    figures: dict[tuple[str, str], list[Figure]] = {}
     shoal.init(num_cpus=max(case.workers for case in chosen) * len(WAYS))
     try:
         for case in chosen:
@@ -120,7 +130,7 @@ def measure(chosen: Sequence[Case], options: Options) -> dict[tuple[str, str], l
                 for number in range(options.rounds):
                     say(f"{case.name}: round {number + 1} of {options.rounds}")
                     for way, each in zip(ways, players, strict=True):
-                        figures.setdefault((case.name, way.name), []).append(each.steps_per_second(options.seconds))
+                        figures.setdefault((case.name, way.name), []).append(each.measured(options.seconds))
             finally:
                 for each in players:
                     each.close()
@@ -142,12 +152,12 @@ class _Players:
         self._acted_with = self._inference.weights_of(shoal.put(weights))
         self._play()
 
-    def steps_per_second(self, seconds: float) -> float:
-        """Of all workers together, for at least so many seconds."""
-        steps, began_s = 0, time.perf_counter()
+    def measured(self, seconds: float) -> Figure:
+        """All workers together, for at least so many seconds."""
+        steps, used_s, began_s = 0, _processor_s(), time.perf_counter()
         while (passed_s := time.perf_counter() - began_s) < seconds:
             steps += self._play()
-        return steps / passed_s
+        return Figure(steps / passed_s, 1e6 * (_processor_s() - used_s) / steps)
 
     def close(self) -> None:
         """Kill them."""
@@ -175,14 +185,21 @@ class _Players:
         )
 
 
-def table(chosen: Sequence[Case], figures: dict[tuple[str, str], list[float]]) -> list[list[str]]:
-    """A head, and a line for each case: steps a second in each way, and the best actor's over the local one's."""
-    lines = [["rollouts", *(f"{way.name}, steps/s" for way in WAYS), "actor / local"]]
+def _processor_s() -> float:
+    """Processor time that this process and all that it has started have used so far."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+def table(chosen: Sequence[Case], figures: dict[tuple[str, str], list[Figure]]) -> list[list[str]]:
+    """A head, and a line for each case: medians of each way, and how much faster the best actor is than none."""
+    lines = [["rollouts", *(f"{way.name}: steps/s, us" for way in WAYS), "actor / local"]]
     for case in chosen:
-        medians = {
-            way: float(np.median(figures[case.name, way.name])) for way in WAYS if (case.name, way.name) in figures
-        }
-        best = max(median for way, median in medians.items() if way is not LOCAL)
-        cells = [f"{medians[way]:,.0f}" if way in medians else "" for way in WAYS]
-        lines.append([case.name, *cells, f"{best / medians[LOCAL]:.2f}"])
+        found = {way: figures[case.name, way.name] for way in WAYS if (case.name, way.name) in figures}
+        rates = {way: float(np.median([each.steps_per_s for each in rounds])) for way, rounds in found.items()}
+        costs = {way: float(np.median([each.processor_us for each in rounds])) for way, rounds in found.items()}
+        cells = [f"{rates[way]:,.0f} {costs[way]:,.0f}" if way in rates else "" for way in WAYS]
+        best = max(rate for way, rate in rates.items() if way is not LOCAL)
+        lines.append([case.name, *cells, f"{best / rates[LOCAL]:.2f}"])
     return lines

@@ -37,7 +37,7 @@ class Scripted:
 class Ref:
     """Of weights in the store."""
 
-    weights = types.SimpleNamespace(spec=types.SimpleNamespace(state_size=0), version=7)
+    weights = types.SimpleNamespace(spec=types.SimpleNamespace(state_size=0, is_recurrent=False), version=7)
 
     def hex(self):
         return "key"

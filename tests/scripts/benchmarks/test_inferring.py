@@ -1,7 +1,7 @@
 import pytest
 
 from shoal.scripts import bench
-from shoal.scripts.benchmarks.inferring import CASES, WAYS, table
+from shoal.scripts.benchmarks.inferring import CASES, WAYS, Figure, table
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,21 @@ def test_every_way_is_measured_and_told(capsys):
     assert bench.main(["inference", *few]) == 0
     told = capsys.readouterr().out
     assert "| 64x64 net, CartPole, 2 workers of 8 |" in told
-    assert "actor, 2 groups, steps/s" in told
+    assert "actor, 2 groups: steps/s, us" in told
 
 
-def test_the_ratio_is_of_the_medians_of_the_best_actor_and_of_none():
+def test_the_ratio_is_of_the_medians_of_the_best_actor_and_of_no_actor():
     local, actor, groups = (way.name for way in WAYS)
     first, last = CASES[0], CASES[-1]
-    figures = {
+    rates = {
         (first.name, local): [100.0, 1000.0, 200.0],
         (first.name, actor): [80.0, 60.0, 90.0],
         (first.name, groups): [100.0, 120.0, 90.0],
         (last.name, local): [10.0],
         (last.name, actor): [30.0],
     }
+    figures = {each: [Figure(rate, rate / 2) for rate in found] for each, found in rates.items()}
     assert table([first, last], figures)[1:] == [
-        [first.name, "200", "80", "100", "0.50"],
-        [last.name, "10", "30", "", "3.00"],
+        [first.name, "200 100", "80 40", "100 50", "0.50"],
+        [last.name, "10 5", "30 15", "", "3.00"],
     ]
