@@ -175,7 +175,10 @@ class Loop:
 
     def soon(self) -> None:
         """What has been posted, and what `due_at` knows, is to be seen to within `background_s`."""
-        self._call_by(time.monotonic() + self._background_s)
+        if self._drive.locked():
+            self._wake_pipe.wake()
+        else:
+            self._call_by(time.monotonic() + self._background_s)
 
     def _call_by(self, due_at: float) -> None:
         # Two threads may both be about to write: they differ by less than `background_s`.

@@ -142,20 +142,16 @@ class Standby(Background):
 
     def _has_work(self, *, arrived: bool) -> bool:
         """Whether a tick is needed now; rests for as long as user code may be about to make it."""
-        loop = self._loop
-        while not loop.is_closed:
-            now = time.monotonic()
-            is_late = now >= self._deadline and bool(loop.posts)
-            if not arrived and not is_late and loop.due_at() > now:
-                return False
-            left_at = loop.left_at
-            rest_s = left_at + self._background_s - now
-            if rest_s <= 0:
-                return True
+        loop, now = self._loop, time.monotonic()
+        is_slow_turn = now >= self._deadline and bool(loop.posts)
+        if not arrived and not is_slow_turn and loop.due_at() > now:
+            return False
+        left_at = loop.left_at
+        rest_s = left_at + self._background_s - now
+        if rest_s > 0:
             time.sleep(rest_s)
-            if loop.left_at != left_at:
-                arrived = False  # somebody has driven; what they have left arrives again when we are armed
-        return False
+        # Else somebody has driven; what they have left arrives, or is due, again as soon as we watch.
+        return loop.left_at == left_at
 
 
 class _Watch:

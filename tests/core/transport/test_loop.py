@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from shoal.core.protocol import messages as m
+from shoal.core.transport import loop
 from shoal.core.transport.endpoint import Endpoint
 from shoal.core.transport.interrupts import Interrupts
 from shoal.core.transport.loop import Loop
@@ -89,6 +91,40 @@ def test_the_background_thread_works_while_nobody_waits(pair):
     while 1 not in first.answers:
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_the_first_few_submissions_leave_at_once_though_nobody_waits_and_no_thread_stands_by(pair):
+    first, second = pair
+    for number in range(loop._AT_ONCE):
+        first.ask(B, number)
+    deadline = time.monotonic() + DEADLINE_S
+    while len(second.questions) < loop._AT_ONCE:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_post_that_is_urgent_ends_the_wait_of_whoever_drives(pair):
+    first, _ = pair
+    first.loop.start_background()
+    seen = []
+    waits = threading.Thread(target=lambda: first.loop.drive_until(lambda: seen, DEADLINE_S))
+    waits.start()
+    time.sleep(0.05)
+    first.loop.post(seen.append, 1)
+    first.loop.soon()
+    waits.join(DEADLINE_S / 2)
+    assert seen
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_leaves_its_parents_background_thread_alone(pair):
+    first, _ = pair
+    first.loop.start_background()
+    child = os.fork()
+    if not child:
+        standby = first.loop._background
+        os._exit(getattr(getattr(standby, "_watch", None), "is_open", False))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_waiting_threads_take_turns_and_none_misses_its_answer(pair):

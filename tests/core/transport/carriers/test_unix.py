@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import struct
@@ -173,6 +174,21 @@ def test_one_that_never_reads_holds_nobody_up(make):
     assert time.monotonic() - started < 10
     until(lambda: len(deaf.heard.get(sender.me, [])) == 20, sender, deaf)
     assert_is_prefix(deaf.heard[sender.me], 20)
+
+
+def test_a_long_batch_that_is_taken_at_once_wakes_nobody_who_waits_for_events(make):
+    first, second = make(), make()
+    first.send(second.me, [10])
+    woken = []
+    with select.epoll() as around:
+        around.register(first.carrier.descriptor, select.EPOLLIN)
+        watcher = threading.Thread(target=lambda: woken.extend(around.poll(1.0)))
+        watcher.start()
+        while watcher.is_alive():
+            first.send(second.me, [100_000])
+            until(lambda: len(second.heard.get(first.me, [])) == first.sent[second.me] + 1, second)
+        watcher.join()
+    assert not woken
 
 
 def test_a_peer_that_talks_without_end_does_not_starve_another(make):
