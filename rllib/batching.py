@@ -33,6 +33,9 @@ from dataclasses import dataclass
 from .batch_times import BatchTimes
 
 _NEVER = float("inf")
+#: How many times longer than expected a batch may seem, once there have been some to expect anything by. What really
+#: has become slower is believed after a dozen batches.
+_MOST_SURPRISE, _FIRST_BATCHES = 3.0, 5
 #: What the last gap between two requests counts in their mean.
 _GAP_SHARE = 0.1
 
@@ -110,7 +113,7 @@ class BatchQueue:
         self._running: RequestBatch | None = None
         self._open: set[object] = set()
         self._waiting_of: Counter[object] = Counter()
-        self._asked = 0
+        self._asked = self._num_batches = 0
         self._last_arrival_s = -_NEVER
         self._mean_gap_s = _NEVER
 
@@ -220,8 +223,18 @@ class BatchQueue:
         """
         if self._running is None:
             raise ValueError("no batch runs that could finish")
-        self.times.observe(self._running.rows, now_s - self._running.began_s)
+        self.note_batch(self._running.rows, now_s - self._running.began_s)
         self._running = None
+
+    def note_batch(self, rows: int, seconds: float) -> None:
+        """A batch has taken so long; also one that did not pass through the queue. One that took far longer than was
+        expected, because the process was held up for instance, counts as a moderate surprise: otherwise a second's
+        pause would have everybody refused for a long time after.
+        """
+        if self._num_batches >= _FIRST_BATCHES:
+            seconds = min(seconds, _MOST_SURPRISE * self.times.seconds(rows))
+        self._num_batches += 1
+        self.times.observe(rows, seconds)
 
     def expire(self, now_s: float) -> list[Request]:
         """Drop the requests whose time has passed while they waited; whoever asked must be told."""

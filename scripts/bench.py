@@ -4,6 +4,7 @@
 `shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
 `shoal bench inference`: rollouts of workers that act by themselves, and of those that ask (`benchmarks/inferring.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
+`shoal bench serve`: policies that answer requests (`benchmarks/serving.py`).
 `shoal bench simulation`: unequal rollouts, beside MPI and multiprocessing (`benchmarks/simulating_report.py`).
 `shoal bench straggler`: what one slow environment costs, with a barrier and without (`benchmarks/straggling.py`).
 
@@ -33,6 +34,7 @@ from shoal.scripts.benchmarks import (
     inferring,
     learning_report,
     report,
+    serving,
     simulating_report,
     stepping,
     straggling,
@@ -58,6 +60,7 @@ _OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
     "envs": stepping.bench,
     "inference": inferring.bench,
     "rl": learning_report.bench,
+    "serve": serving.bench,
     "simulation": simulating_report.bench,
     "straggler": straggling.bench,
 }
@@ -70,11 +73,12 @@ class Options:
     """What `shoal bench` can be told."""
 
     subject: tyro.conf.Positional[
-        Literal["core", "appo", "engine", "envs", "inference", "rl", "simulation", "straggler"]
+        Literal["core", "appo", "engine", "envs", "inference", "rl", "serve", "simulation", "straggler"]
     ] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast environments are stepped; or what inference actors bring; or training; or APPO; or rollouts of unequal length;
-    or what one slow environment costs. The others have options of their own: shoal bench rl --help."""
+    fast environments are stepped; or training; or APPO; or rollouts of workers that ask for their actions; or rollouts
+    of unequal length; or policies that answer requests; or what one slow environment costs. The others have options of
+    their own: shoal bench rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""

@@ -198,7 +198,7 @@ class PolicyLine:
         part.rows = joined(part.asked, [self._states(asked, part.model.state_size, asked.arrived_s)])
         outcome = acted(part)
         now_s = time.monotonic()
-        self._queue.times.observe(asked.rows, now_s - asked.arrived_s)
+        self._queue.note_batch(asked.rows, now_s - asked.arrived_s)
         self._batch_rows.add(asked.rows)
         self._queue_time.add(0.0)
         [reply] = self._replies(part, outcome, now_s)
@@ -281,8 +281,19 @@ class PolicyLine:
         self._plan(now_s)
 
     def _done(self, part: Part, outcome: Answers | Exception) -> None:
+        if self._parts or part.model.state_size or self._table.shadows(self._name):
+            self._deliver(part, outcome)
+            self._next()
+            return
+        # Nothing of the next batch depends on this one: the thread has it before the answers go out, which is 5 % of
+        # a batch of 5 ms.
+        now_s = time.monotonic()
+        self._queue.finish(now_s)
+        if not self._is_planned and self._queue.due_s() - now_s < _SOON_S:
+            self._begin()
+        else:
+            self._plan(now_s)
         self._deliver(part, outcome)
-        self._next()
 
     def _prepare(self, part: Part) -> bool:
         """Join the rows of a part's requests; False if none of them can be answered."""

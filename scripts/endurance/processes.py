@@ -117,9 +117,7 @@ class Before:
     @classmethod
     def look(cls) -> Before:
         """Look now."""
-        return cls(
-            frozenset(process.pid for process in of_session()), _descriptors(), frozenset(session_directories())
-        )
+        return cls(frozenset(process.pid for process in of_session()), _descriptors(), frozenset(session_directories()))
 
     def left_behind(self) -> list[str]:
         """What is there that was not, a line each; processes are given a moment to end."""

@@ -58,6 +58,27 @@ def test_who_leaves_is_waited_for_no_longer():
     assert made.due_s() == 10.0
 
 
+def test_a_batch_that_was_held_up_does_not_have_everybody_refused_for_long_after():
+    made, now_s = queue(objective_s=OBJECTIVE_S, full_rows=100, max_waiting_rows=1000), 0.0
+    for batch in range(60):
+        made.offer("a", 40, now_s)
+        made.take(now_s)
+        now_s += FIXED_S + SLOPE_S * 40 + (10.0 if batch == 40 else 0.0)
+        made.finish(now_s)
+        if batch > 45:
+            assert made.limit_rows >= 40, "what fits is still known"
+
+
+def test_what_has_become_slower_is_believed_after_some_batches():
+    made, now_s = queue(), 0.0
+    for batch in range(80):
+        made.offer("a", 8, now_s)
+        made.take(now_s)
+        now_s += 0.01 if batch < 20 else 0.1
+        made.finish(now_s)
+    assert made.times.seconds(8) == pytest.approx(0.1, rel=0.25)
+
+
 def test_a_full_batch_waits_for_nobody_and_the_rest_for_the_next():
     made = trained()
     for client in "abc":

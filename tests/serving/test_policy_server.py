@@ -54,7 +54,7 @@ def served(test, *policies, **settings):
 
     async def run():
         names = dict(zip(("walker", "runner"), policies, strict=False))
-        server = PolicyServer(names, settings=ServingSettings(**settings), matrix_threads=None)
+        server = PolicyServer(names, settings=ServingSettings(**settings), is_alone=False)
         await test(server)
         assert await server.drain(1.0)
 
