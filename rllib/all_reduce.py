@@ -167,7 +167,9 @@ class SummingReplica:
         except Exception:
             distributed.destroy_process_group()
             raise
-        bucket = np.concatenate([gradient, np.fromiter(means.values(), np.float32)]) * np.float32(share)
+        bucket = np.empty(len(gradient) + len(means), np.float32)
+        np.multiply(gradient, np.float32(share), out=bucket[: len(gradient)])
+        bucket[len(gradient) :] = np.fromiter(means.values(), np.float32) * np.float32(share)
         try:
             distributed.all_reduce(torch.from_numpy(bucket))
         except RuntimeError as error:

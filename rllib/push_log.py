@@ -8,9 +8,14 @@ A snapshot is written under another name and renamed, which is the moment at whi
 of G are removed after it. So at each moment the files of one generation are whole, and ``recover`` takes the newest.
 
 Dying. ``kill -9`` in the middle of an entry leaves half a frame at the end: nobody was told that it is in, and it is
-cut off. A frame that is damaged before the end is an error. What was handed to the kernel survives the process, not the
-machine: there is no fsync, which would cost a disk's latency for each gradient; a machine's death is what the run's
-checkpoints are for. One process writes at a time.
+cut off. A frame that is damaged before the end is an error.
+
+fsync: there is none, for an entry as for a snapshot and its rename. What was handed to the kernel survives the process,
+not the machine; to wait for the disk would cost its latency for each gradient, and a machine's death is what the run's
+checkpoints are for. Locks: there are none, either. One process writes at a time, because the runtime starts a shard's
+successor when the one before is dead, and each server has a directory that nobody had before (``mkdir``). Where a node
+is only out of reach and its shard lives on beside a successor, as may be on a cluster, it appends to a file that the
+successor does not read again: what it acknowledges then is lost, and nobody who can reach the successor hears it.
 """
 
 from __future__ import annotations

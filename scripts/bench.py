@@ -4,6 +4,7 @@
 `shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
 `shoal bench inference`: rollouts of workers that act by themselves, and of those that ask (`benchmarks/inferring.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
+`shoal bench learners`: learners that share their work, beside torch's DDP (`benchmarks/sharing.py`).
 `shoal bench serve`: policies that answer requests (`benchmarks/serving.py`).
 `shoal bench simulation`: unequal rollouts, beside MPI and multiprocessing (`benchmarks/simulating_report.py`).
 `shoal bench straggler`: what one slow environment costs, with a barrier and without (`benchmarks/straggling.py`).
@@ -35,6 +36,7 @@ from shoal.scripts.benchmarks import (
     learning_report,
     report,
     serving,
+    sharing,
     simulating_report,
     stepping,
     straggling,
@@ -59,6 +61,7 @@ _OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
     "engine": engine_report.bench,
     "envs": stepping.bench,
     "inference": inferring.bench,
+    "learners": sharing.bench,
     "rl": learning_report.bench,
     "serve": serving.bench,
     "simulation": simulating_report.bench,
@@ -73,12 +76,12 @@ class Options:
     """What `shoal bench` can be told."""
 
     subject: tyro.conf.Positional[
-        Literal["core", "appo", "engine", "envs", "inference", "rl", "serve", "simulation", "straggler"]
+        Literal["core", "appo", "engine", "envs", "inference", "learners", "rl", "serve", "simulation", "straggler"]
     ] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast environments are stepped; or training; or APPO; or rollouts of workers that ask for their actions; or rollouts
-    of unequal length; or policies that answer requests; or what one slow environment costs. The others have options of
-    their own: shoal bench rl --help."""
+    fast environments are stepped; or training; or APPO; or learners that share their work; or rollouts of workers that
+    ask for their actions; or rollouts of unequal length; or policies that answer requests; or what one slow environment
+    costs. The others have options of their own: shoal bench rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""
