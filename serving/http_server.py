@@ -135,11 +135,15 @@ class HttpServer:
           OSError: the address cannot be had.
         """
         web = self._web
-        request = functools.partial(_request, max(self._settings.max_body_bytes, self._settings.max_json_bytes))
+        limit = max(self._settings.max_body_bytes, self._settings.max_json_bytes)
+        request = functools.partial(_request, web.BaseRequest, limit)
         # All that aiohttp itself could log is that somebody sent what is no HTTP, with a traceback for each.
         silent = logging.getLogger(f"{__name__}.aiohttp")
         silent.setLevel(logging.CRITICAL)
-        server = web.Server(self._handle, request_factory=request, access_log=None, logger=silent)
+        # Nothing is decompressed: a few bytes would be as large as one likes before anybody counts them.
+        server = web.Server(
+            self._handle, request_factory=request, access_log=None, logger=silent, auto_decompress=False
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
@@ -216,6 +220,8 @@ class HttpServer:
         form = (request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
         if form not in (wire.JSON_FORM, wire.TENSOR_FORM):
             raise UnsupportedForm(f"Content-Type is {wire.JSON_FORM} or {wire.TENSOR_FORM}", field="Content-Type")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise UnsupportedForm("nothing is decompressed here", field="Content-Encoding")
         body = await self._body(request, form)
         asked = wire.read_json_request(body) if form == wire.JSON_FORM else wire.read_tensor_request(body)
         reply = await self._policies.act(unquote(name, errors="replace") if "%" in name else name, asked)
@@ -230,7 +236,7 @@ class HttpServer:
             raise TooLarge(f"a body of {length} bytes; {form} may have {limit}", field="Content-Length")
         try:
             if request.content.is_eof():  # nearly always: it came with its head
-                body = await request.read()
+                body = request.content.read_nowait()
             else:
                 body = await asyncio.wait_for(request.read(), self._settings.body_timeout_s)
         except self._web.HTTPRequestEntityTooLarge as error:
@@ -292,9 +298,8 @@ class HttpServer:
         return self._web.Response(body=forms.encode(value), status=status, headers=told)
 
 
-def _request(limit: int, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+def _request(
+    kind: type[web.BaseRequest], limit: int, message: Any, payload: Any, protocol: Any, writer: Any, task: Any
+) -> web.BaseRequest:
     """What aiohttp makes of a request, but for how large its body may be."""
-    from aiohttp import web
-
-    loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+    return kind(message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=limit)

@@ -239,10 +239,12 @@ def test_what_leads_nowhere_is_refused(url):
         PolicyClient(url, token="x")
 
 
-def test_the_client_needs_neither_torch_nor_gymnasium_nor_aiohttp():
+def test_the_client_needs_neither_the_core_nor_torch_nor_gymnasium():
     code = (
         "import sys; from shoal.serving.client import PolicyClient; PolicyClient('http://x', token='y')\n"
-        "print([n for n in ('aiohttp', 'torch', 'gymnasium', 'asyncio') if n in sys.modules])"
+        "heavy = ('aiohttp', 'torch', 'gymnasium', 'asyncio', 'zmq', 'cloudpickle', 'psutil')\n"
+        "core = ('shoal.core.api', 'shoal.core.runtime', 'shoal.rllib', 'shoal.envs')\n"
+        "print([name for name in heavy + core if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "[]"

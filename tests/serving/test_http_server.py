@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import http.client
 import importlib.util
 import json
@@ -121,6 +122,13 @@ def test_the_form_of_a_body_is_named(served):
     for form in ("text/plain", "application/x-python-pickle", "multipart/form-data", ""):
         assert error_of(served.act("cartpole", GOOD, Content_Type=form), 415)["field"] == "Content-Type"
     assert served.act("cartpole", GOOD, Content_Type="Application/JSON; charset=utf-8").status == 200
+
+
+def test_nothing_is_decompressed(served):
+    body = gzip.compress(json.dumps(GOOD).encode() + b" " * 10_000_000)
+    answer = served.act("cartpole", body, Content_Encoding="gzip")
+    assert error_of(answer, 415)["field"] == "Content-Encoding"
+    assert served.act("cartpole", GOOD, Content_Encoding="identity").status == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/policies", "/metrics", "/v1/policies/cartpole/actions"])
