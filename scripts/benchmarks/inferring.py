@@ -50,7 +50,7 @@ CASES = (
     Case("1024x1024 net, CartPole, 2 workers of 8", "CartPole-v1", 2, 8, NetworkSettings(hidden_sizes=(1024, 1024))),
     Case("Nature CNN, pictures, 2 workers of 8", _PICTURES, 2, 8),
     Case("Nature CNN, pictures in 10 ms, 2 workers of 8", _SLOW_PICTURES, 2, 8),
-    Case("Nature CNN, pictures in 10 ms, 16 workers of 1", _SLOW_PICTURES, 16, 1),
+    Case("Nature CNN, pictures in 10 ms, 8 workers of 1", _SLOW_PICTURES, 8, 1),
 )
 
 

@@ -7,6 +7,8 @@ what a trip through another serialiser does to numbers.
 from __future__ import annotations
 
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -22,9 +24,9 @@ SETTINGS = {
 ITERATIONS = 4
 
 
-def trained(env, num_workers, **settings):
+def trained(env, num_workers):
     """(rows of metrics, weights, returns of an evaluation) of a short run in the session that there is."""
-    algorithm = PPO(PPOConfig(env=env, num_workers=num_workers, seed=3, device="cpu", **SETTINGS[env], **settings))
+    algorithm = PPO(PPOConfig(env=env, num_workers=num_workers, seed=3, device="cpu", **SETTINGS[env]))
     try:
         rows = [algorithm.step() for _ in range(ITERATIONS)]
         weights = algorithm.checkpoint().tensors["policy"]
@@ -53,14 +55,10 @@ def engine(request, native):
 
 
 @pytest.mark.parametrize("env", SETTINGS)
-@pytest.mark.parametrize(
-    ("num_workers", "settings"),
-    [(1, {}), (2, {}), (2, {"inference": "actor", "env_groups": 2})],
-    ids=["1 worker", "2 workers", "inference actor"],
-)
+@pytest.mark.parametrize("num_workers", [1, 2])
 @pytest.mark.usefixtures("engine")
-def test_training_gives_the_same_bits(native, env, num_workers, settings):
-    rows, weights, returns = trained(env, num_workers, **settings)
+def test_training_gives_the_same_bits(native, env, num_workers):
+    rows, weights, returns = trained(env, num_workers)
     expected_rows, expected_weights, expected_returns = native[env]
     assert returns == expected_returns
     assert weights.keys() == expected_weights.keys()
@@ -70,6 +68,24 @@ def test_training_gives_the_same_bits(native, env, num_workers, settings):
         timeless = {name for name in expected if not name.startswith("time/")}
         differing = {name for name in timeless if row[name] != expected[name] and not math.isnan(expected[name])}
         assert not differing, {name: (row[name], expected[name]) for name in differing}
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_inference_actor_that_is_killed_between_two_iterations_changes_no_bit(native, engine):
+    given = {**SETTINGS["CartPole-v1"], "num_workers": 2, "inference": "actor", "env_groups": 2}
+    algorithm = PPO(PPOConfig(env="CartPole-v1", seed=3, device="cpu", **given))
+    try:
+        for iteration in range(ITERATIONS):
+            if iteration == 2 and engine != "inline":  # where everything lives in this process
+                actor, _ = algorithm._inference.of(0)
+                os.kill(shoal.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+            row = algorithm.step()
+        weights = algorithm.checkpoint().tensors["policy"]
+    finally:
+        algorithm.close()
+    assert row["inference/restarts"] == (engine != "inline")
+    for name, array in native["CartPole-v1"][1].items():
+        np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
 def trained_as_it_comes(num_workers, **settings):
@@ -91,10 +107,9 @@ def test_asynchronous_training_without_lag_gives_the_bits_of_synchronous_trainin
         np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("inference", ["local", "actor"])
 @pytest.mark.usefixtures("engine")
-def test_asynchronous_training_with_two_workers_loses_no_segment(inference):
-    rows, _ = trained_as_it_comes(2, max_in_flight=2, inference=inference)
+def test_asynchronous_training_with_two_workers_loses_no_segment():
+    rows, _ = trained_as_it_comes(2, max_in_flight=2)
     for row, before in zip(rows, [0, *(row["steps"] for row in rows)], strict=False):
         assert row["steps"] - before == 4 * 64
         assert row["collection/dropped"] == 0

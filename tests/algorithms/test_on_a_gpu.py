@@ -11,8 +11,10 @@ from shoal.rllib import transfers
 from shoal.rllib.learner import DivergedError
 from shoal.rllib.minibatches import minibatches
 from shoal.rllib.modules import ActorCritic
+from shoal.rllib.policy import Policy
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.torch_learner import TorchLearner, resolve_device
+from shoal.rllib.torch_policy import TorchPolicies
 
 pytestmark = pytest.mark.gpu
 
@@ -146,6 +148,35 @@ def test_training_on_a_gpu_goes_as_on_the_cpu_and_a_resumed_run_as_one_that_was_
         expected, told = far.step(), heir.step()
         assert told["learner/value_loss"] == pytest.approx(expected["learner/value_loss"], rel=1e-3)
         for algorithm in (near, far, heir):
+            algorithm.close()
+    finally:
+        shoal.shutdown()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_acting_on_a_gpu_agrees_with_acting_in_numpy(name):
+    learner = learner_of(name, "cpu")
+    weights = learner.weights(0)
+    rows = {"observation": columns_for(name)["observations/observation"]}
+    states = np.zeros((160, 0), np.float32)
+    acted, ours = TorchPolicies("cuda")(weights).step(rows, states), Policy(weights)
+    np.testing.assert_allclose(acted.parameters, ours.step(rows, states).parameters, atol=1e-4)
+    np.testing.assert_allclose(acted.values, ours.values(rows), atol=1e-4)
+
+
+def test_inference_actors_on_a_gpu_play_the_steps_of_an_iteration():
+    shoal.init(num_cpus=2)
+    try:
+        config = PPOConfig(
+            num_envs=4, rollout_steps=32, minibatch_size=32, inference="actor", inference_device="cuda", env_groups=2
+        )
+        algorithm = PPO(config)
+        try:
+            for _ in range(2):
+                row = algorithm.step()
+            assert row["steps"] == 2 * 4 * 32
+            assert row["inference/restarts"] == 0
+        finally:
             algorithm.close()
     finally:
         shoal.shutdown()
