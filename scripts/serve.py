@@ -9,7 +9,6 @@ only waits. Requests need the token: that of --token-file, or one that is made a
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from shoal.rllib import checkpoints, saved_state
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.interruption import Interruption
+from shoal.scripts.serving_beside import USUAL_NAME, free_port
 from shoal.scripts.standard_streams import leave, printing, say
 from shoal.serving import http_access
 from shoal.serving.http_server import HttpSettings
@@ -31,8 +31,6 @@ from shoal.serving.policy_server import PolicyServer
 from shoal.serving.serving_settings import ServingSettings
 
 PROG = "shoal serve"
-#: Name of a policy that was given none.
-USUAL_NAME = "policy"
 #: How long the server may take to listen, and beyond the requests' own time to leave.
 _START_S, _LEAVE_S = 60.0, 5.0
 
@@ -169,12 +167,9 @@ def _http_settings(options: Options, token: str) -> HttpSettings:
     """Raises UsageError if nobody can listen like that."""
     try:
         http_access.served_hosts(options.host, options.allow_host)
-        with socket.create_server((options.host, options.port), family=_family(options.host)) as tried:
-            port = tried.getsockname()[1]  # a server that is started again listens where it did
     except ValueError as error:
         raise UsageError(f"--host {options.host}: {error}") from error
-    except OSError as error:
-        raise UsageError(f"--host {options.host} --port {options.port}: {error.strerror or error}") from error
+    port = free_port(options.host, options.port, f"--host {options.host} --port {options.port}")
     return HttpSettings(
         token=token,
         host=options.host,
@@ -183,10 +178,6 @@ def _http_settings(options: Options, token: str) -> HttpSettings:
         allowed_origins=options.allow_origin,
         drain_s=options.drain_s,
     )
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _token(path: Path | None) -> tuple[str, bool]:

@@ -14,10 +14,11 @@ is the way to the same from Python.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
@@ -32,9 +33,11 @@ from shoal.rllib import callbacks, checkpoints, video
 from shoal.rllib.callbacks import Callback
 from shoal.rllib.checkpoints import Checkpoint, CheckpointError
 from shoal.rllib.config import AlgorithmConfig, from_dict
-from shoal.scripts import run_directory
+from shoal.rllib.trainable import Trainable
+from shoal.scripts import run_directory, serving_beside
 from shoal.scripts.command_line import UsageError, parse, run_command, value_of
 from shoal.scripts.interruption import Interruption
+from shoal.scripts.serving_beside import ServedBeside
 from shoal.scripts.session_flags import NATIVE, SessionFlags
 from shoal.scripts.standard_streams import leave
 from shoal.scripts.training_run import PROG, Display, Plan, Run
@@ -67,6 +70,10 @@ class Options(Generic[C]):
 
     record: bool = False
     """Make a film of the first episode of each evaluation, in videos/ of the run directory."""
+
+    serve: Annotated[str | None, tyro.conf.arg(metavar="[HOST]:PORT")] = None
+    """Let the policy answer requests over HTTP while it is trained, at this address; the token that they need lies in
+    serve_token of the run directory."""
 
     config: tyro.conf.OmitArgPrefixes[C]
 
@@ -114,6 +121,9 @@ def plan(arguments: Sequence[str]) -> Plan:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
         run_dir = _resumed(options, checkpoint, config)
+    address = None if options.serve is None else serving_beside.address_of(options.serve)
+    if address is not None and options.session.engine != "native":
+        raise UsageError(f"--serve: the engine {options.session.engine} serves nobody; leave --engine away")
     if options.record:
         video.check(options.config.env)
     loaded = tuple(callbacks.load(called) for called in options.callback)
@@ -125,6 +135,7 @@ def plan(arguments: Sequence[str]) -> Plan:
         callbacks=loaded,
         session=options.session,
         records=options.record,
+        serves_at=address,
     )
 
 
@@ -201,7 +212,8 @@ def train(planned: Plan) -> int:
             planned.session.begin(num_cpus=max(os.cpu_count() or 1, planned.config.num_workers))
             algorithm = planned.algorithm(planned.config)
             try:
-                return Run(planned, algorithm, interruption, display, held).go()
+                with _served(planned, algorithm, display) as ready:
+                    return Run(ready, algorithm, interruption, display, held).go()
             finally:
                 interruption.over()
                 algorithm.close()
@@ -212,6 +224,22 @@ def train(planned: Plan) -> int:
         finally:
             interruption.over()
             shoal.shutdown()
+
+
+@contextmanager
+def _served(planned: Plan, algorithm: Trainable, display: Display) -> Iterator[Plan]:
+    """The plan with a server among its callbacks, if it shall have one, for as long as the block."""
+    if planned.serves_at is None:
+        yield planned
+        return
+    saved, token_file = planned.resume_from, planned.run_dir / serving_beside.TOKEN
+    weights = algorithm.weights() if saved is None else algorithm.weights_from(saved)
+    beside = ServedBeside(weights, *planned.serves_at, token_file)
+    try:
+        display.say(f"serving at {beside.url}, token in {token_file}")
+        yield dataclasses.replace(planned, callbacks=(*planned.callbacks, beside))
+    finally:
+        beside.close()
 
 
 if __name__ == "__main__":

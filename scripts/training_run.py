@@ -55,6 +55,7 @@ class Plan:
     callbacks: tuple[Callback, ...] = ()
     records: bool = False  #: make a film of the first episode of each evaluation
     session: SessionFlags = NATIVE
+    serves_at: tuple[str, int] | None = None  #: host and port where the policy answers while it is trained
 
 
 class Display:

@@ -1,0 +1,121 @@
+"""`shoal train --serve :8000`: the policy answers over HTTP while it is trained, in an actor beside the learner.
+
+The server begins with the weights that the run begins with, and gets newer ones after each iteration, unless it still
+has those before in hand. What it refuses, weights that are no numbers for instance, is told among the run's incidents,
+and the ones before serve on. It ends with the run. The token that requests need lies in the run directory, readable by
+its owner alone.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import shoal
+from shoal import exceptions
+from shoal.rllib.callbacks import Callback
+from shoal.rllib.weights import Weights
+from shoal.scripts.command_line import UsageError
+from shoal.serving import http_access
+from shoal.serving.http_server import HttpSettings
+from shoal.serving.policies import RefusedError
+from shoal.serving.policy_server import PolicyServer
+
+if TYPE_CHECKING:
+    from shoal.rllib.trainable import Trainable
+
+#: Name of a policy that was given none.
+USUAL_NAME = "policy"
+#: File of a run directory that holds the token.
+TOKEN = "serve_token"
+#: How long the server may take to listen, and to take the last weights.
+_START_S, _LAST_S = 60.0, 10.0
+
+
+def address_of(flag: str) -> tuple[str, int]:
+    """Host and port of ":8000", "8000" or "0.0.0.0:8000".
+
+    Raises:
+      UsageError: it is none.
+    """
+    host, _, port = flag.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise UsageError(f"--serve {flag!r} is no address: give a port, as in :8000, or HOST:PORT")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        http_access.served_hosts(host, ())
+    except ValueError as error:
+        raise UsageError(f"--serve {flag}: {error}; `shoal serve RUN_DIR --follow --allow-host` can be told") from error
+    return host, int(port)
+
+
+def free_port(host: str, port: int, flags: str) -> int:
+    """The port, or one that is free if it is 0; so that a server that is started again listens where it did.
+
+    Args:
+      flags: What to call them in the error.
+
+    Raises:
+      UsageError: nobody can listen there.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family) as tried:
+            found: int = tried.getsockname()[1]
+            return found
+    except OSError as error:
+        raise UsageError(f"{flags}: {error.strerror or error}") from error
+
+
+class ServedBeside(Callback):
+    """The server, as a callback of the run whose weights it gets.
+
+    Args:
+      weights: Those that the run begins with.
+      host, port: Where to listen.
+      token_file: Where the token is put.
+
+    Raises:
+      UsageError: nobody can listen there.
+      RefusedError: the weights cannot be served.
+    """
+
+    def __init__(self, weights: Weights, host: str, port: int, token_file: Path) -> None:
+        port = free_port(host, port, f"--serve {host}:{port}")
+        token = http_access.make_token()
+        self._token_file, self.url = token_file, f"http://{host}:{port}"
+        try:
+            token_file.parent.mkdir(parents=True, exist_ok=True)
+            http_access.write_token(token_file, token)
+        except OSError as error:
+            raise UsageError(f"--serve: {token_file} cannot be written: {error.strerror}") from error
+        made = shoal.remote(PolicyServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self._server: Any = made.remote(
+            {USUAL_NAME: weights}, http=HttpSettings(token=token, host=host, port=port, drain_s=1.0)
+        )
+        shoal.get(self._server.address.remote(), timeout=_START_S)
+        self._pushed: Any = None
+
+    def on_iteration(self, algorithm: Trainable, row: dict[str, float]) -> None:
+        """Hand the newest weights over, if the server has taken those before."""
+        if self._pushed is None or shoal.wait([self._pushed], timeout=0)[0]:
+            self._look_at_last(algorithm)
+            self._pushed = self._server.swap.remote(USUAL_NAME, shoal.put(algorithm.weights()))
+
+    def close(self) -> None:
+        """Let the server answer what it has, and end it."""
+        try:
+            shoal.get(self._server.drain.remote(1.0), timeout=_LAST_S)
+        except (exceptions.ActorDiedError, exceptions.GetTimeoutError):
+            pass  # it ends with the session in any case
+        self._token_file.unlink(missing_ok=True)
+        shoal.kill(self._server)
+
+    def _look_at_last(self, algorithm: Trainable) -> None:
+        if self._pushed is None:
+            return
+        try:
+            shoal.get(self._pushed)
+        except (RefusedError, exceptions.ActorDiedError) as error:
+            algorithm.incidents.append(f"the server beside has older weights: {str(error).splitlines()[-1]}")

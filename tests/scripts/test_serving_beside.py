@@ -1,0 +1,79 @@
+"""A policy that answers while it is trained."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from shoal.scripts import train
+from shoal.scripts.command_line import UsageError
+from shoal.scripts.serving_beside import address_of, free_port
+
+DEADLINE_S = 60.0
+
+
+def test_an_address_is_a_port_with_or_without_a_host():
+    assert address_of(":8000") == ("127.0.0.1", 8000)
+    assert address_of("8000") == ("127.0.0.1", 8000)
+    assert address_of("[::1]:0") == ("::1", 0)
+
+
+@pytest.mark.parametrize("flag", ["", "localhost", ":x", ":70000", "0.0.0.0:80"])
+def test_what_is_no_address_is_told(flag):
+    with pytest.raises(UsageError, match="--serve"):
+        address_of(flag)
+
+
+def test_a_port_that_others_have_is_told():
+    with pytest.raises(UsageError, match="--serve x: "):
+        free_port("192.0.2.1", 0, "--serve x")
+    assert free_port("127.0.0.1", 0, "--serve") > 0
+
+
+def test_another_engine_serves_nobody(capsys, tmp_path):
+    arguments = ["--env", "CartPole-v1", "--engine", "inline", "--serve", ":0", "--run-dir", str(tmp_path / "run")]
+    assert train.main(arguments) == 2
+    assert "--serve: the engine inline serves nobody" in capsys.readouterr().err
+
+
+def test_newer_weights_answer_after_each_iteration_and_the_server_ends_with_the_run(tmp_path):
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    flags = "--env CartPole-v1 --num-workers 1 --num-envs 4 --rollout-steps 32 --total-steps 10000000 --serve :0"
+    with output.open("w") as file:
+        training = subprocess.Popen(
+            [sys.executable, "-m", "shoal.scripts", "train", *flags.split(), "--run-dir", str(run_dir)],
+            stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        deadline, versions = time.monotonic() + DEADLINE_S, []
+        while len(set(versions)) < 3:
+            assert time.monotonic() < deadline, output.read_text()
+            assert training.poll() is None, output.read_text()
+            if "serving at" in output.read_text():
+                port = int(output.read_text().partition("serving at http://127.0.0.1:")[2].partition(",")[0])
+                versions.append(_version(port, (run_dir / "serve_token").read_text().strip()))
+            time.sleep(0.05)
+        assert versions == sorted(versions)
+        training.send_signal(signal.SIGTERM)
+        assert training.wait(DEADLINE_S) == 128 + signal.SIGTERM, output.read_text()
+        assert not (run_dir / "serve_token").exists()
+        with pytest.raises(OSError, match="refused"):
+            _version(port, "x" * 20)
+    finally:
+        training.kill()
+        training.wait()
+
+
+def _version(port, token):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    try:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        body = json.dumps({"observations": [[0.1, 0.2, 0.3, 0.4]]})
+        connection.request("POST", "/v1/policies/policy/actions", body, headers)
+        return json.loads(connection.getresponse().read())["version"]
+    finally:
+        connection.close()
