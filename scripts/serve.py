@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -68,6 +68,9 @@ class Options:
     max_batch_rows: int = ServingSettings.max_batch_rows
     """Observations that are answered together, at most."""
 
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where policies act; auto is a GPU if there is one. Small nets are quicker on a CPU."""
+
     timeout_s: float = ServingSettings.timeout_s
     """Seconds after which a request that gave itself no time is given up."""
 
@@ -100,12 +103,15 @@ def serve(arguments: Sequence[str]) -> int:
         try:
             http = _http_settings(options, token)
             shoal.init(num_cpus=1)
-            server = shoal.remote(PolicyServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(
+            made = shoal.remote(PolicyServer).options(
+                num_cpus=0, num_gpus=_gpus(options.device), max_restarts=-1, max_task_retries=-1
+            )
+            server = made.remote(
                 {name: str(place) for name, place in policies.items()},
                 followed=tuple(policies) if options.follow else (),
                 settings=settings,
                 http=http,
-            )  # fmt: skip
+            )
             shoal.get(server.address.remote(), timeout=_START_S)
             _tell(server, f"http://{options.host}:{http.port}", token if is_told else f"in {options.token_file}")
             return _wait(server, interruption, options.drain_s)
@@ -160,6 +166,7 @@ def settings_of(options: Options) -> ServingSettings:
         max_batch_rows=options.max_batch_rows,
         max_waiting_rows=least_waiting,
         timeout_s=options.timeout_s,
+        device=options.device,
     )
 
 
@@ -178,6 +185,20 @@ def _http_settings(options: Options, token: str) -> HttpSettings:
         allowed_origins=options.allow_origin,
         drain_s=options.drain_s,
     )
+
+
+def _gpus(device: str) -> int:
+    """How many the server needs.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if device == "cpu":
+        return 0
+    there = shoal.cluster_resources().get("GPU", 0.0)
+    if device == "cuda" and not there:
+        raise UsageError("--device cuda: there is no GPU here")
+    return 1 if there else 0
 
 
 def _token(path: Path | None) -> tuple[str, bool]:

@@ -8,6 +8,7 @@ its owner alone.
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 USUAL_NAME = "policy"
 #: File of a run directory that holds the token.
 TOKEN = "serve_token"
+#: Folder of a run directory that holds what the server goes on with when it was killed.
+JOURNAL = "serving"
 #: How long the server may take to listen, and to take the last weights.
 _START_S, _LAST_S = 60.0, 10.0
 
@@ -91,8 +94,11 @@ class ServedBeside(Callback):
         except OSError as error:
             raise UsageError(f"--serve: {token_file} cannot be written: {error.strerror}") from error
         made = shoal.remote(PolicyServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self._journal = token_file.parent / JOURNAL
         self._server: Any = made.remote(
-            {USUAL_NAME: weights}, http=HttpSettings(token=token, host=host, port=port, drain_s=1.0)
+            {USUAL_NAME: weights},
+            http=HttpSettings(token=token, host=host, port=port, drain_s=1.0),
+            journal=self._journal,
         )
         shoal.get(self._server.address.remote(), timeout=_START_S)
         self._pushed: Any = None
@@ -109,8 +115,9 @@ class ServedBeside(Callback):
             shoal.get(self._server.drain.remote(1.0), timeout=_LAST_S)
         except (exceptions.ActorDiedError, exceptions.GetTimeoutError):
             pass  # it ends with the session in any case
-        self._token_file.unlink(missing_ok=True)
         shoal.kill(self._server)
+        self._token_file.unlink(missing_ok=True)
+        shutil.rmtree(self._journal, ignore_errors=True)  # the run's checkpoints have it all
 
     def _look_at_last(self, algorithm: Trainable) -> None:
         if self._pushed is None:

@@ -1,7 +1,7 @@
 """What acts behind a policy's name: rows of observations in, rows of actions out.
 
     Model           the protocol; whatever has it can be served
-    PolicyModel     weights of ``rllib``, in numpy
+    PolicyModel     weights of ``rllib``, in numpy or, on a GPU, in torch
     FunctionModel   any function of the observations
 
 A batch has rows of many requests, that may want different things: ``Rows`` says what, row by row where it matters. A
@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ..rllib.distributions import draw
+from ..rllib.inference import ActingPolicy
 from ..rllib.policy import Policy
 from ..rllib.weights import Weights
 from .policy_spaces import spaces_of
@@ -81,27 +82,36 @@ class Model(Protocol):
 
 
 class PolicyModel:
-    """A policy with its weights, in numpy: images pass convolutions in torch, see ``rllib/acting_nets.py``.
+    """A policy with its weights: in numpy, where only images pass convolutions in torch (``rllib/acting_nets.py``), or
+    as ``make`` has it.
 
     Args:
       weights: The policy.
+      make: What makes a policy that acts of them: ``rllib.torch_policy.TorchPolicies`` of a GPU, for instance.
       spaces: Observation space (without a mask) and action space; None: as the policy's shape tells them, without the
         bounds of observations, and with actions that are not nested.
       seed: Of what actions are drawn with.
 
     Raises:
-      ValueError: the spaces do not fit the policy.
+      ValueError: the spaces do not fit the policy, or ``make`` does not make such a one.
     """
 
-    def __init__(self, weights: Weights, *, spaces: tuple[Space, Space] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        make: Callable[[Weights], ActingPolicy] = Policy,
+        spaces: tuple[Space, Space] | None = None,
+        seed: int = 0,
+    ) -> None:
         spec = weights.spec
         self.observation_space, self.action_space = spaces_of(spec) if spaces is None else spaces
         if num_choices(self.action_space) != spec.actions.distribution.num_choices:
             raise ValueError(f"the policy has {spec.actions.distribution.num_choices} choices, its action space others")
         self.state_size = spec.state_size
         self.tells = frozenset({"log_prob", "value"})
-        self.is_quick = not spec.observations.images and _work(weights) <= _QUICK_WORK
-        self._policy, self.spec = Policy(weights), spec
+        self.is_quick = make is Policy and not spec.observations.images and _work(weights) <= _QUICK_WORK
+        self._policy, self.spec, self.weights = make(weights), spec, weights
         self._distribution = spec.actions.distribution
         self._rng = np.random.default_rng((seed, weights.version))
 

@@ -10,12 +10,13 @@ are not finite, is refused before anybody sees it (``RefusedError``), and the ol
 policy take the same observations and give the same actions.
 
 What the constructor is given is what a server that was killed begins with when it is started again: of a run directory
-the newest checkpoint.
+the newest checkpoint, and what its journal has that is newer (``journal.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
 import time
@@ -24,26 +25,26 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rllib import checkpoints, saved_state
+from ..rllib import checkpoints
 from ..rllib.checkpoints import CheckpointError
 from ..rllib.threads import limit_matrix_threads
 from ..rllib.weights import Weights
 from .errors import BadRequest, ServingError, Unready
 from .http_server import HttpServer, HttpSettings
+from .intake import Intake, Source
+from .journal import Journal
 from .measures import ServingMetrics
 from .model_thread import ModelThread
-from .models import Model, PolicyModel, Rows
-from .policies import PolicyTable
+from .models import Model, PolicyModel
+from .policies import PolicyTable, RefusedError
 from .policy_line import PolicyLine
 from .requests import ActReply, ActRequest, PolicyInfo, parse_name
 from .serving_settings import ServingSettings
 from .sessions import Sessions
-from .spaces import ONLY, Space, columns_of
+from .spaces import ONLY
 
 _log = logging.getLogger(__name__)
 
-#: What a policy can be made of: what acts, its weights, or where a checkpoint or a run directory is.
-Source = Model | Weights | str | Path
 #: How long a thread of the server may keep Python to itself. Python's own 5 ms, several times a batch, would be most of
 #: the time of a model that acts while a thousand requests a second are refused.
 _SWITCH_S = 0.0005
@@ -59,10 +60,13 @@ class PolicyServer:
       followed: Names of those whose run directory is followed, see ``follow``.
       settings: Bounds and goals.
       http: Serve over HTTP, too; see ``address``.
+      journal: Folder for the newest weights of each policy. A server that finds newer ones there than it was given goes
+        on with those: what it had when it was killed.
       is_alone: Nobody else works in this process: it is set up for serving.
 
     Raises:
       RefusedError: one of the policies cannot be served.
+      ConfigError: the settings' device is not there.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class PolicyServer:
         followed: Sequence[str] = (),
         settings: ServingSettings | None = None,
         http: HttpSettings | None = None,
+        journal: Path | None = None,
         is_alone: bool = True,
     ) -> None:
         if is_alone:
@@ -83,11 +88,17 @@ class PolicyServer:
         self._thread = ModelThread(asyncio.get_running_loop())
         self._lines: dict[str, PolicyLine] = {}
         self._models: dict[str, dict[int, Model]] = {}
+        self._intake = Intake(self._table, self._models, self._settings)
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._is_leaving = False
+        self._journal = None if journal is None else Journal(journal)
+        self._unwritten: dict[str, Weights] = {}
+        self._writing: asyncio.Task[None] | None = None
         sources = policies or {}
         for name, source in sources.items():
-            self._take(name, *self._made(name, source, None))
+            self._take(name, *self._intake.made(name, source, None))
+        if self._journal is not None:
+            self._go_on_with(self._journal)
         for name in followed:
             self.follow(name, str(sources[name]))
         self._http = None if http is None else HttpServer(self, http)
@@ -196,7 +207,7 @@ class PolicyServer:
         Raises:
           RefusedError, CheckpointError: it cannot be served; all is as before.
         """
-        made = await asyncio.to_thread(self._made, name, source, version)
+        made = await asyncio.to_thread(self._intake.made, name, source, version)
         return self._take(name, *made, is_shadow=is_shadow)
 
     async def swap(self, name: str, weights: Weights, *, version: int | None = None) -> int:
@@ -205,7 +216,7 @@ class PolicyServer:
         Raises:
           RefusedError: as ``load``.
         """
-        return self._take(name, *self._made(name, weights, version))
+        return self._take(name, *self._intake.made(name, weights, version))
 
     def share(self, name: str, shares: Mapping[int, float]) -> None:
         """Divide the requests for a policy: see ``PolicyTable.share``."""
@@ -214,6 +225,7 @@ class PolicyServer:
     def promote(self, name: str, number: int) -> None:
         """Put a shadow in front: see ``PolicyTable.serve``."""
         self._drop(name, self._table.serve(name, number))
+        self._write_down(name)
 
     def shadow(self, name: str, number: int) -> None:
         """Let a version look on: see ``PolicyTable.shadow``."""
@@ -265,33 +277,6 @@ class PolicyServer:
             raise Unready("no policy is served yet")
         return names[0]
 
-    def _made(self, name: str, source: Source, version: int | None) -> tuple[Model, int | None, str]:
-        """What acts, its number and where it came from; looked at before anybody asks it. In any thread.
-
-        Raises:
-          RefusedError, CheckpointError: it cannot be served.
-        """
-        told, number = "a model", version
-        if isinstance(source, str | Path):
-            told = str(source)
-            try:
-                place = checkpoint_at(Path(source))
-                told = str(place)
-                source = saved_state.weights_from(checkpoints.load(place))
-            except CheckpointError as error:
-                raise self._table.refuse(name, told, str(error)) from error
-        elif isinstance(source, Weights):
-            told = "weights"
-        if isinstance(source, Weights):
-            number = self._number_of(name, source) if version is None else version
-            try:
-                source = PolicyModel(source, spaces=self._spaces(name, source), seed=self._settings.seed)
-            except ValueError as error:
-                raise self._table.refuse(name, told, str(error)) from error
-        if reason := self._unfit(name, source):
-            raise self._table.refuse(name, told, reason)
-        return source, number, told
-
     def _take(self, name: str, model: Model, number: int | None, source: str, *, is_shadow: bool = False) -> int:
         number, retired = self._table.add(
             name, number=number, source=source, loaded_at=time.time(), is_shadow=is_shadow
@@ -301,42 +286,42 @@ class PolicyServer:
         if name not in self._lines:
             self._lines[name] = PolicyLine(name, self._table, models, self._sessions, self._settings, self._thread)
         self._drop(name, retired)
+        if not is_shadow:
+            self._write_down(name)
         return number
+
+    def _go_on_with(self, journal: Journal) -> None:
+        for name, kept in journal.read():
+            front = self._table.front(name) if name in self._lines else -1
+            if isinstance(kept, CheckpointError):
+                _log.warning("what was served as %r is lost: %s", name, kept)
+            elif kept.version > front:
+                try:
+                    self._take(name, *self._intake.made(name, kept, None))
+                except RefusedError as error:
+                    _log.warning("%s", error)
+
+    def _write_down(self, name: str) -> None:
+        """Have the weights in front written into the journal, if there is one; of many in a row, the last."""
+        number = self._table.front(name)
+        model = self._models[name][number]
+        if self._journal is None or not isinstance(model, PolicyModel):
+            return
+        self._unwritten[name] = dataclasses.replace(model.weights, version=number)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write(self._journal))
+
+    async def _write(self, journal: Journal) -> None:
+        while self._unwritten:
+            name, weights = self._unwritten.popitem()
+            try:
+                await asyncio.to_thread(journal.write, name, weights)
+            except OSError as error:  # serving goes on; what is lost is told
+                _log.warning("version %d of %r is not written down: %s", weights.version, name, error)
 
     def _drop(self, name: str, numbers: tuple[int, ...]) -> None:
         for number in numbers:
             del self._models[name][number]
-
-    def _spaces(self, name: str, weights: Weights) -> tuple[Space, Space] | None:
-        """Those of the policy, which may say more than the shape of such weights does; None if they are others."""
-        present = self._models[name][self._table.front(name)] if name in self._lines else None
-        if not isinstance(present, PolicyModel):
-            return None
-        its, mine = present.spec, weights.spec
-        fits = (its.observations, its.actions) == (mine.observations, mine.actions)
-        return (present.observation_space, present.action_space) if fits else None
-
-    def _number_of(self, name: str, weights: Weights) -> int | None:
-        """The version of weights as the policy's, if it is newer than those before."""
-        known = [each.number for each in self._table.versions(name)] if name in self._lines else []
-        return weights.version if weights.version > max(known, default=-1) else None
-
-    def _unfit(self, name: str, model: Model) -> str:
-        """Why a model cannot be served under this name; "" if it can."""
-        if name in self._lines:
-            present = self._models[name][self._table.front(name)]
-            for what in ("observation_space", "action_space", "state_size", "tells"):
-                mine, its = getattr(model, what), getattr(present, what)
-                if mine != its:
-                    return f"its {what} is {mine}; the policy that is served has {its}"
-        if isinstance(model, PolicyModel):
-            try:
-                answers = model.act(_trial(model))
-            except Exception as error:  # noqa: BLE001 - told as a reason
-                return f"it raises {type(error).__name__} on an observation of zeros: {error}"
-            if answers.failed is not None or (answers.value is not None and not np.isfinite(answers.value).all()):
-                return "it gives numbers that are not finite"
-        return ""
 
     async def _following(self, name: str, run_dir: Path) -> None:
         seen = Path(self._table.versions(name)[0].source) if name in self._lines else None
@@ -349,24 +334,3 @@ class PolicyServer:
             except (CheckpointError, ValueError) as error:  # told by the refusals, too
                 _log.warning("following %s: %s", run_dir, error)
             await asyncio.sleep(_FOLLOW_S)
-
-
-def checkpoint_at(place: Path) -> Path:
-    """A checkpoint itself, or the newest one of a run directory.
-
-    Raises:
-      CheckpointError: there is none.
-    """
-    return place if (place / checkpoints.MANIFEST).is_file() else checkpoints.latest(place)
-
-
-def _trial(model: Model) -> Rows:
-    """An observation of zeros, or of first choices."""
-    columns = {
-        name: np.broadcast_to(
-            np.reshape(leaf.start, leaf.shape if len(leaf.start) > 1 else ()) if leaf.start else 0, (1, *leaf.shape)
-        ).astype(leaf.dtype)
-        for name, leaf in columns_of(model.observation_space).items()
-    }
-    states = np.zeros((1, model.state_size), np.float32)
-    return Rows(columns, states, None, deterministic=True, wants_log_prob=True, wants_value=True)

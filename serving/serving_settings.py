@@ -35,6 +35,10 @@ class ServingSettings:
     session_idle_s: float = 600.0
     """Seconds after which a session that nobody uses is forgotten."""
 
+    device: str = "cpu"
+    """Where policies act: cpu in numpy, else torch's name of a device, or auto, a GPU if there is one. Recurrent
+    policies act on a CPU only."""
+
     seed: int = 0
     """Of what actions are drawn with."""
 

@@ -209,9 +209,7 @@ def rollouts(case, weights, indices):
     """Two in a row, so that what is carried over is looked at too."""
     envs, policy = opened(case, indices), Policy(weights)
     memory = Memory.of_new_episodes(policy, len(indices))
-    return [
-        collect(envs, policy, 12, streams.action_streams(0, indices, iteration), memory) for iteration in range(2)
-    ]
+    return [collect(envs, policy, 12, streams.action_streams(0, indices, iteration), memory) for iteration in range(2)]
 
 
 def learner_for(spec):

@@ -100,6 +100,19 @@ def test_actions_are_those_of_the_policy_with_version_log_probability_and_value(
     served(test, weights(3))
 
 
+def test_a_policy_that_acts_in_torch_gives_the_same_actions_from_the_thread_and_refuses_memory():
+    async def test(server):
+        replies = await asyncio.gather(*(server.compute_actions(rows(5, seed), want_value=True) for seed in range(3)))
+        for seed, reply in enumerate(replies):
+            policy = Policy(weights(3))
+            assert reply.actions.tolist() == policy.act(rows(5, seed), deterministic=True)[0][:, 0].tolist()
+            np.testing.assert_allclose(reply.value, policy.values(rows(5, seed)), rtol=1e-4, atol=1e-5)
+        with pytest.raises(RefusedError, match="inference_device must be cpu for recurrent policies"):
+            await server.load("runner", weights(recurrent="gru"))
+
+    served(test, weights(3), device="auto")
+
+
 def test_requests_that_come_together_are_answered_in_one_batch_and_each_as_if_it_were_alone():
     sizes = []
     policy = Policy(weights(3))
@@ -296,6 +309,23 @@ def test_a_run_is_followed_past_a_checkpoint_that_is_damaged(tmp_path, monkeypat
         assert (await server.compute_actions(rows(1))).version == 3
 
     served(test, tmp_path)
+
+
+def test_a_server_goes_on_with_the_newest_weights_of_the_one_before(tmp_path):
+    async def run():
+        server = PolicyServer({"walker": weights(1)}, journal=tmp_path, is_alone=False)
+        for version in range(2, 30):
+            await server.swap("walker", weights(version))
+        await server._writing
+        again = PolicyServer({"walker": weights(1)}, journal=tmp_path, is_alone=False)
+        reply = await again.compute_actions(rows(5))
+        assert reply.version == 29
+        assert reply.actions.tolist() == Policy(weights(29)).act(rows(5), deterministic=True)[0][:, 0].tolist()
+        newer = PolicyServer({"walker": weights(40)}, journal=tmp_path, is_alone=False)
+        assert (await newer.compute_actions(rows(5))).version == 40
+        await newer._writing
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
 
 
 def test_traffic_is_split_and_a_session_stays_with_its_version():

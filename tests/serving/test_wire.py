@@ -192,9 +192,7 @@ def test_objects_do_not_travel():
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=64), st.integers(0, 200), st.integers(0, 200))
 def test_a_damaged_request_in_tensors_is_read_or_refused(junk, begin, end):
-    body = wire.write_tensor_request(
-        ActRequest(observations={"x": np.zeros((2, 3), np.float32)}, sessions=("a", "b"))
-    )
+    body = wire.write_tensor_request(ActRequest(observations={"x": np.zeros((2, 3), np.float32)}, sessions=("a", "b")))
     damaged = body[:begin] + junk + body[max(begin, end) :]
     for read in (wire.read_tensor_request, wire.read_json_request, wire.read_tensor_reply):
         with contextlib.suppress(ServingError):

@@ -15,9 +15,7 @@ def test_hidden_arguments_of_ray_are_accepted_with_a_line_in_the_debug_log(name,
     with caplog.at_level(logging.DEBUG, "shoal"):
         init_options.check_hidden({name: 1})
         init_options.check_on_this_machine({name: 1})
-    assert [record.getMessage() for record in caplog.records] == [
-        f"shoal.init: without effect on one machine: {name}"
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"shoal.init: without effect on one machine: {name}"]
 
 
 def test_what_is_not_given_is_not_noted(caplog):

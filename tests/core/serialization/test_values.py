@@ -262,4 +262,3 @@ def test_an_error_of_the_users_reduction_is_the_cause():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="99 is no kind"):
         deserialize(99, b"")
-

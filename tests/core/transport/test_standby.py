@@ -83,9 +83,7 @@ class Turns:
 
     def _next(self) -> Thread | None:
         while self.waiting:
-            able = [
-                thread for thread, wait in self.waiting.items() if wait is None or wait[1] <= self.now or wait[0]()
-            ]
+            able = [thread for thread, wait in self.waiting.items() if wait is None or wait[1] <= self.now or wait[0]()]
             if able:
                 return self.lot.choice(able)
             self.now = min(wait[1] for wait in self.waiting.values())
@@ -231,9 +229,7 @@ class Trial:
 
     def __init__(self, turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
         self.turns = turns
-        clock = SimpleNamespace(
-            monotonic=lambda: turns.now, sleep=lambda s: turns.wait(lambda: False, turns.now + s)
-        )
+        clock = SimpleNamespace(monotonic=lambda: turns.now, sleep=lambda s: turns.wait(lambda: False, turns.now + s))
         threads = SimpleNamespace(
             Lock=lambda: Lock(turns),
             Condition=lambda: Condition(turns),

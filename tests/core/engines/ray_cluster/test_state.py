@@ -22,9 +22,7 @@ TASK, ACTOR = "01" * 24, "02" * 16
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     """A Ray without a dashboard."""
-    shoal.init(
-        engine="ray", address="local", num_cpus=2, object_store_memory=80 * 1024 * 1024, include_dashboard=False
-    )
+    shoal.init(engine="ray", address="local", num_cpus=2, object_store_memory=80 * 1024 * 1024, include_dashboard=False)
     yield
     shoal.shutdown()
 
