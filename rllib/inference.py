@@ -8,10 +8,12 @@
                                     <-       Unknown: this life has not begun with these weights: begin, and ask again
 
 A *key* names weights, as objects in the store do, so policies are never mixed: a batch is of one of them, and workers
-that play with older ones, where rollouts come as they come, are answered by those. A policy is kept while a worker
-plays with it. What a worker asks is a pure function of weights, rows and states, which it sends along: noise, masks and
-memory stay with it. So an answer does not depend on who shares its batch, on how many actors there are, or on whether
-this one has died in between: on a CPU it is what the worker's own ``Policy`` would say, to the last bit.
+that play with older ones, where rollouts come as they come, are answered by those. A policy is kept until all workers
+that began with it have begun with another.
+
+What a worker asks is a pure function of weights, rows and states, which it sends along: noise, masks and memory stay
+with it. So an answer does not depend on who shares its batch, on how many actors there are, or on whether this one has
+died in between: on a CPU it is what the worker's own ``Policy`` would say, to the last bit.
 
 The actor is asynchronous, one thread. While a batch is computed requests pile up, and make the next.
 """
@@ -110,13 +112,14 @@ class _Lane:
             self.asked.pop(request.number).answer.cancel()
 
     def answer(self, batch: RequestBatch, life: int) -> None:
-        """Compute a batch, and hand the answers out."""
+        """Compute a batch, and hand the answers out, but to those whose calls have been cancelled."""
         asked = [self.asked.pop(request.number) for request in batch.requests]
         try:
             acted = self.policy.step(*_joined(asked))
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who asked
             for each in asked:
-                each.answer.set_exception(error)
+                if not each.answer.done():
+                    each.answer.set_exception(error)
             return
         ends = np.cumsum([request.rows for request in batch.requests]).tolist()
         for each, request, end in zip(asked, batch.requests, ends, strict=True):
@@ -129,7 +132,7 @@ class _Lane:
                 None if acted.values is None else acted.values[rows],
                 acted.states[rows] if acted.states.shape[1] else None,
             )
-            if not each.answer.done():  # its call may have been cancelled
+            if not each.answer.done():
                 each.answer.set_result(answer)
 
 

@@ -176,3 +176,22 @@ def test_what_a_policy_raises_belongs_to_those_who_asked_and_to_nobody_after_the
         return await actor.step(0, "key", rows, states)
 
     assert run(scene).batch_rows == 1
+
+
+@pytest.mark.parametrize("column", [ONLY, "another"])
+def test_a_call_that_is_cancelled_leaves_the_others_alone(column):
+    held = weights()
+    rows, states = seen(held, 1, seed=0)
+
+    async def scene(actor):
+        for worker in range(2):
+            await actor.begin(worker, "key", [Put(held)])
+        calls = [asyncio.ensure_future(actor.step(worker, "key", {column: rows[ONLY]}, states)) for worker in range(2)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        await asyncio.wait(calls)
+        assert calls[0].cancelled()
+        assert calls[1].exception() is None or column != ONLY
+        return await actor.step(0, "key", rows, states)
+
+    assert run(scene).batch_rows == 1
