@@ -40,7 +40,7 @@ from shoal.serving.policy_server import PolicyServer
 from shoal.serving.serving_settings import ServingSettings
 from shoal.serving.spaces import LeafSpace
 
-_FLOATS, _CHOICE = 4, LeafSpace(kind="discrete", shape=(), dtype="int64", nvec=(2,), start=(0,))
+FLOATS, _CHOICE = 4, LeafSpace(kind="discrete", shape=(), dtype="int64", nvec=(2,), start=(0,))
 #: The model of the arms batching and overload, its objective, and what it can do within that.
 _FIXED_S, _PER_ROW_S, _SLO_S, _MOST_ROWS_PER_S = 0.005, 0.00005, 0.020, 10_000.0
 #: Rows of their requests: a client in Python cannot send 20,000 requests a second.
@@ -109,9 +109,9 @@ def table(found: Mapping[str, Sequence[Figure]]) -> list[list[str]]:
     for name, figures in found.items():
         values, first = [figure.value for figure in figures], figures[0]
         sign = "<=" if first.is_ceiling else ">="
-        goal = "" if first.goal is None else f"{sign} {_shown(first.goal, first.unit)}"
-        shown = [_shown(value, first.unit) for value in (float(np.median(values)), min(values), max(values))]
-        lines.append([name, *shown, goal])
+        goal = "" if first.goal is None else f"{sign} {shown(first.goal, first.unit)}"
+        told = [shown(value, first.unit) for value in (float(np.median(values)), min(values), max(values))]
+        lines.append([name, *told, goal])
     return lines
 
 
@@ -126,7 +126,8 @@ def verdicts(found: Mapping[str, Sequence[Figure]]) -> list[str]:
     return missed or ["all goals met"]
 
 
-def _shown(value: float, unit: str) -> str:
+def shown(value: float, unit: str) -> str:
+    """A figure as a table has it."""
     if unit == "us":
         return f"{value * 1e6:,.0f} us"
     if unit == "ms":
@@ -142,7 +143,7 @@ class PinnedServer(PolicyServer):
 
     def pin(self, core: int) -> int:
         """Put all threads of the process there; its id."""
-        _pin(core)
+        pin_to(core)
         return os.getpid()
 
     async def nothing(self, observations: np.ndarray) -> np.ndarray:
@@ -150,7 +151,8 @@ class PinnedServer(PolicyServer):
         return observations
 
 
-def _pin(core: int) -> None:
+def pin_to(core: int) -> None:
+    """Put all threads of this process on one of its cores."""
     cores = sorted(os.sched_getaffinity(0))
     for thread in os.listdir("/proc/self/task"):
         os.sched_setaffinity(int(thread), {cores[core % len(cores)]})
@@ -165,7 +167,7 @@ def _served(model: Any, **settings: Any) -> Iterator[Any]:
         made = shoal.remote(PinnedServer).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
         server = made.remote({"policy": model}, settings=ServingSettings(**settings))
         shoal.get(server.pin.remote(1))
-        _pin(0)
+        pin_to(0)
         yield server
     finally:
         for thread in os.listdir("/proc/self/task"):
@@ -173,15 +175,17 @@ def _served(model: Any, **settings: Any) -> Iterator[Any]:
         shoal.shutdown()
 
 
-def _net() -> Weights:
+def small_net() -> Weights:
     """A 64 x 64 net."""
     spec = PolicySpec(
-        ObservationSpec((InputColumn("observation", "numbers", (_FLOATS,)),)), ActionSpec((True,), (2,), (0,))
+        ObservationSpec((InputColumn("observation", "numbers", (FLOATS,)),)), ActionSpec((True,), (2,), (0,))
     )
     return Weights(0, spec, initial_weights(spec, 0))
 
 
-def _sleeping(fixed_s: float, per_row_s: float = 0.0, floats: int = _FLOATS) -> FunctionModel:
+def sleeping(fixed_s: float, per_row_s: float = 0.0, floats: int = FLOATS) -> FunctionModel:
+    """A model that takes its time and answers 0."""
+
     def act(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = len(columns["observation"])
         time.sleep(fixed_s + per_row_s * rows)
@@ -191,7 +195,7 @@ def _sleeping(fixed_s: float, per_row_s: float = 0.0, floats: int = _FLOATS) -> 
 
 
 def _asker(server: Any, rows: int) -> Callable[[], Any]:
-    observations = np.zeros((rows, _FLOATS), np.float32)
+    observations = np.zeros((rows, FLOATS), np.float32)
 
     async def ask() -> Any:
         return await server.compute_actions.remote(observations)
@@ -208,8 +212,8 @@ def _loaded(server: Any, rows: int, per_second: Callable[[float], float], second
 
 def latency(seconds: float) -> Iterator[Figure]:
     """A small net through the handle, one row a request."""
-    observation = np.zeros((1, _FLOATS), np.float32)
-    with _served(_net()) as server:
+    observation = np.zeros((1, FLOATS), np.float32)
+    with _served(small_net()) as server:
 
         def ask() -> Any:
             return shoal.get(server.compute_actions.remote(observation))
@@ -227,7 +231,7 @@ def table_3(seconds: float) -> Iterator[Figure]:
     """Batches of 64 states, some of them under way all the time."""
     for kilobytes, model_s, goal in ((4, 0.010, 0.97), (100, 0.005, 0.85)):
         states = np.ones((64, kilobytes * 256), np.float32)
-        with _served(_sleeping(model_s, floats=kilobytes * 256)) as server:
+        with _served(sleeping(model_s, floats=kilobytes * 256)) as server:
             under_way = [server.compute_actions.remote(states) for _ in range(3)]
             shoal.get(under_way.pop(0))
             began_s, batches = time.perf_counter(), 0
@@ -245,12 +249,12 @@ def table_3(seconds: float) -> Iterator[Figure]:
 
 def batching(seconds: float) -> Iterator[Figure]:
     """As much as can be answered in time, and hardly anything."""
-    with _served(_sleeping(_FIXED_S, _PER_ROW_S), slo_s=_SLO_S, max_batch_rows=512) as server:
+    with _served(sleeping(_FIXED_S, _PER_ROW_S), slo_s=_SLO_S, max_batch_rows=512) as server:
         offered = 0.93 * _MOST_ROWS_PER_S / _REQUEST_ROWS
         load = _loaded(server, _REQUEST_ROWS, lambda _: offered, seconds + 1.0).within(1.0, seconds + 1.0)
         rows_per_s = _REQUEST_ROWS * len(load.good) / seconds
-    with _served(_sleeping(_FIXED_S, _PER_ROW_S), slo_s=_SLO_S) as server:
-        one = np.zeros((1, _FLOATS), np.float32)
+    with _served(sleeping(_FIXED_S, _PER_ROW_S), slo_s=_SLO_S) as server:
+        one = np.zeros((1, FLOATS), np.float32)
         few = loads.in_turn(lambda: shoal.get(server.compute_actions.remote(one)), per_second=1.0, count=5)
     share = rows_per_s / _MOST_ROWS_PER_S
     yield Figure("batching: rows answered, of the optimum", share, "share", 0.90, is_ceiling=False)
@@ -262,7 +266,7 @@ def batching(seconds: float) -> Iterator[Figure]:
 def overload(seconds: float) -> Iterator[Figure]:
     """Twice what can be done, and then half of it."""
     high, low = (factor * _MOST_ROWS_PER_S / _REQUEST_ROWS for factor in (2.0, 0.5))
-    with _served(_sleeping(_FIXED_S, _PER_ROW_S), slo_s=_SLO_S, max_batch_rows=512) as server:
+    with _served(sleeping(_FIXED_S, _PER_ROW_S), slo_s=_SLO_S, max_batch_rows=512) as server:
         load = _loaded(server, _REQUEST_ROWS, lambda at_s: high if at_s < seconds + 1.0 else low, seconds + 3.0)
     crowded, after = load.within(1.0, seconds + 1.0), load.within(seconds + 1.0, seconds + 3.0)
     goodput = _REQUEST_ROWS * len(crowded.good) / seconds / _MOST_ROWS_PER_S
@@ -283,7 +287,7 @@ def swaps(seconds: float) -> Iterator[Figure]:
         def act(columns: Mapping[str, np.ndarray]) -> np.ndarray:
             return np.full((len(columns["observation"]), 1), number)
 
-        space = LeafSpace(kind="box", shape=(_FLOATS,), dtype="float32")
+        space = LeafSpace(kind="box", shape=(FLOATS,), dtype="float32")
         choices = LeafSpace(kind="discrete", shape=(), dtype="int64", nvec=(1000,), start=(0,))
         return FunctionModel(act, space, choices, is_quick=True)
 
@@ -311,7 +315,7 @@ def swaps(seconds: float) -> Iterator[Figure]:
 
 def kill(seconds: float) -> Iterator[Figure]:
     """SIGKILL in the middle."""
-    with _served(_net()) as server:
+    with _served(small_net()) as server:
         pid = shoal.get(server.pin.remote(1))
         ask = _asker(server, 1)
 
