@@ -28,7 +28,7 @@ from typing import Any
 
 import shoal
 from shoal.rllib.worker_set import Completed, WorkerSet
-from shoal.scripts.benchmarks.simulators import PER_WORKER, Request, Rollout, Simulator, lengths
+from shoal.scripts.benchmarks.simulators import PER_WORKER, Played, Request, Simulator, lengths
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _workers(order: dict[str, Any], max_in_flight: int) -> Generator[WorkerSet]:
         made = shoal.remote(Simulator).options(num_cpus=1)
         workers = WorkerSet(lambda *_: made.remote(order["step_s"]), order["num_workers"], max_in_flight=max_in_flight)
         try:
-            workers.map("rollouts", [([],)] * len(workers))
+            workers.map("play", [([],)] * len(workers))
             yield workers
         finally:
             workers.close()
@@ -48,7 +48,8 @@ def _workers(order: dict[str, Any], max_in_flight: int) -> Generator[WorkerSet]:
 
 
 def _steps(completed: Completed) -> int:
-    return sum(len(rewards) for _, rewards in completed.value)
+    _, rewards = completed.value
+    return len(rewards)
 
 
 def dynamic(order: dict[str, Any]) -> dict[str, float]:
@@ -58,7 +59,7 @@ def dynamic(order: dict[str, Any]) -> dict[str, float]:
         in_flight = workers.max_in_flight * len(workers)
         requests = enumerate(lengths(order["seed"], size * (1 + batches) + in_flight))
         for request in itertools.islice(requests, in_flight):
-            workers.submit(request[0] % len(workers), "rollouts", [request])
+            workers.submit(request[0] % len(workers), "play", [request])
         steps, began_s = 0, 0.0
         for count, completed in enumerate(workers.completed(), 1):
             steps += _steps(completed)
@@ -66,7 +67,7 @@ def dynamic(order: dict[str, Any]) -> dict[str, float]:
                 steps, began_s = 0, time.perf_counter()
             if count == size * (1 + batches):
                 break
-            workers.submit(completed.worker, "rollouts", [next(requests)])
+            workers.submit(completed.worker, "play", [next(requests)])
         return {"steps_per_second": steps / (time.perf_counter() - began_s)}
 
 
@@ -84,12 +85,12 @@ def _batch(workers: WorkerSet, requests: Sequence[Request], at_once: int = 1) ->
     """Have all of these played, so many for a request, by whoever has nothing to do; their steps."""
     parts = (requests[first : first + at_once] for first in range(0, len(requests), at_once))
     for place, part in enumerate(itertools.islice(parts, workers.max_in_flight * len(workers))):
-        workers.submit(place % len(workers), "rollouts", part)
+        workers.submit(place % len(workers), "play", part)
     steps = 0
     for completed in workers.completed():
         steps += _steps(completed)
         if following := next(parts, None):
-            workers.submit(completed.worker, "rollouts", following)
+            workers.submit(completed.worker, "play", following)
     return steps
 
 
@@ -104,7 +105,7 @@ def pool(order: dict[str, Any]) -> dict[str, float]:
         steps, began_s = 0, time.perf_counter()
         for first in range(0, rounds * count, count):
             played = processes.map(play, numbered[first : first + count], chunksize=1)
-            steps += sum(len(rewards) for [(_, rewards)] in played)
+            steps += sum(len(rewards) for _, rewards in played)
         return {"steps_per_second": steps / (time.perf_counter() - began_s)}
 
 
@@ -119,8 +120,8 @@ def _get_ready(begin: Barrier, step_s: float) -> None:
     begin.wait()
 
 
-def _play(step_s: float, request: Request) -> list[Rollout]:
-    return _simulator(step_s).rollouts([request])
+def _play(step_s: float, request: Request) -> Played:
+    return _simulator(step_s).play([request])
 
 
 def bare(order: dict[str, Any]) -> dict[str, float]:
@@ -157,7 +158,7 @@ def loop(order: dict[str, Any]) -> None:
     simulator = Simulator(order["step_s"])
     for _ in sys.stdin:
         began_s = time.perf_counter()
-        played = simulator.rollouts(numbered)
+        played = simulator.play(numbered)
         print(time.perf_counter() - began_s, flush=True)
         del played
 

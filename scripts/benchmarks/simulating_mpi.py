@@ -72,10 +72,10 @@ def rank(order: dict[str, Any]) -> dict[str, float] | None:
     barrier()
     steps, began_s = 0, time.perf_counter()
     for first in range(0, rounds * count, count):
-        played = simulator.rollouts([numbered[first + world.rank]])
+        played = simulator.play([numbered[first + world.rank]])
         barrier()
         gathered = world.gather(played)
-        steps += sum(len(rewards) for [(_, rewards)] in gathered or ())
+        steps += sum(len(rewards) for _, rewards in gathered or ())
     took_s = time.perf_counter() - began_s
     return None if world.rank else {"steps_per_second": steps / took_s}
 

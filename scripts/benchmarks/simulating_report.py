@@ -43,7 +43,7 @@ _PROGRAMS = {
 _BARRIERS = (MPI, POOL)
 #: Of the worker that is measured beside a loop: rollouts of a turn, how many of them a request is for if it is not for
 #: one alone, and turns in a round.
-_ROLLOUTS, _AT_ONCE, _TURNS = 48, 8, 8
+_ROLLOUTS, _AT_ONCE, _TURNS = 96, 8, 6
 _ADVICE = "mpi4py and an MPI: pip install 'shoal[bench]'"
 
 

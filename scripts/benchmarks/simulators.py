@@ -25,8 +25,8 @@ _STEPS_OF_SLEEP = 10
 
 #: Number and steps of a rollout that is asked for.
 Request = tuple[int, int]
-#: Observations [T, 3] and rewards [T], float32: what a rollout brings.
-Rollout = tuple[np.ndarray, np.ndarray]
+#: Observations [T, 3] and rewards [T], float32, of one rollout after another.
+Played = tuple[np.ndarray, np.ndarray]
 
 
 def lengths(seed: int, count: int) -> list[int]:
@@ -83,17 +83,17 @@ class Simulator:
 
             self._env = gymnasium.make("Pendulum-v1", max_episode_steps=LONGEST)
         self._torques = np.random.default_rng(0).uniform(-2.0, 2.0, (_NUM_TORQUES, 1)).astype(np.float32)
-        self.rollout(1, 0)  # the first step is slower than others
+        self.play([(0, 1)])  # the first step is slower than others
 
-    def rollout(self, length: int, seed: int) -> Rollout:
-        """An episode of so many steps."""
-        observations, rewards = np.empty((length, 3), np.float32), np.empty(length, np.float32)
-        observation, _ = self._env.reset(seed=seed)
-        for t in range(length):
-            observations[t] = observation
-            observation, rewards[t], *_ = self._env.step(self._torques[t % _NUM_TORQUES])
+    def play(self, requests: Sequence[Request]) -> Played:
+        """Episodes, one after another; the number of each is its seed."""
+        steps = sum(length for _, length in requests)
+        observations, rewards = np.empty((steps, 3), np.float32), np.empty(steps, np.float32)
+        row = 0
+        for number, length in requests:
+            observation, _ = self._env.reset(seed=number)
+            for t in range(length):
+                observations[row] = observation
+                observation, rewards[row], *_ = self._env.step(self._torques[t % _NUM_TORQUES])
+                row += 1
         return observations, rewards
-
-    def rollouts(self, requests: Sequence[Request]) -> list[Rollout]:
-        """One after another."""
-        return [self.rollout(length, number) for number, length in requests]

@@ -11,7 +11,8 @@ from shoal.scripts.benchmarks.comparison import Row, Samples, Subject
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--rounds", "0"], "--rounds must be at least 1, not 0"),
+        (["--rounds", "0"], "--rounds and --steps must be at least 1"),
+        (["--steps", "0"], "--rounds and --steps must be at least 1"),
         (["--only", "no such case"], "is in the name of no case; they are: CartPole-v1, APPO; HalfCheetah-v5"),
         (["--sf-python", "python3"], "give --vs sample-factory, too"),
         (["--json", "/no/such/folder/figures.json"], "its folder does not exist"),
@@ -46,7 +47,7 @@ def test_goals_are_judged_by_the_medians():
 def test_rounds_have_their_seeds_and_each_engine_its_turn(monkeypatch, capsys):
     asked = []
 
-    def run(engine, program, order):
+    def run(engine, program, order, *, patience_s):
         asked.append((engine.module, program, order["seed"], order.get("entry")))
         figure = {"shoal": 50.0, "sample_factory": 5.0}[engine.module]
         yield {"steps_per_second": figure, "training_return": 1.0}

@@ -16,12 +16,12 @@ def test_lengths_are_uniform_and_of_a_seed_the_same_for_everybody():
 
 def test_a_rollout_is_an_episode_of_pendulum_with_the_same_torques_whoever_plays_it():
     simulator = Simulator(0.0)
-    [(observations, rewards), (again, _)] = simulator.rollouts([(7, 400), (7, 400)])
-    assert (observations.shape, rewards.shape) == ((400, 3), (400,))  # longer than gymnasium's own time limit
-    assert np.array_equal(observations, again)
+    observations, rewards = simulator.play([(7, 400), (7, 300)])  # longer than gymnasium's own time limit
+    assert (observations.shape, rewards.shape) == ((700, 3), (700,))
+    assert np.array_equal(observations[:300], observations[400:])
     assert np.allclose(np.hypot(observations[:, 0], observations[:, 1]), 1.0, atol=1e-5)
     assert rewards.max() < 0.0
-    assert not np.array_equal(observations, Simulator(0.0).rollout(400, 8)[0])
+    assert not np.array_equal(observations, Simulator(0.0).play([(8, 700)])[0])
 
 
 def test_who_is_woken_late_sleeps_the_less_for_it(monkeypatch):
