@@ -74,6 +74,8 @@ class HttpSettings:
     """Of a request in JSON. Reading it holds up everybody else, for 15 ms a megabyte."""
     body_timeout_s: float = 30.0
     """For a body to arrive whole."""
+    idle_s: float = 75.0
+    """After which a connection that asks nothing is closed; also one that does not end the head of a request."""
     notice_s: float = 0.0
     """How long /readyz says no before the first request is turned away, so that who balances load can look."""
     drain_s: float = 30.0
@@ -142,7 +144,12 @@ class HttpServer:
         silent.setLevel(logging.CRITICAL)
         # Nothing is decompressed: a few bytes would be as large as one likes before anybody counts them.
         server = web.Server(
-            self._handle, request_factory=request, access_log=None, logger=silent, auto_decompress=False
+            self._handle,
+            request_factory=request,
+            access_log=None,
+            logger=silent,
+            auto_decompress=False,
+            keepalive_timeout=self._settings.idle_s,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()

@@ -195,6 +195,19 @@ def test_a_body_that_does_not_come_is_given_up(serving, policies):
         assert connection.recv(100).startswith(b"HTTP/1.1 504 ")
 
 
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /healthz HTTP/1.1\r\nHost: loc", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he"]
+)
+def test_a_connection_that_asks_nothing_more_is_closed(serving, policies, begun):
+    with (
+        serving(policies, idle_s=0.1) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection,
+    ):
+        connection.sendall(begun)
+        while connection.recv(1000):
+            pass
+
+
 def test_an_overloaded_policy_says_when_to_come_back(served, policies):
     def refuse(request: ActRequest) -> None:
         raise Overloaded("the queue is full", retry_after_s=2.4)
