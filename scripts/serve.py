@@ -23,12 +23,13 @@ from shoal.rllib import checkpoints, saved_state
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.interruption import Interruption
-from shoal.scripts.serving_beside import USUAL_NAME, free_port
+from shoal.scripts.serving_beside import USUAL_NAME, free_port, given, spaces_for
 from shoal.scripts.standard_streams import leave, printing, say
 from shoal.serving import http_access
 from shoal.serving.http_server import HttpSettings
 from shoal.serving.policy_server import PolicyServer
 from shoal.serving.serving_settings import ServingSettings
+from shoal.serving.spaces import Space
 
 PROG = "shoal serve"
 #: How long the server may take to listen, and beyond the requests' own time to leave.
@@ -93,8 +94,11 @@ def serve(arguments: Sequence[str]) -> int:
     options = parse(Options, arguments, prog=PROG, description=about)
     policies = named(options.policies)
     settings = settings_of(options)
-    for place in policies.values():
-        saved_state.weights_from(checkpoints.load(run_directory.find_checkpoint(place)))
+    spaces: dict[str, tuple[Space, Space] | None] = {}
+    for name, place in policies.items():
+        checkpoint = checkpoints.load(run_directory.find_checkpoint(place))
+        spec = saved_state.weights_from(checkpoint).spec
+        spaces[name] = spaces_for(spec, str(checkpoint.config.get("env")))
         if options.follow and (place / checkpoints.MANIFEST).is_file():
             raise UsageError(f"--follow: {place} is a checkpoint; give the run directory that it is in")
     token, is_told = _token(options.token_file)
@@ -109,6 +113,7 @@ def serve(arguments: Sequence[str]) -> int:
             server = made.remote(
                 {name: str(place) for name, place in policies.items()},
                 followed=tuple(policies) if options.follow else (),
+                spaces=given(spaces),
                 settings=settings,
                 http=http,
             )

@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import shoal
 from shoal import exceptions
+from shoal.envs import registry
+from shoal.envs.copies import EnvCopy
+from shoal.envs.vector import EnvFailure
 from shoal.rllib.callbacks import Callback
+from shoal.rllib.policy_spec import PolicySpec, check_fits
 from shoal.rllib.weights import Weights
 from shoal.scripts.command_line import UsageError
 from shoal.serving import http_access
 from shoal.serving.http_server import HttpSettings
 from shoal.serving.policies import RefusedError
 from shoal.serving.policy_server import PolicyServer
+from shoal.serving.spaces import Space, space_form
 
 if TYPE_CHECKING:
     from shoal.rllib.trainable import Trainable
@@ -53,6 +60,11 @@ def address_of(flag: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def given(spaces: Mapping[str, tuple[Space, Space] | None]) -> dict[str, tuple[Space, Space]]:
+    """Those that are known."""
+    return {name: each for name, each in spaces.items() if each is not None}
+
+
 def free_port(host: str, port: int, flags: str) -> int:
     """The port, or one that is free if it is 0; so that a server that is started again listens where it did.
 
@@ -71,11 +83,30 @@ def free_port(host: str, port: int, flags: str) -> int:
         raise UsageError(f"{flags}: {error.strerror or error}") from error
 
 
+def spaces_for(spec: PolicySpec, env_id: str) -> tuple[Space, Space] | None:
+    """The spaces of the environment that a policy was made for, in which its actions have their structure; None where
+    it cannot be made here, or is another one: then the policy's shape has to do.
+    """
+    try:
+        registry.check(env_id)
+        copy = EnvCopy(partial(registry.make, env_id), 0)
+    except (ValueError, registry.MissingLibrary, EnvFailure):
+        return None
+    try:
+        check_fits(spec, env_id, copy.observation_space, copy.action_space)
+        return space_form(copy.observation_space), space_form(copy.action_space)
+    except ValueError:
+        return None
+    finally:
+        copy.close()
+
+
 class ServedBeside(Callback):
     """The server, as a callback of the run whose weights it gets.
 
     Args:
       weights: Those that the run begins with.
+      env_id: The environment that it learns in.
       host, port: Where to listen.
       token_file: Where the token is put.
 
@@ -84,7 +115,7 @@ class ServedBeside(Callback):
       RefusedError: the weights cannot be served.
     """
 
-    def __init__(self, weights: Weights, host: str, port: int, token_file: Path) -> None:
+    def __init__(self, weights: Weights, env_id: str, host: str, port: int, token_file: Path) -> None:
         port = free_port(host, port, f"--serve {host}:{port}")
         token = http_access.make_token()
         self._token_file, self.url = token_file, f"http://{host}:{port}"
@@ -97,6 +128,7 @@ class ServedBeside(Callback):
         self._journal = token_file.parent / JOURNAL
         self._server: Any = made.remote(
             {USUAL_NAME: weights},
+            spaces=given({USUAL_NAME: spaces_for(weights.spec, env_id)}),
             http=HttpSettings(token=token, host=host, port=port, drain_s=1.0),
             journal=self._journal,
         )

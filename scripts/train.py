@@ -234,7 +234,7 @@ def _served(planned: Plan, algorithm: Trainable, display: Display) -> Iterator[P
         return
     saved, token_file = planned.resume_from, planned.run_dir / serving_beside.TOKEN
     weights = algorithm.weights() if saved is None else algorithm.weights_from(saved)
-    beside = ServedBeside(weights, *planned.serves_at, token_file)
+    beside = ServedBeside(weights, planned.config.env, *planned.serves_at, token_file)
     try:
         display.say(f"serving at {beside.url}, token in {token_file}")
         yield dataclasses.replace(planned, callbacks=(*planned.callbacks, beside))

@@ -36,14 +36,21 @@ class Intake:
       table: What is served; refusals are noted there.
       models: Name -> version -> what acts, shared with the server.
       settings: Of the server.
+      spaces: Name -> observation space (without a mask) and action space of policies that the shape of weights would
+        tell less of: bounds, names of the parts of an action.
 
     Raises:
       ConfigError: the settings' device is not there.
     """
 
     def __init__(
-        self, table: PolicyTable, models: Mapping[str, Mapping[int, Model]], settings: ServingSettings
+        self,
+        table: PolicyTable,
+        models: Mapping[str, Mapping[int, Model]],
+        settings: ServingSettings,
+        spaces: Mapping[str, tuple[Space, Space]],
     ) -> None:
+        self._given = spaces
         self._table, self._models, self._seed = table, models, settings.seed
         device = settings.device
         self._make: Callable[[Weights], ActingPolicy] = Policy if device == "cpu" else TorchPolicies(device)
@@ -77,8 +84,10 @@ class Intake:
         return source, number, told
 
     def _spaces(self, name: str, weights: Weights) -> tuple[Space, Space] | None:
-        """Those of the policy, which may say more than the shape of such weights does; None if they are others."""
-        present = self._models[name][self._table.front(name)] if self._models.get(name) else None
+        """Those of the policy, which may say more than the shape of such weights does; None if these are others."""
+        if not self._models.get(name):
+            return self._given.get(name)
+        present = self._models[name][self._table.front(name)]
         if not isinstance(present, PolicyModel):
             return None
         its, mine = present.spec, weights.spec

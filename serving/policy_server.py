@@ -41,7 +41,7 @@ from .policy_line import PolicyLine
 from .requests import ActReply, ActRequest, PolicyInfo, parse_name
 from .serving_settings import ServingSettings
 from .sessions import Sessions
-from .spaces import ONLY
+from .spaces import ONLY, Space
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class PolicyServer:
     Args:
       policies: Name -> what it is made of, to begin with.
       followed: Names of those whose run directory is followed, see ``follow``.
+      spaces: Name -> observation and action space of those whose weights do not tell all of them, see ``Intake``.
       settings: Bounds and goals.
       http: Serve over HTTP, too; see ``address``.
       journal: Folder for the newest weights of each policy. A server that finds newer ones there than it was given goes
@@ -74,6 +75,7 @@ class PolicyServer:
         policies: Mapping[str, Source] | None = None,
         *,
         followed: Sequence[str] = (),
+        spaces: Mapping[str, tuple[Space, Space]] | None = None,
         settings: ServingSettings | None = None,
         http: HttpSettings | None = None,
         journal: Path | None = None,
@@ -88,7 +90,7 @@ class PolicyServer:
         self._thread = ModelThread(asyncio.get_running_loop())
         self._lines: dict[str, PolicyLine] = {}
         self._models: dict[str, dict[int, Model]] = {}
-        self._intake = Intake(self._table, self._models, self._settings)
+        self._intake = Intake(self._table, self._models, self._settings, spaces or {})
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._is_leaving = False
         self._journal = None if journal is None else Journal(journal)

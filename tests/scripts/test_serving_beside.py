@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
+from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.scripts import train
 from shoal.scripts.command_line import UsageError
-from shoal.scripts.serving_beside import address_of, free_port
+from shoal.scripts.serving_beside import address_of, free_port, spaces_for
 
 DEADLINE_S = 60.0
 
@@ -32,6 +35,15 @@ def test_a_port_that_others_have_is_told():
     with pytest.raises(UsageError, match="--serve x: "):
         free_port("192.0.2.1", 0, "--serve x")
     assert free_port("127.0.0.1", 0, "--serve") > 0
+
+
+def test_the_environment_tells_what_weights_do_not_if_it_is_there_and_the_one_that_was_learned():
+    cartpole = policy_spec("", spaces.Box(-9, 9, (4,), np.float32), spaces.Discrete(2), NetworkSettings())
+    observations, actions = spaces_for(cartpole, "CartPole-v1")
+    assert observations.high[0] == pytest.approx(4.8)
+    assert (actions.kind, actions.nvec) == ("discrete", (2,))
+    for env_id in ("Pendulum-v1", "nobody's"):
+        assert spaces_for(cartpole, env_id) is None
 
 
 def test_another_engine_serves_nobody(capsys, tmp_path):

@@ -100,6 +100,19 @@ def test_actions_are_those_of_the_policy_with_version_log_probability_and_value(
     served(test, weights(3))
 
 
+def test_spaces_that_a_server_is_told_are_those_of_later_versions_too():
+    async def run():
+        told = {"walker": (space_form(OBSERVATION), space_form(NESTED))}
+        server = PolicyServer({"walker": weights(actions=NESTED)}, spaces=told, is_alone=False)
+        for version in (0, 4):
+            assert [*(await server.compute_actions(rows(1))).actions] == ["gear", "steer"]
+            assert server.infos()[0].versions[0].number == version
+            if version == 0:
+                await server.swap("walker", weights(4, actions=NESTED))
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
 def test_a_policy_that_acts_in_torch_gives_the_same_actions_from_the_thread_and_refuses_memory():
     async def test(server):
         replies = await asyncio.gather(*(server.compute_actions(rows(5, seed), want_value=True) for seed in range(3)))
