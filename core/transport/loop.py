@@ -168,7 +168,9 @@ class Loop:
         if time.monotonic() - self._flushed_at > _PAUSE_S:
             self._submitted = 0
         self._submitted += 1
-        if self._submitted <= _AT_ONCE or len(self.posts) >= _POSTS_PER_FLUSH:
+        if len(self.posts) >= _POSTS_PER_FLUSH:
+            self.look_in()  # more will come: the background thread has no need to compete with them
+        elif self._submitted <= _AT_ONCE:
             self.flush()
         else:
             self._call_by(self.left_at + self._background_s)
@@ -181,9 +183,9 @@ class Loop:
             self._call_by(time.monotonic() + self._background_s)
 
     def _call_by(self, due_at: float) -> None:
-        # Two threads may both be about to write: they differ by less than `background_s`.
-        self._soon_at = min(self._soon_at, due_at)
-        self._background.hurry(due_at)
+        if due_at < self._soon_at:  # else somebody has called before us, and is heard
+            self._soon_at = due_at  # two threads may both be about to write: they differ by less than `background_s`
+            self._background.hurry(due_at)
 
     def look_in(self) -> None:
         """`flush`, by somebody who comes by again before long: the background thread leaves what arrives meanwhile to

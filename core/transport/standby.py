@@ -123,8 +123,7 @@ class Standby(Background):
         # From here on others look after us; what was before that we see now.
         now = time.monotonic()
         if not loop.is_driven:
-            if not self._armed:
-                self._arm()
+            self._arm()
             self._deadline = now + SLOW_S
             # What comes up meanwhile is held against the longer deadline, so that we are woken for it.
             self._deadline = min(self._deadline, loop.due_at())
