@@ -51,7 +51,9 @@ class CoreConfig:
     """How long the node keeps idle workers beyond one per CPU before it ends them."""
 
     background_s: float = 0.005
-    """The background thread takes over the sockets when nobody has driven them for this long while user code runs."""
+    """While user code runs, the background thread does what arrives; but nothing for this long after user code has
+    waited, for it may be about to wait again. Longer than most gaps in a loop of calls.
+    """
 
     store_fraction: float = 0.3
     """Share of the machine's memory that the object store may grow to when `object_store_bytes` is 0; Ray's default."""
