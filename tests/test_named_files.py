@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 #: A name of a file, with or without folders, that is no string of the program's.
 NAMED = re.compile(r"(?<![\w\"'/.*])((?:\w+/)*\w+\.py)\b")
-#: Of others: Ray's benchmark, and an example of what a user may have.
-FOREIGN = {"ray/_private/ray_perf.py", "my_games.py"}
+#: Of others: Ray's benchmark, OpenAI's evolution strategies, and an example of what a user may have.
+FOREIGN = {"ray/_private/ray_perf.py", "es_distributed/es.py", "my_games.py"}
 
 
 def sources() -> list[str]:
