@@ -56,20 +56,22 @@ def percentile_s(answered: list[Answered], percent: float) -> float:
     return float(np.percentile([each.latency_s for each in answered], percent)) if answered else float("inf")
 
 
-def in_turn(ask: Callable[[], Any], *, per_second: float, count: int) -> Load:
-    """One client that waits for each answer. It is awake all the time, as a program at work is.
+def in_turn(ask: Callable[[], Any], *, per_second: float, count: int, is_awake: bool = True) -> Load:
+    """One client that waits for each answer.
 
     Args:
       ask: Sends a request and returns its reply.
       per_second: How many are to be sent.
       count: How many, all in all.
+      is_awake: It keeps its core busy in between, as a program at work does; or leaves it to others.
     """
     load = Load()
     began_s = time.perf_counter()
     for number in range(count):
         due_s = number / per_second
-        while time.perf_counter() - began_s < due_s:
-            pass
+        while (ahead_s := due_s - (time.perf_counter() - began_s)) > 0.0:
+            if not is_awake:
+                time.sleep(ahead_s)
         reply = ask()
         load.answered.append(Answered(due_s, time.perf_counter() - began_s, reply))
     return load

@@ -10,6 +10,7 @@ Driver and server have a core each. Loads are open (`benchmarks/loads.py`), mode
     overload    the same, asked for twice as much; and how soon all is well when the load is gone
     swaps       100 new versions at 500 requests a second: which version an answer says, and which it is of
     kill        SIGKILL at 200 requests a second: for how long requests fail, and how
+    training    what serving costs a run of PPO, and the run those who ask (`benchmarks/training_served.py`)
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.policy_spec import PolicySpec
 from shoal.rllib.spaces import ActionSpec, InputColumn, ObservationSpec
 from shoal.rllib.weights import Weights
-from shoal.scripts.benchmarks import loads, report
+from shoal.scripts.benchmarks import loads, report, training_served
 from shoal.scripts.command_line import DONE, UsageError, parse
 from shoal.scripts.standard_streams import printing, say
 from shoal.serving.errors import Overloaded
@@ -274,10 +275,18 @@ def overload(seconds: float) -> Iterator[Figure]:
     yield Figure("overload: goodput, of the capacity", goodput, "share", 0.90, is_ceiling=False)
     yield Figure("overload: refused within, p99", loads.percentile_s(crowded.failed, 99), "ms", 0.050)
     yield Figure("overload: failures that are no refusals", strange, "", 0)
-    last_trouble_s = max((each.due_s for each in after.failed), default=seconds + 1.0)
-    late_s = max((each.due_s for each in after.good if each.latency_s > _SLO_S), default=seconds + 1.0)
-    recovered_s = max(last_trouble_s, late_s) - seconds - 1.0
+    recovered_s = _well_again_s(after, seconds + 1.0)
     yield Figure("overload: until all is well again", recovered_s, "ms", 1.0)
+
+
+def _well_again_s(load: loads.Load, began_s: float) -> float:
+    """Seconds until, for a tenth of a second, every request was answered in time."""
+    for tenth in range(20):
+        start_s = began_s + 0.1 * tenth
+        sent = load.within(start_s, start_s + 0.1)
+        if sent.answered and not sent.failed and loads.percentile_s(sent.good, 100) <= _SLO_S:
+            return 0.1 * (tenth + 1)
+    return float("inf")
 
 
 def swaps(seconds: float) -> Iterator[Figure]:
@@ -337,6 +346,15 @@ def kill(seconds: float) -> Iterator[Figure]:
     yield Figure("kill: longest wait", loads.percentile_s(load.good, 100), "ms")
 
 
+def training(seconds: float) -> Iterator[Figure]:
+    """PPO on the same cores, over HTTP."""
+    alone = training_served.alone(seconds)
+    beside, load = training_served.served(seconds)
+    yield Figure("training: steps lost while it serves 100 requests/s", 1.0 - beside / alone, "share", 0.10)
+    yield Figure("training: p50 of requests over HTTP", loads.percentile_s(load.good, 50), "ms")
+    yield Figure("training: p99 of requests over HTTP", loads.percentile_s(load.good, 99), "ms", 0.020)
+
+
 #: What is measured, in this order.
 ARMS: Mapping[str, Callable[[float], Iterator[Figure]]] = {
     "latency": latency,
@@ -345,4 +363,5 @@ ARMS: Mapping[str, Callable[[float], Iterator[Figure]]] = {
     "overload": overload,
     "swaps": swaps,
     "kill": kill,
+    "training": training,
 }
