@@ -1,8 +1,8 @@
 """What signals do to a training run: SIGINT and SIGTERM, and SIGHUP when its terminal goes away.
 
 A first signal while training lets the iteration finish; anywhere else, and the second time, it raises at once; once
-the run is being taken down there is nothing left to interrupt. Used by `train`, `bench` and `results`; in the main
-thread only, as Python wants it.
+the run is being taken down there is nothing left to interrupt. Used by `train`, `serve`, `bench` and `results`; in
+the main thread only, as Python wants it.
 """
 
 from __future__ import annotations

@@ -364,6 +364,9 @@ class PolicyLine:
         return replies
 
     def _compare(self, part: Part, outcome: Answers | Exception) -> None:
+        if part.number not in self._of_shadows:  # and those that are no shadows any more go
+            present = self._table.shadows(self._name)
+            self._of_shadows = {number: each for number, each in self._of_shadows.items() if number in present}
         counted = self._of_shadows.setdefault(part.number, Counter())
         if isinstance(outcome, Exception):
             counted["failed"] += 1
