@@ -27,6 +27,8 @@ _OF_RESET = ("observation", "info")
 _OF_STEP = ("observation", "reward", "terminated", "truncated", "info")
 #: Characters of a wrong value that a message shows.
 _LONGEST_SHOWN = 80
+#: What float() would read; a union of types, made in each step, would take 0.1 us.
+_TEXT = (str, bytes)
 
 #: Infos by which wrappers tell what the learner's rewards and flags leave out.
 SCORE_KEY = "shoal/score"  #: the reward before it was clipped or scaled: what the episode's return counts
@@ -120,7 +122,7 @@ class EnvCopy:
         try:
             observation, reward, terminated, truncated, info = outcome
             self._write(row, observation)
-            if isinstance(reward, str | bytes):  # float() would read it
+            if isinstance(reward, _TEXT):  # float() would read it
                 raise TypeError(reward)
             reward = self.score = float(reward)
             self.mask, self.goes_on = None, False

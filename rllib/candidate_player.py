@@ -29,7 +29,7 @@ from . import streams
 from .candidate_nets import CandidateNets
 from .config import ConfigError
 from .noise import Noise
-from .normalization import ObservationNormalizer, normalized
+from .normalization import ObservationNormalizer
 from .observation_tally import ObservationTally
 from .policy_spec import PolicySpec
 from .reports import RECORD, Report
@@ -58,7 +58,7 @@ class Generation:
     asked: Asked
     num_pairs: int  #: to be tried; those beyond what was asked for are spare
     spec: PolicySpec
-    normalizers: Mapping[str, ObservationNormalizer]
+    normalizers: Mapping[str, ObservationNormalizer]  #: where observations are counted
     step_limit: int  #: steps after which an episode is cut; 0: none
 
     @property
@@ -78,7 +78,7 @@ class PlaySettings:
     episodes: int = 1  #: of each candidate; its fitness is their mean
     action_noise: float = 0.0  #: deviation of the noise on real-valued actions, in the environment's units
     reward_shift: float = 0.0  #: what each step's reward is less by for the fitness
-    counts_observations: bool = False  #: whether reports hold moments
+    counts_observations: bool = False  #: whether they are normalised, and reports hold their moments
     checks: Checks = USUAL_CHECKS
 
 
@@ -206,9 +206,9 @@ class CandidatePlayer:
             self._begin(lane, playing[lane])
         while playing:
             self._look(playing)
-            for lane, action in self._act(generation.normalizers, playing):
-                episode = playing[lane]
-                if self._step(lane, episode, action, generation.step_limit):
+            actions = self._act(playing)
+            for lane, episode in list(playing.items()):
+                if self._step(lane, episode, actions[lane], generation.step_limit):
                     if self._tally is not None:
                         episode.sums = self._tally.taken(lane)
                     if waiting:
@@ -232,14 +232,9 @@ class CandidatePlayer:
         if self._tally is not None:
             self._tally.begin(lane)
 
-    def _act(
-        self, normalizers: Mapping[str, ObservationNormalizer], playing: Mapping[int, _Episode]
-    ) -> list[tuple[int, Any]]:
-        """What each lane that plays does next, as its environment takes it."""
-        columns = self._columns
-        if self._tally is not None:
-            self._tally.add(columns)
-        observations = normalized(columns, normalizers) if normalizers else columns
+    def _act(self, playing: Mapping[int, _Episode]) -> list[Any]:
+        """What each lane does next, as its environment takes it."""
+        observations = self._columns if self._tally is None else self._tally.add(self._columns)
         self._nets.inputs[...] = self._spec.observations.flat(observations)
         outputs = self._nets()
         self._parameters[:, : outputs.shape[1]] = outputs
@@ -248,8 +243,7 @@ class CandidatePlayer:
             actions = actions.copy()
             actions[:, self._reals] += self._noise_of(playing)
         actions = self._layout.read(self._spec.actions.for_environment(actions), len(self._copies))
-        taken = self._layout.unflatten_all(actions)
-        return [(lane, taken[lane]) for lane in playing]
+        return self._layout.unflatten_all(actions)
 
     def _step(self, lane: int, episode: _Episode, action: Any, step_limit: int) -> bool:
         """One step of a lane; whether its episode is over."""
@@ -275,7 +269,7 @@ class CandidatePlayer:
             return
         for column in self._columns.values():
             # A sum is not finite if a number is not; that one overflows costs a look and nothing else.
-            if column.dtype.kind == "f" and not math.isfinite(column.sum()):
+            if column.dtype.kind == "f" and not math.isfinite(np.add.reduce(column, axis=None)):
                 for lane, episode in playing.items():
                     try:
                         self._copies[lane].check_outcome(episode.length, self._rows[lane], 0.0, self._settings.checks)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .normalization import ObservationNormalizer, RunningMoments
+from .normalization import LIMIT, ObservationNormalizer, RunningMoments
 
 
 class ObservationTally:
@@ -32,10 +32,14 @@ class ObservationTally:
         self._sums = {name: np.zeros((lanes, *shape)) for name, shape in shapes.items()}
         self._squares = {name: np.zeros((lanes, *shape)) for name, shape in shapes.items()}
         self._shifts = {name: np.zeros(shape) for name, shape in shapes.items()}
+        self._scales = {name: np.ones(shape) for name, shape in shapes.items()}
+        self._apart = {name: np.zeros((lanes, *shape)) for name, shape in shapes.items()}
+        self._work = {name: np.zeros((lanes, *shape)) for name, shape in shapes.items()}
 
     def shift(self, normalizers: Mapping[str, ObservationNormalizer]) -> None:
-        """Count distances from these means from now on, in all lanes: between two blocks."""
+        """Count distances from these means from now on, in all lanes, and scale by these: between two blocks."""
         self._shifts = {name: normalizers[name].mean.astype(np.float64) for name in self._shapes}
+        self._scales = {name: normalizers[name].scale.astype(np.float64) for name in self._shapes}
 
     def begin(self, lane: int) -> None:
         """A new episode in a lane."""
@@ -43,13 +47,27 @@ class ObservationTally:
             self._sums[name][lane] = 0.0
             self._squares[name][lane] = 0.0
 
-    def add(self, columns: Mapping[str, np.ndarray]) -> None:
-        """One observation of every lane, [L, *shape] by column. Lanes without an episode count what nobody takes."""
+    def add(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Count one observation of every lane. Lanes without an episode count what nobody takes.
+
+        Args:
+          columns: [L, *shape], also such as are not counted here.
+
+        Returns:
+          The columns, those that are counted normalised as by ``ObservationNormalizer``, in float64; overwritten by the
+          next call. Here the distance from the mean is there already, and numpy's clip takes three times as long.
+        """
+        normalized = dict(columns)
         for name in self._shapes:
-            apart = columns[name] - self._shifts[name]
+            apart, work = self._apart[name], self._work[name]
+            np.subtract(columns[name], self._shifts[name], out=apart)
             self._sums[name] += apart
-            apart *= apart
-            self._squares[name] += apart
+            np.multiply(apart, apart, out=work)
+            self._squares[name] += work
+            apart *= self._scales[name]
+            np.maximum(apart, -LIMIT, out=apart)
+            normalized[name] = np.minimum(apart, LIMIT, out=apart)
+        return normalized
 
     def taken(self, lane: int) -> np.ndarray:
         """The sums of a lane's episode: of each column the distances, then their squares; a copy."""
