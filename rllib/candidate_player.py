@@ -16,7 +16,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ..envs.columns import Row
 from ..envs.copies import EnvCopy
 from ..envs.vector import USUAL_CHECKS, Checks, EnvFailure
 from . import streams
+from .asks import Ask, Candidates
 from .candidate_nets import CandidateNets
 from .config import ConfigError
 from .noise import Noise
@@ -38,24 +39,11 @@ from .reports import RECORD, Report
 _NOISE_STEPS = 64
 
 
-class Asked(Protocol):
-    """What a strategy wants to be tried, see ``algorithms/strategies/strategy.py``."""
-
-    @property
-    def generation(self) -> int: ...
-    @property
-    def centre(self) -> np.ndarray: ...
-
-    def pairs(self, noise: Noise, indices: np.ndarray) -> np.ndarray:
-        """The candidates of these pairs, [n, 2, P] float32."""
-        ...
-
-
 @dataclass(frozen=True)
 class Generation:
     """All that playing a generation needs; in the object store once, for all workers."""
 
-    asked: Asked
+    asked: Ask | Candidates
     num_pairs: int  #: to be tried; those beyond what was asked for are spare
     spec: PolicySpec
     normalizers: Mapping[str, ObservationNormalizer]  #: where observations are counted

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .strategy import Ask, Weighing, check_shapes, length_of, restored, start_of, sum_of
+from ...rllib.asks import Ask
+from .strategy import Weighing, check_shapes, length_of, restored, start_of, sum_of
 
 
 class ARS:

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...rllib.asks import Ask
 from .optimizers import optimizer as named_optimizer, prefixed, unprefixed
 from .ranks import Shaping, utilities
-from .strategy import Ask, Weighing, check_shapes, length_of, restored, start_of, sum_of
+from .strategy import Weighing, check_shapes, length_of, restored, start_of, sum_of
 
 
 class OpenES:

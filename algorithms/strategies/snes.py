@@ -16,8 +16,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...rllib.asks import Ask
 from .ranks import by_rank, scattered
-from .strategy import Ask, Weighing, check_shapes, length_of, restored, start_of, sum_of
+from .strategy import Weighing, check_shapes, length_of, restored, start_of, sum_of
 
 
 class SNES:

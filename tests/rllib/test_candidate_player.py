@@ -1,6 +1,6 @@
 """Playing pairs: what is told is what an evaluation would find, and depends on nothing but numbers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from shoal.envs import registry
 from shoal.envs.vector import EnvFailure
 from shoal.rllib import streams
+from shoal.rllib.asks import Ask
 from shoal.rllib.candidate_player import CandidatePlayer, Generation, PlaySettings
 from shoal.rllib.config import ConfigError
 from shoal.rllib.noise import PhiloxNoise
@@ -24,17 +25,6 @@ SETTINGS = PlaySettings(ENV, seed=5, block_size=3, lanes=4, counts_observations=
 NORMALIZERS = {"observation": ObservationNormalizer(np.full(3, 0.1, np.float32), np.full(3, 1.5, np.float32))}
 
 
-@dataclass
-class Asked:
-    generation: int
-    centre: np.ndarray
-    spread: float = 0.5
-
-    def pairs(self, noise, indices):
-        steps = np.float32(self.spread) * noise.rows(self.generation, indices)
-        return np.stack([self.centre + steps, self.centre - steps], axis=1)
-
-
 def spec_of(env_id: str, hidden_sizes: tuple[int, ...] = (8,)) -> PolicySpec:
     env = registry.make(env_id)
     network = NetworkSettings(hidden_sizes=hidden_sizes, shared_value_net=True)
@@ -43,7 +33,7 @@ def spec_of(env_id: str, hidden_sizes: tuple[int, ...] = (8,)) -> PolicySpec:
 
 def generation_of(spec: PolicySpec, normalizers=NORMALIZERS, step_limit=0) -> Generation:
     centre = np.linspace(-0.3, 0.3, ParameterVector(spec).size, dtype=np.float32)
-    return Generation(Asked(2, centre), 8, spec, normalizers, step_limit)
+    return Generation(Ask(2, 8, centre, 0.5), 8, spec, normalizers, step_limit)
 
 
 @pytest.fixture
@@ -114,7 +104,7 @@ def test_the_last_block_has_the_pairs_that_are_left(player):
 
 def test_action_noise_differs_between_signs_and_leaves_the_centre_alone(player):
     spec = spec_of(ENV)
-    generation = replace(generation_of(spec), asked=Asked(2, generation_of(spec).asked.centre, spread=0.0))
+    generation = replace(generation_of(spec), asked=Ask(2, 8, generation_of(spec).asked.centre, 0.0))
     fitness = player(spec, action_noise=0.5).play(generation, 0).records["fitness"]
     assert len(set(fitness.ravel())) == 6
     noisy, plain = (player(spec, action_noise=noise).play_centre(generation, 1).to_bytes() for noise in (0.5, 0.0))

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from shoal.algorithms.strategies.strategy import (
-    Ask,
-    Candidates,
     ObjectiveError,
     Weighing,
     check_returns,
@@ -15,6 +13,7 @@ from shoal.algorithms.strategies.strategy import (
     sum_of,
     summed,
 )
+from shoal.rllib.asks import Ask, Candidates
 from shoal.rllib.noise import PhiloxNoise
 
 NOISE = PhiloxNoise(seed=1, size=5)
