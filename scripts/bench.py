@@ -2,6 +2,7 @@
 `shoal bench appo`: APPO, beside Sample Factory and beside PPO (`benchmarks/asynchronous_report.py`).
 `shoal bench engine`: what the Ray engine adds to Ray's own time (`benchmarks/engine_report.py`).
 `shoal bench envs`: stepping environments, beside gymnasium's own vector environments (`benchmarks/stepping.py`).
+`shoal bench es`: evolution strategies, beside EvoTorch, and the root of their tree (`benchmarks/evolving.py`).
 `shoal bench http`: policies over HTTP, beside other servers (`benchmarks/serving_http.py`).
 `shoal bench inference`: rollouts of workers that act by themselves, and of those that ask (`benchmarks/inferring.py`).
 `shoal bench rl`: training, beside Stable-Baselines3 and beside simulation alone (`benchmarks/learning_report.py`).
@@ -33,6 +34,7 @@ from shoal.scripts.benchmarks import (
     children,
     comparison,
     engine_report,
+    evolving,
     inferring,
     learning_report,
     report,
@@ -62,6 +64,7 @@ _OTHERS: Mapping[str, Callable[[Sequence[str], str], int]] = {
     "appo": asynchronous_report.bench,
     "engine": engine_report.bench,
     "envs": stepping.bench,
+    "es": evolving.bench,
     "http": serving_http.bench,
     "inference": inferring.bench,
     "learners": sharing.bench,
@@ -80,13 +83,15 @@ class Options:
 
     subject: tyro.conf.Positional[
         Literal[
-            "core", "appo", "engine", "envs", "http", "inference", "learners", "rl", "serve", "simulation", "straggler"
+            "core", "appo", "engine", "envs", "es", "http", "inference", "learners", "rl", "serve", "simulation",
+            "straggler",
         ]
     ] = "core"
     """What to measure: the core's tasks, actors, objects and life cycle; or what the engine "ray" adds to Ray; or how
-    fast environments are stepped; or training; or APPO; or learners that share their work; or rollouts of workers that
-    ask for their actions; or rollouts of unequal length; or policies that answer requests, through a handle or over
-    HTTP; or what one slow environment costs. The others have options of their own: shoal bench rl --help."""
+    fast environments are stepped; or training; or APPO; or evolution strategies; or learners that share their work; or
+    rollouts of workers that ask for their actions; or rollouts of unequal length; or policies that answer requests,
+    through a handle or over HTTP; or what one slow environment costs. The others have options of their own: shoal bench
+    rl --help."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""

@@ -60,7 +60,7 @@ MAY_IMPORT = {
 #: Libraries that cost so much to import that a function may do it when it needs them.
 LATE_LIBRARIES = {
     "torch", "gymnasium", "ray", "tensorboardX", "matplotlib", "asyncio", "zmq", "imageio", "onnx", "onnxruntime",
-    "stable_baselines3", "sample_factory", "mpi4py", "ale_py", "envpool", "cma", "aiohttp",
+    "stable_baselines3", "sample_factory", "mpi4py", "ale_py", "envpool", "cma", "aiohttp", "evotorch",
 }  # fmt: skip
 #: It imports ray, which not everybody has.
 RAY_ENGINE = "core.engines.ray_cluster"
