@@ -1,7 +1,4 @@
-"""Evolution strategies on workers: the same bits from any workers, any tree and any deaths; what goes on, and stops."""
-
-import os
-import signal
+"""Evolution strategies in one process: the same bits from any workers and any tree; what goes on, stops, is refused."""
 
 import numpy as np
 import pytest
@@ -12,12 +9,9 @@ from shoal.algorithms.cmaes import CMAES, CMAESConfig
 from shoal.algorithms.es import ES, ESConfig
 from shoal.algorithms.pgpe import PGPE, PGPEConfig
 from shoal.algorithms.snes import SNES, SNESConfig
-from shoal.core import api
 from shoal.rllib import checkpoints
 from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
-from shoal.rllib.crew import Aggregator
-from shoal.rllib.evolution_worker import EvolutionWorker
 from shoal.rllib.policy import Policy
 
 SMALL = {
@@ -32,7 +26,7 @@ SMALL = {
 
 @pytest.fixture(scope="module", autouse=True)
 def runtime():
-    shoal.init(num_cpus=8)
+    shoal.init(engine="inline", num_cpus=8)
     yield
     shoal.shutdown()
 
@@ -81,68 +75,6 @@ def alone():
 )
 def test_any_workers_and_any_tree_give_the_same_bits(make, alone, settings):
     assert told(make(**settings), 3) == alone
-
-
-def mortal(kind, method, marker):
-    """Workers or aggregators of which one is killed by ``kill -9`` after its second request was done, once."""
-
-    class Mortal(kind):
-        done = 0
-
-        def play(self, generation, tasks):
-            report = super().play(generation, tasks)
-            self.done += 1
-            if method == "play" and self.done == 2 and not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return report
-
-        def sums(self, share, size):
-            if method == "sums" and not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().sums(share, size)
-
-    return Mortal
-
-
-@pytest.mark.parametrize(
-    ("kind", "method", "settings"),
-    [
-        (EvolutionWorker, "play", {"num_workers": 2}),
-        (Aggregator, "play", {"num_workers": 2, "fan_out": 2}),
-        (Aggregator, "sums", {"num_workers": 2, "fan_out": 2}),
-    ],
-)
-def test_whoever_is_killed_is_replaced_and_no_bit_changes(make, alone, monkeypatch, tmp_path, kind, method, settings):
-    marker = tmp_path / "struck"
-    monkeypatch.setattr(shoal.rllib.crew, kind.__name__, mortal(kind, method, marker))
-    struck = make(**settings)
-    assert told(struck, 3) == alone
-    assert marker.exists()
-    assert struck.report()["workers_replaced"] == 1
-    assert "SIGKILL" in struck.last_death
-
-
-class DiesBelow(Aggregator):
-    """Its first worker is killed after the first request."""
-
-    def play(self, generation, tasks):
-        report = super().play(generation, tasks)
-        if not self._told and not hasattr(self, "struck"):
-            self.struck = True
-            worker = self._crew.children._actors[0]
-            api.get(worker.__ray_call__.remote(lambda _: None))
-            api.kill(worker)
-        return report
-
-
-def test_a_death_below_an_aggregator_is_told_at_the_top(make, alone, monkeypatch):
-    monkeypatch.setattr(shoal.rllib.crew, "Aggregator", DiesBelow)
-    struck = make(num_workers=2, fan_out=2)
-    assert told(struck, 3) == alone
-    assert struck.report()["workers_replaced"] == 1
-    assert struck.last_death
 
 
 def test_a_table_in_the_object_store_gives_the_same_bits_to_everybody(make):
@@ -194,18 +126,6 @@ def test_the_step_limit_grows_when_many_episodes_reach_it(make):
     again = make(step_limit=4)
     again.restore(algorithm.checkpoint())
     assert again.step()["episode_length_mean"] > 5.0
-
-
-@pytest.mark.parametrize("rule", ["next", "discard"])
-def test_stragglers_are_counted_whatever_becomes_of_them(make, rule):
-    algorithm = make(num_workers=2, stragglers=rule, spare_pairs=4)
-    row = {}
-    for _ in range(4):
-        row = algorithm.step()
-    assert row["population/stragglers_used"] + row["population/pairs_discarded"] > 0
-    if rule == "discard":
-        assert row["population/stragglers_used"] == 0
-    assert algorithm.evaluate(3).returns
 
 
 def test_another_net_or_another_algorithm_is_refused_on_resume(make):

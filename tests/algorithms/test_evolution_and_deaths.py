@@ -1,0 +1,136 @@
+"""Evolution strategies on processes of their own: whoever is killed is replaced and no bit changes; stragglers."""
+
+import os
+import signal
+
+import pytest
+
+import shoal
+from shoal.algorithms.es import ES, ESConfig
+from shoal.core import api
+from shoal.rllib.crew import Aggregator
+from shoal.rllib.evolution_worker import EvolutionWorker
+
+SMALL = {
+    "env": "CartPole-v1+time_limit=20",
+    "num_workers": 1,
+    "population_size": 12,
+    "hidden_sizes": (8,),
+    "block_size": 2,
+    "normalize_observations": True,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime():
+    shoal.init(num_cpus=8)
+    yield
+    shoal.shutdown()
+
+
+@pytest.fixture
+def make():
+    """Makes small ones, closes them afterwards."""
+    made = []
+
+    def make_algorithm(**settings):
+        made.append(ES(ESConfig(**{**SMALL, **settings})))
+        return made[-1]
+
+    yield make_algorithm
+    for algorithm in made:
+        algorithm.close()
+
+
+def told(algorithm):
+    """Centre and statistics after each of two generations; ``test_evolution.py`` looks at all that there is."""
+    found = []
+    for _ in range(2):
+        algorithm.step()
+        tensors = algorithm.checkpoint().tensors
+        found += [tensors[group][name].tobytes() for group in tensors for name in sorted(tensors[group])]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What one worker does that nobody harms."""
+    algorithm = ES(ESConfig(**SMALL))
+    try:
+        return told(algorithm)
+    finally:
+        algorithm.close()
+
+
+def mortal(kind, method, marker):
+    """Workers or aggregators of which one is killed by ``kill -9`` after its second request was done, once."""
+
+    class Mortal(kind):
+        done = 0
+
+        def play(self, generation, tasks):
+            report = super().play(generation, tasks)
+            self.done += 1
+            if method == "play" and self.done == 2 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return report
+
+        def sums(self, share, size):
+            if method == "sums" and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().sums(share, size)
+
+    return Mortal
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "settings"),
+    [
+        (EvolutionWorker, "play", {"num_workers": 2}),
+        (Aggregator, "play", {"num_workers": 2, "fan_out": 2}),
+        (Aggregator, "sums", {"num_workers": 2, "fan_out": 2}),
+    ],
+)
+def test_whoever_is_killed_is_replaced_and_no_bit_changes(make, alone, monkeypatch, tmp_path, kind, method, settings):
+    marker = tmp_path / "struck"
+    monkeypatch.setattr(shoal.rllib.crew, kind.__name__, mortal(kind, method, marker))
+    struck = make(**settings)
+    assert told(struck) == alone
+    assert marker.exists()
+    assert struck.report()["workers_replaced"] == 1
+    assert "SIGKILL" in struck.last_death
+
+
+class DiesBelow(Aggregator):
+    """Its first worker is killed after the first request."""
+
+    def play(self, generation, tasks):
+        report = super().play(generation, tasks)
+        if not self._told and not hasattr(self, "struck"):
+            self.struck = True
+            worker = self._crew.children._actors[0]
+            api.get(worker.__ray_call__.remote(lambda _: None))
+            api.kill(worker)
+        return report
+
+
+def test_a_death_below_an_aggregator_is_told_at_the_top(make, alone, monkeypatch):
+    monkeypatch.setattr(shoal.rllib.crew, "Aggregator", DiesBelow)
+    struck = make(num_workers=2, fan_out=2)
+    assert told(struck) == alone
+    assert struck.report()["workers_replaced"] == 1
+    assert struck.last_death
+
+
+@pytest.mark.parametrize("rule", ["next", "discard"])
+def test_stragglers_are_counted_whatever_becomes_of_them(make, rule):
+    algorithm = make(num_workers=2, stragglers=rule, spare_pairs=4)
+    row = {}
+    for _ in range(4):
+        row = algorithm.step()
+    assert row["population/stragglers_used"] + row["population/pairs_discarded"] > 0
+    if rule == "discard":
+        assert row["population/stragglers_used"] == 0
+    assert algorithm.evaluate(3).returns
