@@ -4,9 +4,9 @@ An estimate of the gradient of the return of a smeared policy, E[F(θ + σε)], 
 
     ∇ ≈ 1 / (nσ) Σ F_j ε_j  =  1 / (2Nσ) Σ_i (u⁺_i - u⁻_i) ε_i
 
-over pairs of opposite signs, with centred ranks u for returns, and decay of the weights θ. As in the authors' program
-(``es_distributed/es.py``) what the optimiser sees is σ∇ - l₂θ, so that their step sizes and their l₂ mean here what
-they mean there. The spread σ stays.
+over pairs of opposite signs, with centred ranks u for returns, and decay of the weights θ. As in the authors' program,
+``es_distributed``, what the optimiser sees is σ∇ - l₂θ, so that their step sizes and their l₂ mean here what they mean
+there. The spread σ stays.
 """
 
 from __future__ import annotations
