@@ -167,6 +167,20 @@ ENTRIES = (
         algorithm="appo",
     ),
     Entry(
+        "CartPole-v1-a2c",
+        {"env": "CartPole-v1", "total_steps": 150_000},
+        475.0,
+        "shoal's defaults",
+        algorithm="a2c",
+    ),
+    Entry(
+        "CartPole-v1-a3c",
+        {"env": "CartPole-v1", "total_steps": 250_000, "gae_lambda": 0.9, "entropy_coef": 0.01},
+        475.0,
+        "shoal's defaults, with the paper's entropy bonus",
+        algorithm="a3c",
+    ),
+    Entry(
         "HalfCheetah-v5-appo",
         {
             "env": "HalfCheetah-v5",

@@ -5,7 +5,6 @@ import pytest
 from gymnasium import spaces
 
 import shoal
-from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.learner import DivergedError
@@ -22,12 +21,7 @@ ADAM = {"learning_rate": 3e-3, "epsilon": 1e-5}
 @pytest.fixture(scope="module", params=["native", "inline", pytest.param("ray", marks=pytest.mark.ray)])
 def engine(request):
     shoal.init(
-        "local",
-        num_cpus=8,
-        engine=request.param,
-        include_dashboard=False,
-        object_store_memory=256 * 1024 * 1024,
-        preload=["torch"] if request.param == "native" else [],  # each learner would import it
+        "local", num_cpus=8, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024
     )
     yield request.param
     shoal.shutdown()
@@ -35,22 +29,6 @@ def engine(request):
 
 def in_numpy(max_grad_norm=0.1):
     return NumpyLearner(SPEC, initial_weights(SPEC, 0), ppo_gradients, max_grad_norm=max_grad_norm, **ADAM)
-
-
-def in_torch(max_grad_norm=0.1):
-    import torch
-
-    from shoal.rllib.modules import ActorCritic
-    from shoal.rllib.torch_learner import TorchLearner
-
-    torch.set_num_threads(1)  # in its own process, too
-    return TorchLearner(
-        ActorCritic(SPEC, 0),
-        ppo_loss,
-        lambda parameters: torch.optim.Adam(parameters, lr=ADAM["learning_rate"], eps=ADAM["epsilon"], fused=True),
-        device=torch.device("cpu"),
-        max_grad_norm=max_grad_norm,
-    )
 
 
 @pytest.fixture
@@ -86,10 +64,10 @@ def same(mine, its, atol=0.0):
         np.testing.assert_allclose(array, its[name], rtol=0.0, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize(("make", "max_grad_norm"), [(in_numpy, 0.1), (in_numpy, None), (in_torch, 0.1)])
-@pytest.mark.usefixtures("one_torch_thread")
-def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make, max_grad_norm):
-    many, one = group(make, 2, max_grad_norm=max_grad_norm), make(max_grad_norm)
+@pytest.mark.parametrize("max_grad_norm", [0.1, None])
+def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, max_grad_norm):
+    many = group(lambda: in_numpy(max_grad_norm), 2, max_grad_norm=max_grad_norm)
+    one = in_numpy(max_grad_norm)
     for seed in range(6):
         for learner in (many, one):
             learner.set_learning_rate(3e-3 / (1 + seed))
