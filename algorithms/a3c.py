@@ -94,9 +94,9 @@ class A2CConfig(ActorCriticSettings, NetworkSettings, RolloutSettings, Algorithm
 class A3CConfig(ActorCriticSettings, NetworkSettings, RolloutSettings, AlgorithmConfig):
     """Settings of A3C."""
 
-    learning_rate: float = 1e-3
-    """Adam's step size, at the start if a schedule changes it. Smaller than A2C's: there are as many steps as gradients,
-    each of one worker's rows."""
+    learning_rate: float = 7e-4
+    """Adam's step size, at the start if a schedule changes it. Smaller than A2C's: each gradient is a step, of the rows
+    of one worker."""
 
     staleness: int | None = None
     """How many rollouts a worker may be ahead of the slowest; None: as many as may be, nobody waits."""

@@ -7,7 +7,10 @@ from shoal.rllib.config import ConfigError
 
 
 def test_names_are_sorted_and_each_loads_to_its_class_and_config():
-    assert algorithms.NAMES == ("a2c", "a3c", "appo", "ars", "cmaes", "es", "pgpe", "ppo", "snes")
+    assert list(algorithms.NAMES) == sorted(algorithms.NAMES)
+    for name in algorithms.NAMES:
+        assert algorithms.load(name).name == name
+        assert algorithms.config_class(name) is algorithms.load(name).Config
     assert algorithms.load("appo") is APPO
     assert algorithms.config_class("appo") is APPOConfig
     assert algorithms.load("ppo") is PPO
