@@ -105,7 +105,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("algorithm", ["appo", "ppo"])
+@pytest.mark.parametrize("algorithm", ["appo", "ars", "ppo"])
 def test_training_leaves_a_run_that_evaluate_plays_and_resume_continues(shoal_command, tmp_path, algorithm):
     run = tmp_path / "run"
     train = ("--algo", algorithm, "--env", "CartPole-v1", "--num-workers", "2", "--seed", "1", "--eval-episodes", "4")
