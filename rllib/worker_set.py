@@ -88,6 +88,7 @@ class WorkerSet:
         self._has_told_of_long_work = False
         self._silent = set(range(count)) if is_quick else set()
         self._in_flight: dict[Any, _Request] = {}
+        self._counts = [0] * count  # of these, by worker: thousands of workers are asked for it again and again
         try:
             for worker in range(count):
                 self._actors.append(make(worker, 0))
@@ -105,7 +106,7 @@ class WorkerSet:
 
     def in_flight(self, worker: int) -> int:
         """Requests in flight on a worker."""
-        return sum(request.worker == worker for request in self._in_flight.values())
+        return self._counts[worker]
 
     def submit(self, worker: int, method: str, *arguments: Any) -> None:
         """Put a request in flight.
@@ -179,10 +180,12 @@ class WorkerSet:
                 with contextlib.suppress(errors.TaskError, errors.ActorError):
                     api.get(ref)
         self._in_flight.clear()
+        self._counts = [0] * len(self._counts)
 
     def _take(self, ref: Any) -> Completed | None:
         """A request's result; None if its worker died, and the request was made again."""
         request = self._in_flight.pop(ref)
+        self._counts[request.worker] -= 1
         try:
             value = api.get(ref)
         except errors.ActorError as error:
@@ -236,6 +239,7 @@ class WorkerSet:
     def _send(self, worker: int, method: str, arguments: tuple[Any, ...]) -> None:
         ref = getattr(self._actors[worker], method).remote(*arguments)
         self._in_flight[ref] = _Request(worker, method, arguments)
+        self._counts[worker] += 1
 
     def _replace(self, request: _Request, error: errors.ActorError) -> None:
         worker = request.worker
@@ -255,6 +259,7 @@ class WorkerSet:
             self._silent.add(worker)  # there may be no room for it where the other was
         # The failed request was the oldest. None behind it can count, whatever comes of it.
         behind = [ref for ref, other in self._in_flight.items() if other.worker == worker]
+        self._counts[worker] -= len(behind)
         for again in [request, *(self._in_flight.pop(ref) for ref in behind)]:
             self._send(worker, again.method, again.arguments)
             self.made_again += 1
