@@ -262,6 +262,20 @@ ENTRIES = (
         algorithm="ars",
     ),
     Entry(
+        "HalfCheetah-v5-es",
+        {
+            "env": "HalfCheetah-v5",
+            "total_steps": 3_000_000,
+            "population_size": 16,
+            "hidden_sizes": (32, 32),
+            "weight_decay": 0.0,
+            "normalize_observations": True,
+        },
+        2_386.0,
+        "Salimans et al. 2017, with smaller nets and populations, more noise and larger steps",
+        algorithm="es",
+    ),
+    Entry(
         "CartPole-without-velocities",
         {
             "env": "shoal.envs.memory:CartPoleWithoutVelocities",
