@@ -94,6 +94,7 @@ class SummingReplica:
 
         Raises:
           OneProcessError: all are in the driver's own process.
+          SumFailedError: another did not come, or cannot be reached.
         """
         from torch import distributed
 
@@ -105,13 +106,16 @@ class SummingReplica:
 
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        distributed.init_process_group(
-            "gloo",
-            store=store(place, WAIT_S),
-            rank=self._number,
-            world_size=self._count,
-            timeout=dt.timedelta(seconds=WAIT_S),
-        )
+        try:
+            distributed.init_process_group(
+                "gloo",
+                store=store(place, WAIT_S),
+                rank=self._number,
+                world_size=self._count,
+                timeout=dt.timedelta(seconds=WAIT_S),
+            )
+        except Exception as error:  # what torch makes of it, or of the end of the meeting place
+            raise SumFailedError(f"replica {self._number} could not join the others: {error}") from error
 
     def weights(self) -> Mapping[str, np.ndarray]:
         """A copy of its weights."""
@@ -285,7 +289,10 @@ class AllReduceGroup:
         """As in ``Learner``."""
         self._finish_all()
         state = ReplicaState(self._next, weights, optimizer, {})
-        api.get([replica.take_over.remote(state) for replica in self._replicas])
+        while failures := self._take_over(state):
+            if not isinstance(failures[0], errors.ActorError):
+                raise failures[0]
+            self._recover()
 
     def counters(self) -> dict[str, float]:
         """``replaced``: learners that died and were replaced so far."""
@@ -365,10 +372,14 @@ class AllReduceGroup:
                 if isinstance(outcome, Exception):
                     self._replicas[number] = self._start(number)
                     self._replacements += 1
-            state = api.put(furthest)
-            taken = [_outcome(replica.take_over.remote(state)) for replica in self._replicas]
-            if not any(isinstance(outcome, Exception) for outcome in taken) and self._have_met():
+            if not self._take_over(furthest) and self._have_met():
                 return furthest
+
+    def _take_over(self, state: ReplicaState) -> list[Exception]:
+        """Have all replicas go on from this state; gives how that failed in some."""
+        given = api.put(state)
+        taken = [_outcome(ref) for ref in [replica.take_over.remote(given) for replica in self._replicas]]
+        return [outcome for outcome in taken if isinstance(outcome, Exception)]
 
     def _meet(self) -> None:
         """Have all replicas join for the first time."""
@@ -382,8 +393,13 @@ class AllReduceGroup:
           Exception: one cannot.
         """
         place = api.remote(MeetingPlace).options(num_cpus=0).remote()
-        outcomes = [_outcome(ref) for ref in [replica.join.remote(place) for replica in self._replicas]]
-        api.kill(place)
+        under_way = [replica.join.remote(place) for replica in self._replicas]
+        outcomes: list[Any] = []
+        while under_way and not any(isinstance(outcome, Exception) for outcome in outcomes):
+            done, under_way = api.wait(under_way, num_returns=1)
+            outcomes += [_outcome(ref) for ref in done]
+        api.kill(place)  # nobody waits there any more for one that does not come
+        outcomes += [_outcome(ref) for ref in under_way]
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if failures and not any(isinstance(failure, errors.ActorError) for failure in failures):
             raise failures[0]

@@ -12,7 +12,7 @@ import shoal
 from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.core import api
-from shoal.rllib.all_reduce import AllReduceGroup, OneProcessError, SummingReplica
+from shoal.rllib.all_reduce import WAIT_S, AllReduceGroup, OneProcessError, SummingReplica
 from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.learner import DivergedError
 from shoal.rllib.numpy_learner import NumpyLearner
@@ -162,6 +162,35 @@ def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
         api.kill(replica)
     with pytest.raises(WorkerLostError, match=r"all 2 learners have died, .* go on from the last checkpoint"):
         many.weights(0)
+
+
+def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group):
+    many = group(in_numpy)
+    weights = {name: array + 1.0 for name, array in many.weights(0).arrays.items()}
+    memory = many.optimizer_arrays()
+    api.kill(many._replicas[1])
+    many.load(weights, memory)
+    same(many.weights(0).arrays, weights)
+    assert many.counters() == {"replaced": 1}
+    learn(many, 1)
+
+
+class Latecomer:
+    """A learner that dies when it is to join the others."""
+
+    def join(self, place):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
+    many = group(in_numpy)
+    api.kill(many._replicas[1])
+    many._replicas[1] = api.remote(Latecomer).remote()
+    started = time.monotonic()
+    assert not many._have_met()
+    assert time.monotonic() - started < WAIT_S / 2
+    many._recover()
+    learn(many, 1)
 
 
 def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group):
