@@ -70,7 +70,7 @@ class RemotePolicy:
         self._lives: set[int] = set()
         self._requests = self._batch_rows = self._asked_again = 0
         self._waited_s = 0.0
-        self._life = self._begin()
+        self._begin()
 
     @property
     def exchange(self) -> Exchange:
@@ -111,18 +111,20 @@ class RemotePolicy:
         """The answer to a request; to another of the same if the actor has begun another life."""
         for _ in range(MAX_ATTEMPTS):
             answer = self._get(ref)
+            is_new = answer.life not in self._lives
             self._lives.add(answer.life)
             if not isinstance(answer, Unknown):
                 return answer
             self._asked_again += 1
-            if answer.life != self._life:  # else another request has been here first, and begun
-                self._life = self._begin()
+            # Else another request has heard of this life, and begun since: maybe with a later one, of which more has
+            # been asked, and to begin is to withdraw that.
+            if is_new:
+                self._begin()
             ref = self._send(method, observations, states)
         raise WorkerLostError(f"inference actor {self._index} was restarted {MAX_ATTEMPTS} times during one request")
 
-    def _begin(self) -> int:
-        life: int = self._get(self._actor.begin.remote(self._worker, self._key, [self._weights_ref]))
-        return life
+    def _begin(self) -> None:
+        self._lives.add(self._get(self._actor.begin.remote(self._worker, self._key, [self._weights_ref])))
 
     def _get(self, ref: Any) -> Any:
         # As long as it takes: the runtime reports deaths, and a batch takes as long as the policy does.

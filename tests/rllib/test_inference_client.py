@@ -84,7 +84,19 @@ def test_another_life_is_begun_with_once_and_asked_again_by_all_that_were_on_the
     step, begin = ("step", 9, "key"), ("begin", 9, "key")
     assert actor.called == [begin, step, step, begin, step, step]
     assert acting.exchange.asked_again == 2
-    assert acting.exchange.lives == {2}
+    assert acting.exchange.lives == {1, 2}
+
+
+def test_an_actor_that_dies_twice_while_two_groups_have_asked_is_begun_with_once():
+    # The second life says that it does not know the weights, to both; the third is there when the worker begins. A
+    # further ``begin`` would withdraw what has been asked of it meanwhile.
+    acting, actor = policy(begin=[1, 3], step=[Unknown(2), Unknown(2), answer(3), answer(3), answer(3)])
+    first, second = acting.ask(ROWS, STATES), acting.ask(ROWS, STATES)
+    first()
+    third = acting.ask(ROWS, STATES)
+    for each in (second, third):
+        np.testing.assert_array_equal(each().parameters, 1.0)
+    assert [method for method, *_ in actor.called].count("begin") == 2
 
 
 def test_an_actor_that_forgets_again_and_again_ends_the_run_by_name():
