@@ -81,6 +81,10 @@ class PushLog:
             with np.load(self._snapshot(self._generation), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         path = self._entries(self._generation)
+        current = (path.name, self._snapshot(self._generation).name, "lives")
+        for left in list(self._directory.iterdir()):
+            if left.name not in current:
+                left.unlink()  # of one that died in the middle of ``snapshot``
         content = path.read_bytes() if path.exists() else b""
         entries: list[Entry] = []
         position = 0
@@ -107,8 +111,9 @@ class PushLog:
         try:
             while content:
                 content = content[self._file.write(content) :]
-        except OSError:
+        except OSError as error:
             self._file.truncate(start)
+            error.filename = str(self._entries(self._generation))  # which a write does not say
             raise
 
     def snapshot(self, arrays: Mapping[str, np.ndarray]) -> None:

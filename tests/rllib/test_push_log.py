@@ -1,5 +1,7 @@
 """The log on disk: what was written comes back, whatever moment its process died at."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,19 @@ def test_a_snapshot_takes_the_place_of_what_was_before(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["entries.3", "lives", "snapshot.3.npz"]
 
 
+def test_what_a_death_has_left_of_older_snapshots_is_removed_when_the_log_is_read(tmp_path):
+    path = written(tmp_path)
+    old = path.read_bytes()
+    log = PushLog(tmp_path)
+    for _ in range(2):
+        log.snapshot({"weights": np.ones(2)})
+    path.write_bytes(old)
+    (tmp_path / "snapshot.1.npz").write_bytes(b"of before")
+    (tmp_path / "unfinished.npz").write_bytes(b"half")
+    assert PushLog(tmp_path).recover()[1] == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["lives", "snapshot.2.npz"]
+
+
 @pytest.mark.parametrize("moment", ["before the new one has its name", "before the old one is removed"])
 def test_a_process_that_dies_while_it_makes_a_snapshot_loses_nothing(tmp_path, monkeypatch, moment):
     path = written(tmp_path)
@@ -111,13 +126,13 @@ def test_a_disk_that_is_full_keeps_nothing_of_the_entry(tmp_path, monkeypatch):
     class Full:
         def write(self, content):
             real.write(content[:5])
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
 
         def __getattr__(self, name):
             return getattr(real, name)
 
     log._file = Full()
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match=r"no space left: '.*entries\.0'$"):
         log.append(Commit(3, 1.0))
     log._file = real
     log.append(Commit(4, 1.0))
