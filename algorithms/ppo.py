@@ -131,6 +131,10 @@ class PPOConfig(SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConf
             require(self, field, getattr(self, field) >= 1, "at least 1")
         require(self, "max_in_flight", self.max_in_flight >= 1, "at least 1")
         require(self, "max_lag", self.max_lag >= 0, "at least 0")
+        if self.collect == "synchronous":
+            for field in ("max_in_flight", "max_lag"):
+                usual = type(self).__dataclass_fields__[field].default
+                require(self, field, getattr(self, field) == usual, f"{usual} where collect is synchronous")
         for field in ("learning_rate", "desired_kl", "adam_epsilon", "clip_range"):
             require(self, field, getattr(self, field) > 0.0, "greater than 0")
         for field in ("value_clip_range", "max_grad_norm", "target_kl"):

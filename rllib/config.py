@@ -157,9 +157,17 @@ class RolloutSettings:
         require(self, "num_envs", self.num_envs >= num_workers, f"at least num_workers ({num_workers})")
         copies = self.num_envs // num_workers
         require(self, "env_groups", self.env_groups <= copies, f"at most the copies of a worker ({copies})")
+        is_parted = self.env_groups == 1 or self.vector in ("parallel", "serial")
+        require(self, "env_groups", is_parted, "1 where vector is neither parallel nor serial")
+        is_alone = self.env_processes == 0 or self.vector == "parallel"
+        require(self, "env_processes", is_alone, "0 where vector is not parallel")
         if self.inference == "actor":
             few = self.num_inference_actors <= num_workers
             require(self, "num_inference_actors", few, f"at most num_workers ({num_workers})")
+        else:
+            alone = "where inference is local"
+            require(self, "num_inference_actors", self.num_inference_actors == 1, f"1 {alone}")
+            require(self, "inference_device", self.inference_device == "cpu", f"cpu {alone}")
         device, _, index = self.device.partition(":")
         known = device in _DEVICES and (not index or (device == "cuda" and index.isdecimal()))
         require(self, "device", known and self.device[-1:] != ":", f"one of {', '.join(_DEVICES)}, or cuda:INDEX")

@@ -45,6 +45,8 @@ def check_sharing(sharing: SharingSettings, config: RolloutConfig, *, is_recurre
     require(sharing, "num_shards", sharing.num_shards >= 1, "at least 1")
     require(sharing, "staleness", sharing.staleness is None or sharing.staleness >= 0, "None or at least 0")
     many = sharing.num_learners > 1
+    agrees = many or sharing.sync == "allreduce"
+    require(sharing, "sync", agrees, "allreduce with one learner, which has nobody to agree with")
     served = many and sharing.sync == "ps"
     require(sharing, "staleness", served or sharing.staleness == 0, "0 without several learners that sync by ps")
     require(sharing, "num_shards", served or sharing.num_shards == 1, "1 without several learners that sync by ps")

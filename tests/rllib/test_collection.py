@@ -107,7 +107,7 @@ def test_no_step_of_any_copy_is_missing_or_twice_although_workers_are_killed(mak
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("settings", [{}, {"num_workers": 1}, {"collect": "synchronous"}])
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 1}, {"collect": "synchronous", "max_in_flight": 1}])
 def test_a_run_goes_on_from_a_checkpoint_where_its_last_taken_segments_ended(make, monkeypatch, tmp_path, settings):
     corridor = {**DYNAMIC, "env": "shoal.envs.probes:Corridor", "rollout_steps": 7, "normalize_rewards": True}
     first, heir = make(**corridor), make(**{**corridor, **settings})
@@ -156,7 +156,12 @@ def test_segments_of_several_versions_and_of_one_copy_twice_make_one_batch(make)
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"max_in_flight": 0}, "max_in_flight must be at least 1"), ({"max_lag": -1}, "max_lag must be")],
+    [
+        ({"max_in_flight": 0}, "max_in_flight must be at least 1"),
+        ({"max_lag": -1}, "max_lag must be at least 0"),
+        ({"max_in_flight": 2}, "max_in_flight must be 1 where collect is synchronous"),
+        ({"max_lag": 1}, "max_lag must be 2 where collect is synchronous"),
+    ],
 )
 def test_settings_out_of_range_are_refused(make, wrong, told):
     with pytest.raises(ConfigError, match=told):

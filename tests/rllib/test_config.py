@@ -37,11 +37,18 @@ def test_the_defaults_are_valid():
         ({"num_workers": 4, "num_envs": 3}, "num_envs must be at least num_workers (4), not 3"),
         ({"env_groups": 5}, "env_groups must be at most the copies of a worker (4), not 5"),
         ({"env_groups": 0}, "env_groups must be at least 1, not 0"),
+        (
+            {"env_groups": 2, "vector": "batched"},
+            "env_groups must be 1 where vector is neither parallel nor serial, not 2",
+        ),
+        ({"env_processes": 2}, "env_processes must be 0 where vector is not parallel, not 2"),
         ({"num_inference_actors": 0}, "num_inference_actors must be at least 1, not 0"),
         (
             {"inference": "actor", "num_inference_actors": 3},
             "num_inference_actors must be at most num_workers (2), not 3",
         ),
+        ({"num_inference_actors": 2}, "num_inference_actors must be 1 where inference is local, not 2"),
+        ({"inference_device": "cuda"}, "inference_device must be cpu where inference is local, not 'cuda'"),
         ({"total_steps": 0}, "total_steps must be at least 1, not 0"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"eval_interval_steps": -1}, "eval_interval_steps must be at least 0, not -1"),

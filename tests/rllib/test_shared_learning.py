@@ -121,7 +121,8 @@ def test_appo_takes_many_learners_too(make):
     [
         ({"num_learners": 0}, "num_learners must be at least 1, not 0"),
         ({"num_learners": 2, "staleness": 1}, "staleness must be 0 without several learners that sync by ps, not 1"),
-        ({"sync": "ps", "staleness": None}, "staleness must be 0 without several learners that sync by ps, not None"),
+        ({"sync": "ps"}, "sync must be allreduce with one learner, which has nobody to agree with, not 'ps'"),
+        ({"num_learners": 2, "staleness": None}, "staleness must be 0 without several learners that sync by ps"),
         ({"num_learners": 2, "sync": "ps", "staleness": -1}, "staleness must be None or at least 0, not -1"),
         ({"num_shards": 2}, "num_shards must be 1 without several learners that sync by ps, not 2"),
         ({"num_learners": 2, "sync": "ps", "num_shards": 0}, "num_shards must be at least 1, not 0"),
