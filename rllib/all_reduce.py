@@ -115,6 +115,12 @@ class SummingReplica:
                 timeout=dt.timedelta(seconds=WAIT_S),
             )
         except Exception as error:  # what torch makes of it, or of the end of the meeting place
+            # Torch numbers a process's groups, and those who meet must have the same number: one who tried in vain
+            # would never find a newcomer. The end of a group, as of one by itself, begins the count anew.
+            if not distributed.is_initialized():
+                alone = distributed.HashStore()  # type: ignore[attr-defined]  # as ``Store``, of C++
+                distributed.init_process_group("gloo", store=alone, rank=0, world_size=1)
+            distributed.destroy_process_group()
             raise SumFailedError(f"replica {self._number} could not join the others: {error}") from error
 
     def weights(self) -> Mapping[str, np.ndarray]:

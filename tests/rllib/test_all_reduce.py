@@ -175,7 +175,7 @@ def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group):
     learn(many, 1)
 
 
-class Latecomer:
+class Latecomer(SummingReplica):
     """A learner that dies when it is to join the others."""
 
     def join(self, place):
@@ -185,7 +185,7 @@ class Latecomer:
 def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
     many = group(in_numpy)
     api.kill(many._replicas[1])
-    many._replicas[1] = api.remote(Latecomer).remote()
+    many._replicas[1] = api.remote(Latecomer).options(num_cpus=0).remote(in_numpy, 1, 2, driver_pid=os.getpid())
     started = time.monotonic()
     assert not many._have_met()
     assert time.monotonic() - started < WAIT_S / 2
