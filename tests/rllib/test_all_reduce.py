@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,6 +192,15 @@ def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
     assert time.monotonic() - started < WAIT_S / 2
     many._recover()
     learn(many, 1)
+
+
+def test_all_go_on_from_whoever_is_furthest(group):
+    many = group(in_numpy)
+    learn(many, 1)
+    state = api.get(many._replicas[0].state.remote())
+    api.get(many._replicas[1].take_over.remote(replace(state, step=2)))
+    assert many._recover().step == 2
+    assert [api.get(replica.state.remote()).step for replica in many._replicas] == [2, 2]
 
 
 def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group):

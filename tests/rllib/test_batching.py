@@ -362,6 +362,21 @@ def test_a_request_a_second_is_delayed_by_nothing():
     assert np.quantile(latencies, 0.95) <= FIXED_S + SLOPE_S + 1e-9
 
 
+def test_a_long_pause_is_forgotten_within_a_few_requests_of_the_burst_behind_it():
+    made, now_s = BatchQueue(full_rows=64, max_waiting_rows=64), 0.0
+    for pause_s in [0.001] * 100 + [1000.0]:
+        now_s += pause_s
+        made.offer(None, 1, now_s)
+        made.take(now_s)
+        now_s += 0.01
+        made.finish(now_s)
+    begun_s = now_s
+    for _ in range(12):
+        made.offer(None, 1, now_s)
+        now_s += 0.0005
+    assert made.due_s() == pytest.approx(begun_s + 0.01, abs=1e-6, rel=0.0)  # more are expected
+
+
 def test_those_who_come_back_when_they_are_answered_are_served_together():
     """A closed loop: without waiting for those who are known to come back, batches would be of 1 and 99 in turn."""
     made = BatchQueue(full_rows=1024, max_waiting_rows=1024)

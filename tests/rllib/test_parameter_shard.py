@@ -254,6 +254,17 @@ def test_settings_that_cannot_be_are_refused(given_settings, told):
         ShardSettings(**given_settings)
 
 
+def test_a_state_that_is_loaded_ends_a_step_that_waits_for_its_scale():
+    shard = shard_of(2, awaits_scale=True)
+    before = shard.arrays()
+    for learner in range(2):
+        shard.take(push(learner, 0))
+    shard.load(before)
+    assert (shard.squared_norm, shard.has_pending) == (None, False)
+    with pytest.raises(ValueError, match=r"step 0 cannot be committed: pushes of learners \[0, 1\] are missing"):
+        shard.take(Commit(0, 1.0))
+
+
 def test_a_state_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"the clocks of this shard are \(2,\), not \(3,\)"):
         shard_of(2).load(shard_of(3).arrays())
