@@ -393,7 +393,7 @@ class AllReduceGroup:
             self._recover()
 
     def _have_met(self) -> bool:
-        """Whether all replicas have joined in a new process group; False: one has died.
+        """Whether all replicas have joined in a new process group; False: one has died, or the place where they meet.
 
         Raises:
           Exception: one cannot.
@@ -404,6 +404,7 @@ class AllReduceGroup:
         while under_way and not any(isinstance(outcome, Exception) for outcome in outcomes):
             done, under_way = api.wait(under_way, num_returns=1)
             outcomes += [_outcome(ref) for ref in done]
+        outcomes.append(_outcome(place.set.remote("over", b"")))  # it may be what has died
         api.kill(place)  # nobody waits there any more for one that does not come
         outcomes += [_outcome(ref) for ref in under_way]
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]

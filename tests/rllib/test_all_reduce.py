@@ -13,9 +13,11 @@ import shoal
 from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.core import api
+from shoal.rllib import all_reduce
 from shoal.rllib.all_reduce import WAIT_S, AllReduceGroup, OneProcessError, SummingReplica
 from shoal.rllib.initial_weights import initial_weights
 from shoal.rllib.learner import DivergedError
+from shoal.rllib.meeting_place import MeetingPlace
 from shoal.rllib.numpy_learner import NumpyLearner
 from shoal.rllib.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.worker_set import WorkerLostError
@@ -192,6 +194,23 @@ def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
     assert time.monotonic() - started < WAIT_S / 2
     many._recover()
     learn(many, 1)
+
+
+def test_learners_meet_again_when_the_place_where_they_do_is_killed(group, tmp_path, monkeypatch):
+    marker = tmp_path / "struck"
+
+    class Struck(MeetingPlace):
+        async def get(self, key, wait_s):
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await super().get(key, wait_s)
+
+    monkeypatch.setattr(all_reduce, "MeetingPlace", Struck)
+    many = group(in_numpy)
+    learn(many, 1)
+    assert marker.exists()
+    assert many.counters() == {"replaced": 0}
 
 
 def test_all_go_on_from_whoever_is_furthest(group):
