@@ -1,5 +1,6 @@
 """Parameter servers in actors, on every engine."""
 
+import asyncio
 import os
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import shoal
 from shoal.core.cluster import remove_stale
-from shoal.rllib.parameter_server import ParameterServer
+from shoal.rllib.parameter_server import ParameterServer, ShardActor
 from shoal.rllib.parameter_shard import Push, Shard, ShardSettings
 
 SIZE = 1000
@@ -160,3 +161,26 @@ def test_a_session_that_starts_removes_the_logs_of_those_who_are_dead_and_no_oth
 def test_there_are_no_more_shards_than_weights(engine):
     with pytest.raises(ValueError, match="num_shards must be from 1 to 2, the number of weights, not 3"):
         ParameterServer(np.zeros(2, np.float32), ShardSettings(1), num_shards=3)
+
+
+def test_a_push_that_could_not_be_written_is_not_in_and_counts_when_it_is_sent_again(tmp_path):
+    settings, push = ShardSettings(1, "asynchronous"), Push(0, 0, 1, 0.1, np.ones(3, np.float32))
+
+    def life():
+        return ShardActor(np.zeros(3, np.float32), settings, tmp_path, 64, driver_pid=os.getpid())
+
+    async def pushed_twice(shard):
+        append = shard._log.append
+
+        def fails(entry):
+            shard._log.append = append
+            raise OSError("no space left")
+
+        shard._log.append = fails
+        with pytest.raises(OSError, match="no space left"):
+            await shard.push(push)
+        assert (await shard.status()).clocks == (0,)
+        return (await shard.push(push)).version
+
+    assert asyncio.run(pushed_twice(life())) == 1
+    assert asyncio.run(life().status()).clocks == (1,)  # what was acknowledged comes back
