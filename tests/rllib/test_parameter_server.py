@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import shoal
+from shoal.core import api
 from shoal.core.cluster import remove_stale
 from shoal.rllib.parameter_server import ParameterServer, ShardActor
 from shoal.rllib.parameter_shard import Push, Shard, ShardSettings
@@ -184,3 +185,14 @@ def test_a_push_that_could_not_be_written_is_not_in_and_counts_when_it_is_sent_a
 
     assert asyncio.run(pushed_twice(life())) == 1
     assert asyncio.run(life().status()).clocks == (1,)  # what was acknowledged comes back
+
+
+@pytest.mark.usefixtures("engine")
+def test_who_has_the_newest_weights_is_sent_none(tmp_path):
+    async def asked(shard):
+        return [await shard.pull(newer_than, 0, 1.0) for newer_than in (-1, 0)]
+
+    shard = ShardActor(np.zeros(3, np.float32), ShardSettings(1), tmp_path, 64, driver_pid=os.getpid())
+    first, second = asyncio.run(asked(shard))
+    np.testing.assert_array_equal(api.get(first.weights), np.zeros(3))
+    assert (second.version, second.weights) == (0, None)
