@@ -136,5 +136,9 @@ async def all_the_time(target: Target, *, connections: int, seconds: float) -> L
         return _Connection(target.request, load, clock, seconds)
 
     made = [await loop.create_connection(connection, "127.0.0.1", target.port) for _ in range(connections)]
-    await asyncio.wait_for(asyncio.gather(*(each.done for _, each in made)), seconds + 30.0)
+    try:
+        await asyncio.wait_for(asyncio.gather(*(each.done for _, each in made)), seconds + 30.0)
+    finally:
+        for transport, _ in made:
+            transport.abort()
     return load

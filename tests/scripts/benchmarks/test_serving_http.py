@@ -104,9 +104,9 @@ def answering(answer: bytes):
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        accepting.join(30)
-        for thread in threads:
+        for thread in (accepting, *threads):
             thread.join(30)
+            assert not thread.is_alive(), "a connection was left open"
 
 
 def test_one_asks_in_turn_and_many_all_the_time():
