@@ -211,6 +211,7 @@ class TestRunningWork:
         refs = list(generator)
         is_cancelled(refs[-1])
 
+    @pytest.mark.not_on_ray("Ray 2.60 may end the driver then: 'Tried to complete task that was not pending'")
     def test_a_task_that_ends_as_it_is_cancelled_has_one_end_or_the_other(self):
         @shoal.remote
         def short(duration_s):
