@@ -260,7 +260,7 @@ class PolicyTable:
         if entry is None:
             if not self._entries:
                 raise Unready("no policy is served yet")
-            raise PolicyNotFound(f"no policy {name!r} is served; there are {', '.join(self.names)}", field="name")
+            raise PolicyNotFound(f"no policy {name!r} is served; choose from {', '.join(self.names)}", field="name")
         return entry
 
     def _version(self, name: str, number: int) -> tuple[_Entry, VersionInfo]:

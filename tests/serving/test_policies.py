@@ -20,7 +20,7 @@ def test_before_there_is_a_policy_nobody_is_ready():
 
 
 def test_an_unknown_name_is_told_the_names_that_there_are():
-    with pytest.raises(PolicyNotFound, match="no policy 'runner' is served; there are walker"):
+    with pytest.raises(PolicyNotFound, match="no policy 'runner' is served; choose from walker"):
         table(1).choose("runner", None, 0)
 
 
