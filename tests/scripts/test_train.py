@@ -1,20 +1,13 @@
-"""`shoal train` with a double for the algorithm: what it refuses, what it leaves, how it is stopped and resumed."""
+"""`shoal train` with a double for the algorithm: what it refuses, what it leaves, callbacks."""
 
 import json
 import os
-import shutil
-import signal
-from dataclasses import replace
 
 import pytest
 
-import shoal
-from shoal.envs.vector import EnvFailure
 from shoal.rllib import checkpoints
 from shoal.rllib.callbacks import Callback
-from shoal.rllib.learner import DivergedError
 from shoal.rllib.loggers import read_csv
-from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.train import main, run
 
 
@@ -89,13 +82,6 @@ def test_the_checkpoint_of_the_best_evaluation_is_kept_with_what_it_earned(run_d
     story.bonus = lambda steps: 101.0
     assert main(["--resume", str(run_dir), "--total-steps", "90"]) == 0
     assert checkpoints.load(run_dir / "checkpoints" / "best").counters["steps"] == 80
-
-
-def test_a_best_checkpoint_that_is_damaged_is_named_on_resume(run_dir, capsys):
-    train(run_dir)
-    (run_dir / "checkpoints" / "best" / "policy.safetensors").write_bytes(b"")
-    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
-    assert "best/policy.safetensors is damaged" in capsys.readouterr().err
 
 
 class Diary(Callback):
@@ -190,37 +176,6 @@ def test_a_callback_that_cannot_be_had_is_told_in_one_line_and_nothing_is_starte
     assert story.events == []
 
 
-def test_a_resumed_run_goes_on_from_its_newest_checkpoint_with_its_settings(run_dir, story):
-    train(run_dir, "--rollout-steps", "5", "--checkpoint-interval-steps", "20")
-    story.events.clear()
-    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
-    assert "restore 50" in story.events
-    assert logged_steps(run_dir) == list(range(5, 75, 5))
-    assert json.loads((run_dir / "config.json").read_text())["config"]["total_steps"] == 70
-    assert saved_steps(run_dir)[-1] == 70
-
-
-def test_rows_after_the_checkpoint_are_made_again(run_dir, story):
-    def fail_late(steps: int) -> None:
-        if steps == 40:
-            raise EnvFailure("worker 0, environment 1: its step raised")
-
-    story.on_step = fail_late
-    assert train(run_dir, "--checkpoint-interval-steps", "20") == 2
-    assert logged_steps(run_dir) == [10, 20, 30]
-    story.on_step = lambda steps: None
-    assert main(["--resume", str(run_dir)]) == 0
-    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
-
-
-def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir, story):
-    train(run_dir)
-    (run_dir / "evaluation.json").unlink()
-    assert main(["--resume", str(run_dir)]) == 0
-    assert (run_dir / "evaluation.json").exists()
-    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
-
-
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
@@ -245,310 +200,6 @@ def test_bad_input_is_one_line_and_starts_nothing(story, capsys, tmp_path, monke
     assert err.count("\n") == 1
     assert story.events == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_directory_that_holds_a_run_is_refused(run_dir, story, capsys):
-    train(run_dir)
-    story.events.clear()
-    capsys.readouterr()
-    assert train(run_dir) == 2
-    assert f"already holds a run: go on with --resume {run_dir}" in capsys.readouterr().err
-    assert story.events == []
-
-
-@pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        ([], "has done its 50 steps: to go on, give a larger --total-steps"),
-        (["--env", "Acrobot-v1"], "learns CartPole-v1, not Acrobot-v1: drop --env"),
-        (["--run-dir", "elsewhere"], "leave --run-dir away"),
-    ],
-)
-def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, text):
-    train(run_dir)
-    story.events.clear()
-    capsys.readouterr()
-    assert main(["--resume", str(run_dir), *flags]) == 2
-    assert text in capsys.readouterr().err
-    assert story.events == []
-
-
-def test_a_run_without_a_checkpoint_has_one_way_out_whichever_flag_names_it(run_dir, story, capsys):
-    def fail(steps: int) -> None:
-        raise EnvFailure("worker 0, environment 1: its step raised")
-
-    story.on_step = fail
-    assert train(run_dir) == 2
-    story.events.clear()
-    capsys.readouterr()
-    told = []
-    for flag in ("--run-dir", "--resume"):
-        assert main(["--algo", "sample", flag, str(run_dir)]) == 2
-        told.append(capsys.readouterr().err)
-    assert told[0] == told[1]
-    assert told[0] == (
-        f"shoal train: the run in {run_dir} saved no checkpoint, so it cannot go on: "
-        f"delete the folder, or start anew with another --run-dir\n"
-    )
-    assert story.events == []
-
-
-def test_an_evaluation_of_earlier_steps_does_not_stand_for_the_last_one(run_dir, story):
-    at: list[int] = []
-    story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT) if at[-1] == 50 else None
-    story.on_step = lambda steps: at.append(steps)
-    assert train(run_dir, "--eval-interval-steps", "20") == 130
-    assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 40
-    story.on_evaluate = lambda: None
-    assert main(["--resume", str(run_dir)]) == 0
-    assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 50
-    assert main(["--resume", str(run_dir)]) == 2
-
-
-def test_an_evaluation_that_was_cut_while_it_was_written_is_made_again(run_dir):
-    train(run_dir)
-    (run_dir / "evaluation.json").write_text('{"steps": 5')
-    assert main(["--resume", str(run_dir)]) == 0
-    assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 50
-
-
-def test_a_run_directory_in_use_is_refused_to_a_second_run_in_one_line(run_dir, story, capsys):
-    refused = []
-
-    def try_again(steps: int) -> None:
-        if steps == 30 and not refused:
-            refused.append(train(run_dir))
-            refused.append(main(["--resume", str(run_dir)]))
-
-    story.on_step = try_again
-    assert train(run_dir, "--checkpoint-interval-steps", "10") == 0
-    assert refused == [2, 2]
-    in_use = f"shoal train: another shoal train is at work in {run_dir}: wait for its end, or name another folder\n"
-    assert capsys.readouterr().err == in_use * 2
-    assert story.events.count("init") == 1
-    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
-
-
-def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, capsys):
-    train(run_dir, "--checkpoint-interval-steps", "20")
-    story.events.clear()
-    capsys.readouterr()
-    path = checkpoints.place_for(run_dir, 50) / "policy.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
-    told = capsys.readouterr().err
-    assert f"{path} is damaged" in told
-    assert f"; without the folder {path.parent} the run goes on from the checkpoint before\n" in told
-    assert story.events == []
-    shutil.rmtree(path.parent)
-    assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
-    for steps in saved_steps(run_dir)[:-1]:
-        shutil.rmtree(checkpoints.place_for(run_dir, steps))
-    (checkpoints.latest(run_dir) / "policy.safetensors").write_bytes(b"")
-    capsys.readouterr()
-    assert main(["--resume", str(run_dir), "--total-steps", "90"]) == 2
-    assert "goes on from" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [({"counters": {}}, "has no counter 'steps'; it counts nothing"), ({"config": {}}, "learns")],
-)
-def test_a_checkpoint_that_lacks_something_is_told_and_nothing_is_started(run_dir, story, capsys, change, text):
-    train(run_dir, "--env", "Acrobot-v1")
-    story.events.clear()
-    capsys.readouterr()
-    place = checkpoints.latest(run_dir)
-    checkpoints.save(replace(checkpoints.load(place), **change), place)
-    assert main(["--resume", str(run_dir), "--env", "Acrobot-v1", "--total-steps", "70"]) == 2
-    err = capsys.readouterr().err
-    assert text in err
-    assert err.count("\n") == 1
-    assert story.events == []
-
-
-def test_resume_wants_the_run_and_not_one_of_its_checkpoints(run_dir, story, capsys):
-    train(run_dir)
-    assert main(["--resume", str(checkpoints.place_for(run_dir, 50))]) == 2
-    assert "is a checkpoint: give the run directory that it is in" in capsys.readouterr().err
-
-
-def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_running(run_dir, story, capsys):
-    def fail(steps: int) -> None:
-        raise EnvFailure("worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):")
-
-    story.on_step = fail
-    assert train(run_dir) == 2
-    assert capsys.readouterr().err == (
-        "shoal train: worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):\n"
-    )
-    assert story.events[-2:] == ["close", "shutdown"]
-
-
-def test_an_algorithm_that_cannot_start_leaves_no_run_directory(run_dir, story, capsys):
-    def fail() -> None:
-        raise EnvFailure("worker 0, environment 0: its constructor raised OSError: no ROM")
-
-    story.on_start = fail
-    assert train(run_dir) == 2
-    assert "its constructor raised" in capsys.readouterr().err
-    assert story.events == ["init", "start with 2 workers", "shutdown"]
-    assert not run_dir.exists()
-
-
-def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
-    def fail(steps: int) -> None:
-        raise ZeroDivisionError
-
-    story.on_step = fail
-    with pytest.raises(ZeroDivisionError):
-        train(run_dir)
-    assert story.events[-2:] == ["close", "shutdown"]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, request, number, code):
-    if signal.getsignal(number) is signal.SIG_IGN:  # the tests themselves run under nohup
-        signal.signal(number, signal.SIG_DFL)
-        request.addfinalizer(lambda: signal.signal(number, signal.SIG_IGN))
-    story.on_step = lambda steps: os.kill(os.getpid(), number) if steps == 20 else None
-    assert train(run_dir) == code
-    assert saved_steps(run_dir) == [20]
-    assert logged_steps(run_dir) == [10, 20]
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert out.splitlines()[-1] == (
-        f"interrupted at 20 steps; a checkpoint of 20 steps is saved: shoal train --resume {run_dir}"
-    )
-    assert "stopping after this iteration; once more to leave at once" in out
-    assert story.events[-2:] == ["close", "shutdown"]
-    story.on_step = lambda steps: None
-    assert main(["--resume", str(run_dir)]) == 0
-    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
-
-
-def test_a_second_signal_leaves_at_once(run_dir, story, capsys):
-    def twice(steps: int) -> None:
-        if steps == 30:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    story.on_step = twice
-    assert train(run_dir, "--checkpoint-interval-steps", "10") == 130
-    assert saved_steps(run_dir) == [10, 20]
-    assert "interrupted; a checkpoint of 20 steps is saved" in capsys.readouterr().out
-    assert story.events[-2:] == ["close", "shutdown"]
-
-
-def test_a_signal_in_the_last_evaluation_leaves_the_saved_run(run_dir, story, capsys):
-    story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT)
-    assert train(run_dir) == 130
-    assert saved_steps(run_dir) == [50]
-    assert "a checkpoint of 50 steps is saved" in capsys.readouterr().out
-
-
-def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys):
-    story.on_start = lambda: os.kill(os.getpid(), signal.SIGINT)
-    assert train(run_dir) == 130
-    assert capsys.readouterr().out == "interrupted before training began; nothing was saved\n"
-    assert story.events[-1] == "shutdown"
-    assert not run_dir.exists()
-
-
-def test_signal_handlers_are_put_back(run_dir):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    train(run_dir)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_a_hangup_that_the_parent_ignores_stays_ignored(run_dir, story):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGHUP)
-        assert train(run_dir) == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_a_run_whose_display_is_lost_goes_on_and_says_so_once(run_dir, story, capsys, monkeypatch):
-    with open("/dev/full", "w") as full:
-        monkeypatch.setattr("sys.stdout", full)
-        assert train(run_dir) == 0
-    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
-    lost, place, result = capsys.readouterr().err.splitlines()
-    assert place == f"run directory: {run_dir}"
-    assert lost == "shoal train: stdout cannot be written (No space left on device): going on without display"
-    assert result.startswith("evaluation at 50 steps: ")
-
-
-def test_signals_while_the_run_is_taken_down_change_nothing(run_dir, story, capsys, monkeypatch):
-    monkeypatch.setattr(story.algorithm, "close", lambda self: os.kill(os.getpid(), signal.SIGINT))
-    monkeypatch.setattr(shoal, "shutdown", lambda: os.kill(os.getpid(), signal.SIGINT))
-    story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGINT) if steps == 20 else None
-    assert train(run_dir) == 130
-    out, err = capsys.readouterr()
-    assert (out.count("interrupted"), err) == (1, "")
-    assert out.endswith("\n")
-
-
-def fail_at(steps_at: int, error: BaseException):
-    def fail(steps: int) -> None:
-        if steps == steps_at:
-            raise error
-
-    return fail
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "text"),
-    [
-        (
-            EnvFailure("worker 0, environment 1: its step raised E\nTraceback"),
-            2,
-            "worker 0, environment 1: its step raised E\nTraceback\n",
-        ),
-        (WorkerLostError("rollout worker 0 died"), 1, "rollout worker 0 died; "),
-        (DivergedError("the loss is NaN"), 1, "the loss is NaN; "),
-        (shoal.exceptions.HeadDiedError("the head is gone\n  internals"), 1, "the head is gone internals; "),
-        (shoal.exceptions.SessionError("the session is shut down"), 1, "the session is shut down; "),
-    ],
-)
-def test_whatever_ends_training_the_last_checkpoint_is_named(run_dir, story, capsys, error, code, text):
-    story.on_step = fail_at(40, error)
-    assert train(run_dir, "--checkpoint-interval-steps", "20") == code
-    hint = f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
-    assert capsys.readouterr().err == f"shoal train: {text}{hint}"
-
-
-def no_room(*_args, **_more):
-    raise OSError(28, "No space left on device", "policy.safetensors")
-
-
-@pytest.mark.parametrize("place", ["shoal.rllib.checkpoints.save", "shoal.rllib.loggers.CsvLog.write"])
-def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, capsys, monkeypatch, place):
-    story.on_step = lambda steps: monkeypatch.setattr(place, no_room) if steps == 30 else None
-    assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
-    assert capsys.readouterr().err == (
-        f"shoal train: cannot write to the run directory {run_dir}: No space left on device (policy.safetensors); "
-        f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
-    )
-    assert story.events[-2:] == ["close", "shutdown"]
-
-
-def test_a_run_directory_that_is_deleted_under_the_run_is_one_line(run_dir, story, capsys):
-    story.on_step = lambda steps: shutil.rmtree(run_dir) if steps == 30 else None
-    assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
-    assert capsys.readouterr().err == f"shoal train: the run directory {run_dir} is gone\n"
-    assert not run_dir.exists()
-
-
-def test_a_curve_that_cannot_be_drawn_is_one_line(run_dir, story, capsys):
-    story.on_step = lambda steps: (run_dir / "curve.png").mkdir() if steps == 30 else None
-    assert train(run_dir) == 1
-    err = capsys.readouterr().err
-    assert err.startswith(f"shoal train: cannot write to the run directory {run_dir}: Is a directory")
-    assert err.endswith(f"a checkpoint of 50 steps is saved: shoal train --resume {run_dir}\n")
-    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -612,14 +263,6 @@ def test_an_empty_place_is_refused(tmp_path, story, capsys, monkeypatch, flags, 
     assert capsys.readouterr().err == f"shoal train: {text}\n"
 
 
-def test_another_seed_is_refused_on_resume(run_dir, story, capsys):
-    train(run_dir, "--seed", "3")
-    capsys.readouterr()
-    assert main(["--resume", str(run_dir), "--seed", "4", "--total-steps", "70"]) == 2
-    assert capsys.readouterr().err == f"shoal train: the run in {run_dir} has the seed 3, not 4: drop --seed\n"
-    assert main(["--resume", str(run_dir), "--seed", "3", "--total-steps", "70"]) == 0
-
-
 @pytest.mark.parametrize(
     ("counter", "told"),
     [
@@ -642,11 +285,3 @@ def test_who_died_and_was_replaced_is_told_once(run_dir, story, capsys, monkeypa
     monkeypatch.setattr(story.algorithm, "step", replaced)
     assert train(run_dir) == 0
     assert capsys.readouterr().out.splitlines().count(told) == 1
-
-
-def test_what_happened_to_environments_is_told_but_not_without_end(run_dir, story, capsys):
-    story.incidents = tuple(f"environment {i}: it was replaced" for i in range(5))
-    assert train(run_dir, "--total-steps", "10") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if "replaced" in line] == [f"environment {i}: it was replaced" for i in range(3)]
-    assert "... and 2 more of the kind" in lines

@@ -1,0 +1,217 @@
+"""`shoal train` with a double for the algorithm: signals, failures and full disks, and what they leave."""
+
+import os
+import shutil
+import signal
+
+import pytest
+
+import shoal
+from shoal.envs.vector import EnvFailure
+from shoal.rllib.learner import DivergedError
+from shoal.rllib.loggers import read_csv
+from shoal.rllib.worker_set import WorkerLostError
+from shoal.scripts.train import main
+
+
+@pytest.fixture
+def run_dir(tmp_path, story):
+    return tmp_path / "run"
+
+
+def train(run_dir, *flags: str) -> int:
+    return main(["--algo", "sample", "--total-steps", "50", "--run-dir", str(run_dir), *flags])
+
+
+def saved_steps(run_dir) -> list[int]:
+    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").glob("step_*"))
+
+
+def logged_steps(run_dir) -> list[int]:
+    return [int(row["steps"]) for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
+
+
+def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_running(run_dir, story, capsys):
+    def fail(steps: int) -> None:
+        raise EnvFailure("worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):")
+
+    story.on_step = fail
+    assert train(run_dir) == 2
+    assert capsys.readouterr().err == (
+        "shoal train: worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):\n"
+    )
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+def test_an_algorithm_that_cannot_start_leaves_no_run_directory(run_dir, story, capsys):
+    def fail() -> None:
+        raise EnvFailure("worker 0, environment 0: its constructor raised OSError: no ROM")
+
+    story.on_start = fail
+    assert train(run_dir) == 2
+    assert "its constructor raised" in capsys.readouterr().err
+    assert story.events == ["init", "start with 2 workers", "shutdown"]
+    assert not run_dir.exists()
+
+
+def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
+    def fail(steps: int) -> None:
+        raise ZeroDivisionError
+
+    story.on_step = fail
+    with pytest.raises(ZeroDivisionError):
+        train(run_dir)
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, request, number, code):
+    if signal.getsignal(number) is signal.SIG_IGN:  # the tests themselves run under nohup
+        signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(number, signal.SIG_IGN))
+    story.on_step = lambda steps: os.kill(os.getpid(), number) if steps == 20 else None
+    assert train(run_dir) == code
+    assert saved_steps(run_dir) == [20]
+    assert logged_steps(run_dir) == [10, 20]
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[-1] == (
+        f"interrupted at 20 steps; a checkpoint of 20 steps is saved: shoal train --resume {run_dir}"
+    )
+    assert "stopping after this iteration; once more to leave at once" in out
+    assert story.events[-2:] == ["close", "shutdown"]
+    story.on_step = lambda steps: None
+    assert main(["--resume", str(run_dir)]) == 0
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+
+
+def test_a_second_signal_leaves_at_once(run_dir, story, capsys):
+    def twice(steps: int) -> None:
+        if steps == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    story.on_step = twice
+    assert train(run_dir, "--checkpoint-interval-steps", "10") == 130
+    assert saved_steps(run_dir) == [10, 20]
+    assert "interrupted; a checkpoint of 20 steps is saved" in capsys.readouterr().out
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+def test_a_signal_in_the_last_evaluation_leaves_the_saved_run(run_dir, story, capsys):
+    story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert train(run_dir) == 130
+    assert saved_steps(run_dir) == [50]
+    assert "a checkpoint of 50 steps is saved" in capsys.readouterr().out
+
+
+def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys):
+    story.on_start = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert train(run_dir) == 130
+    assert capsys.readouterr().out == "interrupted before training began; nothing was saved\n"
+    assert story.events[-1] == "shutdown"
+    assert not run_dir.exists()
+
+
+def test_signal_handlers_are_put_back(run_dir):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(run_dir)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_hangup_that_the_parent_ignores_stays_ignored(run_dir, story):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGHUP)
+        assert train(run_dir) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_whose_display_is_lost_goes_on_and_says_so_once(run_dir, story, capsys, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert train(run_dir) == 0
+    assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+    lost, place, result = capsys.readouterr().err.splitlines()
+    assert place == f"run directory: {run_dir}"
+    assert lost == "shoal train: stdout cannot be written (No space left on device): going on without display"
+    assert result.startswith("evaluation at 50 steps: ")
+
+
+def test_signals_while_the_run_is_taken_down_change_nothing(run_dir, story, capsys, monkeypatch):
+    monkeypatch.setattr(story.algorithm, "close", lambda self: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(shoal, "shutdown", lambda: os.kill(os.getpid(), signal.SIGINT))
+    story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGINT) if steps == 20 else None
+    assert train(run_dir) == 130
+    out, err = capsys.readouterr()
+    assert (out.count("interrupted"), err) == (1, "")
+    assert out.endswith("\n")
+
+
+def fail_at(steps_at: int, error: BaseException):
+    def fail(steps: int) -> None:
+        if steps == steps_at:
+            raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (
+            EnvFailure("worker 0, environment 1: its step raised E\nTraceback"),
+            2,
+            "worker 0, environment 1: its step raised E\nTraceback\n",
+        ),
+        (WorkerLostError("rollout worker 0 died"), 1, "rollout worker 0 died; "),
+        (DivergedError("the loss is NaN"), 1, "the loss is NaN; "),
+        (shoal.exceptions.HeadDiedError("the head is gone\n  internals"), 1, "the head is gone internals; "),
+        (shoal.exceptions.SessionError("the session is shut down"), 1, "the session is shut down; "),
+    ],
+)
+def test_whatever_ends_training_the_last_checkpoint_is_named(run_dir, story, capsys, error, code, text):
+    story.on_step = fail_at(40, error)
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == code
+    hint = f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
+    assert capsys.readouterr().err == f"shoal train: {text}{hint}"
+
+
+def no_room(*_args, **_more):
+    raise OSError(28, "No space left on device", "policy.safetensors")
+
+
+@pytest.mark.parametrize("place", ["shoal.rllib.checkpoints.save", "shoal.rllib.loggers.CsvLog.write"])
+def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, capsys, monkeypatch, place):
+    story.on_step = lambda steps: monkeypatch.setattr(place, no_room) if steps == 30 else None
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
+    assert capsys.readouterr().err == (
+        f"shoal train: cannot write to the run directory {run_dir}: No space left on device (policy.safetensors); "
+        f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
+    )
+    assert story.events[-2:] == ["close", "shutdown"]
+
+
+def test_a_run_directory_that_is_deleted_under_the_run_is_one_line(run_dir, story, capsys):
+    story.on_step = lambda steps: shutil.rmtree(run_dir) if steps == 30 else None
+    assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
+    assert capsys.readouterr().err == f"shoal train: the run directory {run_dir} is gone\n"
+    assert not run_dir.exists()
+
+
+def test_a_curve_that_cannot_be_drawn_is_one_line(run_dir, story, capsys):
+    story.on_step = lambda steps: (run_dir / "curve.png").mkdir() if steps == 30 else None
+    assert train(run_dir) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"shoal train: cannot write to the run directory {run_dir}: Is a directory")
+    assert err.endswith(f"a checkpoint of 50 steps is saved: shoal train --resume {run_dir}\n")
+    assert err.count("\n") == 1
+
+
+def test_what_happened_to_environments_is_told_but_not_without_end(run_dir, story, capsys):
+    story.incidents = tuple(f"environment {i}: it was replaced" for i in range(5))
+    assert train(run_dir, "--total-steps", "10") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "replaced" in line] == [f"environment {i}: it was replaced" for i in range(3)]
+    assert "... and 2 more of the kind" in lines
