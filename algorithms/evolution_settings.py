@@ -61,7 +61,7 @@ class EvolutionSettings:
     noise_table_length: int = 2**24
     """Numbers in that table, 4 bytes each."""
 
-    block_size: int = 4
+    block_size: int = 8
     """Pairs that a worker is asked for at once. It plays their episodes side by side, which saves time beside the
     environments'; small blocks spread better over workers."""
 
