@@ -26,21 +26,21 @@ import numpy as np
 from ..core import api
 from ..rllib import streams
 from ..rllib.actor_critic_learner import single_learner
-from ..rllib.advantages import gae
 from ..rllib.algorithm import Algorithm
-from ..rllib.batch import Batch
-from ..rllib.checkpoints import Checkpoint
 from ..rllib.config import AlgorithmConfig, RolloutSettings, require
-from ..rllib.env_runner import EnvRunner
-from ..rllib.evaluation import Evaluation
-from ..rllib.gradient_worker import Advance, Advanced, GradientWorker, Job
-from ..rllib.initial_weights import initial_weights
-from ..rllib.parameter_shard import Mode, ShardSettings
-from ..rllib.policy_spec import NetworkSettings, PolicySpec
-from ..rllib.replica import mean_of_steps
-from ..rllib.schedules import scheduled
-from ..rllib.served_policy import ServedPolicy
-from ..rllib.staleness import StalenessHistogram
+from ..rllib.learner_groups.gradient_worker import Advance, Advanced, GradientWorker, Job
+from ..rllib.learner_groups.parameter_shard import Mode, ShardSettings
+from ..rllib.learner_groups.replica import mean_of_steps
+from ..rllib.learner_groups.served_policy import ServedPolicy
+from ..rllib.learner_groups.staleness import StalenessHistogram
+from ..rllib.learning.advantages import gae
+from ..rllib.learning.schedules import scheduled
+from ..rllib.policies.initial_weights import initial_weights
+from ..rllib.policies.policy_spec import NetworkSettings, PolicySpec
+from ..rllib.rollouts.batch import Batch
+from ..rllib.rollouts.env_runner import EnvRunner
+from ..rllib.rollouts.evaluation import Evaluation
+from ..rllib.training.checkpoints import Checkpoint
 from ..rllib.worker_set import Completed
 from .appo import policy_gradient_loss
 from .appo_gradients import policy_gradients

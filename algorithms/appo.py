@@ -26,22 +26,22 @@ import numpy as np
 
 from ..rllib import streams
 from ..rllib.actor_critic_learner import actor_critic_learner
-from ..rllib.advantages import explained_variance, normalized
 from ..rllib.algorithm import Algorithm
-from ..rllib.batch import Batch, concatenate
-from ..rllib.checkpoints import Checkpoint
-from ..rllib.collection import Segment
 from ..rllib.config import AlgorithmConfig, RolloutSettings, require
-from ..rllib.learner import Columns, Learner, Metrics
-from ..rllib.learner_settings import SharingSettings, check_sharing
-from ..rllib.minibatches import Sequences, minibatches, samples
-from ..rllib.modules import ActorCritic
-from ..rllib.normalization import normalized as normalized_observations
-from ..rllib.policy import Policy
-from ..rllib.policy_spec import NetworkSettings
-from ..rllib.rollout import Reevaluated, reevaluated
-from ..rllib.schedules import scheduled
-from ..rllib.vtrace import vtrace
+from ..rllib.learner_groups.learner_settings import SharingSettings, check_sharing
+from ..rllib.learning.advantages import explained_variance, normalized
+from ..rllib.learning.learner import Columns, Learner, Metrics
+from ..rllib.learning.minibatches import Sequences, minibatches, samples
+from ..rllib.learning.schedules import scheduled
+from ..rllib.learning.vtrace import vtrace
+from ..rllib.policies.modules import ActorCritic
+from ..rllib.policies.normalization import normalized as normalized_observations
+from ..rllib.policies.policy import Policy
+from ..rllib.policies.policy_spec import NetworkSettings
+from ..rllib.rollouts.batch import Batch, concatenate
+from ..rllib.rollouts.collection import Segment
+from ..rllib.rollouts.rollout import Reevaluated, reevaluated
+from ..rllib.training.checkpoints import Checkpoint
 from .appo_gradients import policy_gradients
 from .ppo import ppo_loss
 from .ppo_gradients import ppo_gradients

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..rllib.numpy_learner import Derivatives
+from ..rllib.learning.numpy_learner import Derivatives
 from .ppo_gradients import mean
 
 

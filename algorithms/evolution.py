@@ -28,29 +28,30 @@ from ..core import api
 from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.vector import EnvFailure
-from ..rllib import saved_state, streams
+from ..rllib import streams
 from ..rllib.algorithm import EPISODE_WINDOW
-from ..rllib.candidate_nets import check_dense
-from ..rllib.candidate_player import Generation, PlaySettings
-from ..rllib.checkpoints import Checkpoint, CheckpointError
 from ..rllib.config import AlgorithmConfig, ConfigError, to_dict
-from ..rllib.crew import Crew, CrewSettings
-from ..rllib.evaluation import Evaluation
-from ..rllib.evaluator import Evaluated, Evaluator
-from ..rllib.evolution_worker import NoiseSource
-from ..rllib.exact_sums import Share, as_floats
-from ..rllib.initial_weights import initial_weights
-from ..rllib.learner import DivergedError
-from ..rllib.metrics import Window
-from ..rllib.noise import noise_table
-from ..rllib.normalization import ObservationMoments
-from ..rllib.observation_tally import as_moments
-from ..rllib.pair_book import PairBatch, PairBook
-from ..rllib.parameter_vector import ParameterVector
-from ..rllib.policy import Policy
-from ..rllib.policy_spec import told_apart
-from ..rllib.tree import Branch, grow
-from ..rllib.weights import Weights
+from ..rllib.evolution.candidate_nets import check_dense
+from ..rllib.evolution.candidate_player import Generation, PlaySettings
+from ..rllib.evolution.crew import Crew, CrewSettings
+from ..rllib.evolution.evolution_worker import NoiseSource
+from ..rllib.evolution.exact_sums import Share, as_floats
+from ..rllib.evolution.noise import noise_table
+from ..rllib.evolution.observation_tally import as_moments
+from ..rllib.evolution.pair_book import PairBatch, PairBook
+from ..rllib.evolution.parameter_vector import ParameterVector
+from ..rllib.evolution.tree import Branch, grow
+from ..rllib.learning.learner import DivergedError
+from ..rllib.policies.initial_weights import initial_weights
+from ..rllib.policies.normalization import ObservationMoments
+from ..rllib.policies.policy import Policy
+from ..rllib.policies.policy_spec import told_apart
+from ..rllib.policies.weights import Weights
+from ..rllib.rollouts.evaluation import Evaluation
+from ..rllib.training import saved_state
+from ..rllib.training.checkpoints import Checkpoint, CheckpointError
+from ..rllib.training.evaluator import Evaluated, Evaluator
+from ..rllib.training.metrics import Window
 from .evolution_settings import EvolutionConfig
 from .strategies.strategy import Strategy, candidate_name
 

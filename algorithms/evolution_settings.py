@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from ..envs.vector import Checks
 from ..rllib.config import require
-from ..rllib.pair_book import Rule
-from ..rllib.policy_spec import NetworkSettings
+from ..rllib.evolution.pair_book import Rule
+from ..rllib.policies.policy_spec import NetworkSettings
 
-#: A report counts its blocks in 16 bits, see ``rllib/reports.py``.
+#: A report counts its blocks in 16 bits, see ``rllib/evolution/reports.py``.
 _MOST_BLOCKS = 65_000
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..rllib.numpy_learner import Derivatives
+from ..rllib.learning.numpy_learner import Derivatives
 
 
 def ppo_gradients(

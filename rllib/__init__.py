@@ -1,8 +1,13 @@
 """Reinforcement learning on shoal's core: what every algorithm is built from.
 
-Pure mathematics and data (batch, advantages, distributions, normalization, schedules, streams, metrics), policies and
-learning (weights, spaces, policy, learner; modules, torch_learner; dense_nets, numpy_learner), the gathering of
-experience (rollout, env_runner, worker_set), what every algorithm shares (algorithm), and what surrounds a run (config,
-checkpoints, evaluation, loggers, progress).
+  policies        what acts: spaces, nets, distributions, weights, normalisation
+  inference       actors that act for rollout workers, and how requests become batches
+  rollouts        the gathering of experience: rollouts, their batches, the workers, whole episodes
+  learning        gradient steps: advantages, minibatches, learners in numpy and torch
+  learner_groups  many learners as one
+  evolution       numbered noise, exact sums, candidates and those who play them
+  training        what surrounds a run: checkpoints, evaluation, curves, callbacks
+
+`algorithm.py` puts them together; `config`, `streams`, `threads` and `worker_set` are for all of them.
 Importing this package imports none of them: rollout workers take what they need, and that is never torch.
 """

@@ -12,17 +12,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import numpy_learner, streams, torch_learner
-from .all_reduce import AllReduceGroup, OneProcessError
-from .asynchronous_learners import AsynchronousLearners
-from .compilation import Loss
+from . import streams
 from .config import ConfigError, RolloutConfig
-from .initial_weights import initial_weights
-from .learner import GradientLearner, Learner
-from .learner_group import LearnerGroup
-from .learner_settings import SharingSettings
-from .modules import ActorCritic
-from .policy_spec import PolicySpec
+from .learner_groups.all_reduce import AllReduceGroup, OneProcessError
+from .learner_groups.asynchronous_learners import AsynchronousLearners
+from .learner_groups.learner_group import LearnerGroup
+from .learner_groups.learner_settings import SharingSettings
+from .learning import numpy_learner, torch_learner
+from .learning.compilation import Loss
+from .learning.learner import GradientLearner, Learner
+from .policies import devices
+from .policies.initial_weights import initial_weights
+from .policies.modules import ActorCritic
+from .policies.policy_spec import PolicySpec
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +127,7 @@ def single_learner(
             max_grad_norm=max_grad_norm,
         )
     try:
-        device = torch_learner.resolve_device(config.device, config.precision)
+        device = devices.resolve_device(config.device, config.precision)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -26,23 +26,23 @@ from ..core import api
 from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State, split_state
-from . import saved_state
-from .batch import Batch, FinishedEpisode, concatenate
-from .checkpoints import Checkpoint, CheckpointError
-from .collection import DynamicCollection, Segment
 from .config import AlgorithmConfig, ConfigError, RolloutConfig, to_dict
-from .env_runner import Collected, EnvRunner
-from .evaluation import Evaluation
-from .evaluator import Evaluated, Evaluator
-from .gradient_worker import Advanced
-from .inference_actors import InferenceActors
-from .learner import LearnedPolicy
-from .metrics import Window
-from .normalization import ObservationMoments, RewardScaler
-from .policy import Policy
-from .policy_spec import NetworkSettings, PolicySpec, told_apart
-from .weights import Weights
-from .whereabouts import Whereabouts
+from .inference.inference_actors import InferenceActors
+from .learner_groups.gradient_worker import Advanced
+from .learning.learner import LearnedPolicy
+from .policies.normalization import ObservationMoments, RewardScaler
+from .policies.policy import Policy
+from .policies.policy_spec import NetworkSettings, PolicySpec, told_apart
+from .policies.weights import Weights
+from .rollouts.batch import Batch, FinishedEpisode, concatenate
+from .rollouts.collection import DynamicCollection, Segment
+from .rollouts.env_runner import Collected, EnvRunner
+from .rollouts.evaluation import Evaluation
+from .rollouts.whereabouts import Whereabouts
+from .training import saved_state
+from .training.checkpoints import Checkpoint, CheckpointError
+from .training.evaluator import Evaluated, Evaluator
+from .training.metrics import Window
 from .worker_set import WorkerSet
 
 C = TypeVar("C", bound=RolloutConfig)

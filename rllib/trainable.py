@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-from .checkpoints import Checkpoint
 from .config import AlgorithmConfig
-from .evaluation import Evaluation
-from .evaluator import Evaluated
-from .policy import Policy
-from .weights import Weights
+from .policies.policy import Policy
+from .policies.weights import Weights
+from .rollouts.evaluation import Evaluation
+from .training.checkpoints import Checkpoint
+from .training.evaluator import Evaluated
 
 
 class Trainable(Protocol):

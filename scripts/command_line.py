@@ -28,10 +28,10 @@ from shoal import exceptions
 from shoal.envs.columns import UnsupportedSpace
 from shoal.envs.registry import MissingLibrary, UnknownEnvironment
 from shoal.envs.vector import EnvFailure
-from shoal.rllib.callbacks import CallbackFailure, UnknownCallback
-from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
-from shoal.rllib.learner import DivergedError
+from shoal.rllib.learning.learner import DivergedError
+from shoal.rllib.training.callbacks import CallbackFailure, UnknownCallback
+from shoal.rllib.training.checkpoints import CheckpointError
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.standard_streams import OutputError, make_ready, printing, say
 

@@ -20,9 +20,11 @@ import shoal
 from shoal import algorithms
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
-from shoal.rllib import checkpoints, evaluation, policy_spec, video
 from shoal.rllib.config import AlgorithmConfig, from_dict
-from shoal.rllib.policy import Policy
+from shoal.rllib.policies import policy_spec
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.rollouts import evaluation
+from shoal.rllib.training import checkpoints, video
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, UsageError, parse, run_command
 from shoal.scripts.session_flags import INLINE, SessionFlags

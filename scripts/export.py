@@ -16,7 +16,8 @@ import tyro
 
 import shoal
 from shoal import algorithms
-from shoal.rllib import checkpoints, export as exporting
+from shoal.rllib.policies import export as exporting
+from shoal.rllib.training import checkpoints
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.standard_streams import leave, printing, say

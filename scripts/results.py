@@ -30,9 +30,10 @@ import numpy as np
 import shoal
 from shoal.algorithms import zoo
 from shoal.algorithms.zoo import Entry, Measured
-from shoal.rllib import checkpoints, torch_learner
 from shoal.rllib.config import from_dict, to_dict
-from shoal.rllib.loggers import CSV_NAME, read_csv
+from shoal.rllib.policies import devices
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.loggers import CSV_NAME, read_csv
 from shoal.scripts import run_directory
 from shoal.scripts.benchmarks.report import machine
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
@@ -187,7 +188,7 @@ def planned(options: Options) -> list[Trial]:
 
 def _feasible() -> list[Entry]:
     """The entries that this machine can measure in hours; says which it leaves out."""
-    has_gpu = torch_learner.resolve_device("auto").type != "cpu"
+    has_gpu = devices.resolve_device("auto").type != "cpu"
     left_out = [entry.name for entry in zoo.ENTRIES if entry.wants_gpu and not has_gpu]
     if left_out:
         say(f"{PROG}: left out, for want of a GPU: {', '.join(left_out)}; --only NAME measures it all the same")

@@ -2,8 +2,8 @@
 
     RUN_DIR/
       config.json                     algorithm, settings, shoal's version
-      progress.csv  metrics.jsonl  events.*  curve.png       see rllib/loggers.py
-      checkpoints/step_000150000/     see rllib/checkpoints.py; the newest few
+      progress.csv  metrics.jsonl  events.*  curve.png       see rllib/training/loggers.py
+      checkpoints/step_000150000/     see rllib/training/checkpoints.py; the newest few
       checkpoints/best/               that of the best evaluation
       videos/step_000150000.mp4       with --record, the first episode of each evaluation
       evaluation.json                 the last evaluation: every return, mean, deviation, interval
@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import TextIO
 
 import shoal
-from shoal.rllib import checkpoints, config as configs, loggers
-from shoal.rllib.evaluation import Evaluation
+from shoal.rllib import config as configs
+from shoal.rllib.rollouts.evaluation import Evaluation
+from shoal.rllib.training import checkpoints, loggers
 from shoal.scripts.command_line import RunDirectoryError, UsageError
 
 CONFIG = "config.json"

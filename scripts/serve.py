@@ -19,7 +19,7 @@ import tyro
 
 import shoal
 from shoal import exceptions
-from shoal.rllib import checkpoints, saved_state
+from shoal.rllib.training import checkpoints, saved_state
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.interruption import Interruption

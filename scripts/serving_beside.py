@@ -21,9 +21,9 @@ from shoal import exceptions
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
 from shoal.envs.vector import EnvFailure
-from shoal.rllib.callbacks import Callback
-from shoal.rllib.policy_spec import PolicySpec, check_fits
-from shoal.rllib.weights import Weights
+from shoal.rllib.policies.policy_spec import PolicySpec, check_fits
+from shoal.rllib.policies.weights import Weights
+from shoal.rllib.training.callbacks import Callback
 from shoal.scripts.command_line import UsageError
 from shoal.serving import http_access
 from shoal.serving.http_server import HttpSettings

@@ -29,11 +29,11 @@ import shoal
 from shoal import algorithms
 from shoal.algorithms import zoo
 from shoal.envs import opening
-from shoal.rllib import callbacks, checkpoints, video
-from shoal.rllib.callbacks import Callback
-from shoal.rllib.checkpoints import Checkpoint, CheckpointError
 from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.rllib.trainable import Trainable
+from shoal.rllib.training import callbacks, checkpoints, video
+from shoal.rllib.training.callbacks import Callback
+from shoal.rllib.training.checkpoints import Checkpoint, CheckpointError
 from shoal.scripts import run_directory, serving_beside
 from shoal.scripts.command_line import UsageError, parse, run_command, value_of
 from shoal.scripts.interruption import Interruption
@@ -64,7 +64,7 @@ class Options(Generic[C]):
     """Go on with the run in this folder, from its newest checkpoint and with its settings; flags override them."""
 
     callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE:ATTRIBUTE ...")] = ()
-    """Your own code that the run calls after iterations, evaluations and checkpoints: see shoal.rllib.callbacks."""
+    """Your own code called after iterations, evaluations and checkpoints: see shoal.rllib.training.callbacks."""
 
     session: tyro.conf.OmitArgPrefixes[SessionFlags] = NATIVE
 
@@ -182,7 +182,7 @@ def run(
       algorithm: its name, as in `--algo`.
       config: its settings.
       run_dir: folder for the results; None makes a new one in runs/.
-      callbacks: called at the points of `shoal.rllib.callbacks`.
+      callbacks: called at the points of `shoal.rllib.training.callbacks`.
 
     Returns:
       As `train`.

@@ -23,17 +23,17 @@ from typing import TextIO, cast
 
 from shoal import exceptions
 from shoal.envs.vector import EnvFailure
-from shoal.rllib import checkpoints
-from shoal.rllib.callbacks import Callback, CallbackFailure, Callbacks
-from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig
-from shoal.rllib.evaluation import Evaluation
-from shoal.rllib.learner import DivergedError
-from shoal.rllib.loggers import EVALUATION, RunLog
-from shoal.rllib.policy import Policy
-from shoal.rllib.progress import Progress
+from shoal.rllib.learning.learner import DivergedError
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.rollouts.evaluation import Evaluation
 from shoal.rllib.trainable import Trainable
-from shoal.rllib.video import record
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.callbacks import Callback, CallbackFailure, Callbacks
+from shoal.rllib.training.checkpoints import Checkpoint
+from shoal.rllib.training.loggers import EVALUATION, RunLog
+from shoal.rllib.training.progress import Progress
+from shoal.rllib.training.video import record
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import RunDirectoryError, Stopped

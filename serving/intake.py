@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rllib import checkpoints, saved_state
-from ..rllib.checkpoints import CheckpointError
-from ..rllib.inference import ActingPolicy
-from ..rllib.policy import Policy
-from ..rllib.torch_policy import TorchPolicies
-from ..rllib.weights import Weights
+from ..rllib.inference.inference import ActingPolicy
+from ..rllib.policies.policy import Policy
+from ..rllib.policies.torch_policy import TorchPolicies
+from ..rllib.policies.weights import Weights
+from ..rllib.training import checkpoints, saved_state
+from ..rllib.training.checkpoints import CheckpointError
 from .models import Model, PolicyModel, Rows
 from .policies import PolicyTable
 from .serving_settings import ServingSettings

@@ -1,6 +1,6 @@
 """The newest weights of each policy, written down, so that a server that is killed goes on with them.
 
-    FOLDER/walker/     a checkpoint (``rllib/checkpoints.py``) of weights and what observations are normalised by
+    FOLDER/walker/     a checkpoint (``training/checkpoints.py``) of weights and what observations are normalised by
 
 A folder belongs to one server. What is in it is whole or not there; what is damaged is as good as not there.
 """
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from ..rllib import checkpoints
-from ..rllib.checkpoints import Checkpoint, CheckpointError
-from ..rllib.normalization import ObservationNormalizer
-from ..rllib.policy_spec import PolicySpec
-from ..rllib.weights import Weights
+from ..rllib.policies.normalization import ObservationNormalizer
+from ..rllib.policies.policy_spec import PolicySpec
+from ..rllib.policies.weights import Weights
+from ..rllib.training import checkpoints
+from ..rllib.training.checkpoints import Checkpoint, CheckpointError
 
 #: Names of the numbers of what a column is normalised by, behind the column's name.
 _MEAN, _SCALE = ".mean", ".scale"

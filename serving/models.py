@@ -16,10 +16,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..rllib.distributions import draw
-from ..rllib.inference import ActingPolicy
-from ..rllib.policy import Policy
-from ..rllib.weights import Weights
+from ..rllib.inference.inference import ActingPolicy
+from ..rllib.policies.distributions import draw
+from ..rllib.policies.policy import Policy
+from ..rllib.policies.weights import Weights
 from .policy_spaces import spaces_of
 from .spaces import Space, num_choices
 
@@ -82,7 +82,7 @@ class Model(Protocol):
 
 
 class PolicyModel:
-    """A policy with its weights: in numpy, where only images pass convolutions in torch (``rllib/acting_nets.py``), or
+    """A policy with its weights: in numpy, where only images pass convolutions in torch (``acting_nets.py``), or
     as ``make`` has it.
 
     Args:

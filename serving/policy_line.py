@@ -4,7 +4,7 @@
                       |                                          '--> shadows
                       '-- full: Overloaded; too late: TimedOut; the caller is gone: dropped
 
-When a batch closes is for ``rllib/batching.py`` to say, which version answers a request for ``policies.py``: it is
+When a batch closes is for ``batching.py`` to say, which version answers a request for ``policies.py``: it is
 asked when the batch closes, so versions change between batches and never inside a part. Usually a batch has one part.
 There are more where requests of several versions wait, or two requests of one session: the second acts from the state
 that the first one leaves.
@@ -25,7 +25,7 @@ from functools import partial
 
 import numpy as np
 
-from ..rllib.batching import BatchQueue, QueueFullError
+from ..rllib.inference.batching import BatchQueue, QueueFullError
 from .checking import Checker
 from .errors import BadRequest, Overloaded, PolicyFailed, ServingError, TimedOut
 from .measures import ROWS, SECONDS, PolicyMetrics, Tally
@@ -185,7 +185,7 @@ class PolicyLine:
 
     def _is_worth_no_wait(self, model: Model, rows: int) -> bool:
         """Whether a request is answered here and now: nothing is before it, and a batch costs less than waiting for
-        company would. By the rule of ``rllib/batching.py`` the window is then shorter than a turn of the loop.
+        company would. By the rule of ``batching.py`` the window is then shorter than a turn of the loop.
         """
         queue = self._queue
         if not model.is_quick or queue.waiting_rows or queue.running is not None or queue.times.seconds(rows) > _TURN_S:

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rllib import checkpoints
-from ..rllib.checkpoints import CheckpointError
+from ..rllib.policies.weights import Weights
 from ..rllib.threads import limit_matrix_threads
-from ..rllib.weights import Weights
+from ..rllib.training import checkpoints
+from ..rllib.training.checkpoints import CheckpointError
 from .errors import BadRequest, ServingError, Unready
 from .http_server import HttpServer, HttpSettings
 from .intake import Intake, Source

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..rllib.policy_spec import PolicySpec
-from ..rllib.spaces import ActionSpec, InputColumn
+from ..rllib.policies.policy_spec import PolicySpec
+from ..rllib.policies.spaces import ActionSpec, InputColumn
 from .requests import Actions
 from .spaces import ONLY, LeafSpace, NestedSpace, Space, leaves
 

@@ -101,8 +101,8 @@ def can_compile() -> bool:
     """Whether torch.compile finds a compiler on this machine; where it does not, what is tested is that it is told."""
     import torch
 
-    from shoal.rllib import compilation
     from shoal.rllib.config import ConfigError
+    from shoal.rllib.learning import compilation
 
     try:
         compilation._try_to_compile(torch.device("cpu"))

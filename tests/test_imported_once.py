@@ -45,7 +45,7 @@ def test_no_bare_core_or_rllib_is_importable_or_loaded_here():
 def test_the_checkout_may_have_any_name_and_any_start_folder(tmp_path):
     checkout = tmp_path / "any-name.1"
     checkout.mkdir()
-    for name in ("pyproject.toml", "__init__.py", "core", "rllib"):
+    for name in ("pyproject.toml", "__init__.py", "core", "envs", "rllib"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, checkout / name)
     (checkout / "tests" / "rllib").mkdir(parents=True)

@@ -48,6 +48,15 @@ PUBLIC_LINE = {
         "refs",
     )
 }
+#: Packages of rllib, lowest first; one of a row may not import another. Modules beside them (`worker_set`, `config`,
+#: `streams`) are for all; `algorithm`, `trainable` and `actor_critic_learner` put the packages together.
+RLLIB_ROWS = """
+    policies
+    inference
+    rollouts
+    learning | evolution | training
+    learner_groups
+"""
 #: The rest of the tree: what each part may import beside itself.
 MAY_IMPORT = {
     "envs": set(),
@@ -133,6 +142,16 @@ def core_row(module: str) -> tuple[int, int] | None:
     return None
 
 
+def rllib_row(module: str) -> tuple[int, int] | None:
+    """Row and place in it of a module in a package of rllib; None for modules of rllib itself."""
+    package = module.split(".")[1:2]
+    for row, line in enumerate(RLLIB_ROWS.strip().splitlines()):
+        names = [name.strip() for name in line.split("|")]
+        if package and package[0] in names:
+            return row, names.index(package[0])
+    return None
+
+
 def is_within(module: str, allowed: set[str]) -> bool:
     """Whether a module is one of these or inside one. "core" alone means only what its `__init__` shows."""
     return any(module == name or (name not in ("", "core") and module.startswith(f"{name}.")) for name in allowed)
@@ -148,6 +167,9 @@ def complaint(found: Import, importer: str) -> str | None:
     part = importer.split(".", maxsplit=1)[0]
     if not found.relative and part != "scripts":
         return "imports inside the package are relative"
+    mine, its = rllib_row(importer), rllib_row(found.target)
+    if part == "rllib" and found.target.startswith("rllib.") and mine and its:
+        return "points upwards or sideways in rllib" if its[0] >= mine[0] and its != mine else None
     if part != "core" or importer == "core":
         allowed = MAY_IMPORT.get(part, PUBLIC_LINE) | {part}
         return None if is_within(found.target, allowed) or (part == "" and found.target == "") else f"{part} may not"
@@ -223,9 +245,12 @@ def test_every_module_of_the_core_is_in_a_row():
         ("rllib/worker_set.py", "from .. import core", True),
         ("rllib/worker_set.py", "from ..algorithms import ppo", True),
         ("rllib/worker_set.py", "import shoal", True),
-        ("rllib/learner.py", "def f():\n  import torch", False),
-        ("rllib/learner.py", "def f():\n  import json", True),
-        ("rllib/learner.py", "def f():\n  from . import batch", True),
+        ("rllib/learning/learner.py", "def f():\n  import torch", False),
+        ("rllib/learning/learner.py", "def f():\n  import json", True),
+        ("rllib/learning/learner.py", "def f():\n  from . import batch", True),
+        ("rllib/learning/learner.py", "from ..rollouts.batch import Batch\nfrom ..batch import Batch", False),
+        ("rllib/learning/learner.py", "from ..training.batch import Batch", True),
+        ("rllib/learning/learner.py", "from ..learner_groups.batch import Batch", True),
         ("algorithms/ppo.py", "from ..rllib import batch", False),
         ("serving/http_server.py", "from ..rllib import batch\nfrom ..core import errors", False),
         ("serving/http_server.py", "def f():\n  from aiohttp import web", False),
@@ -243,7 +268,7 @@ def test_the_rules_themselves(tmp_path, file, statement, is_wrong):
         "core/runtime",
         "core/patterns",
         "envs",
-        "rllib",
+        "rllib/learning",
         "algorithms",
         "serving",
         "scripts",

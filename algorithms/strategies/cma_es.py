@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...rllib.asks import Candidates
+from ...rllib.evolution.asks import Candidates
 from .strategy import Weighing, check_shapes, restored, start_of
 
 #: More parameters are refused: the covariance of 2,000 takes 32 MB and its eigenvectors seconds.

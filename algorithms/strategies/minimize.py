@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...rllib.noise import PhiloxNoise
+from ...rllib.evolution.noise import PhiloxNoise
 from .ars import ARS
 from .cma_es import CMAES
 from .open_es import OpenES

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...rllib.asks import Ask
+from ...rllib.evolution.asks import Ask
 from .optimizers import optimizer as named_optimizer, prefixed, unprefixed
 from .ranks import Shaping, utilities
 from .strategy import Weighing, check_shapes, length_of, restored, start_of, sum_of

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...rllib.adam import Adam
+from ...rllib.learning.adam import Adam
 from .clipup import ClipUp
 from .strategy import restored
 
@@ -32,7 +32,7 @@ class Optimizer(Protocol):
 
 
 class AdamOptimizer:
-    """``rllib/adam.py`` with a memory that can be carried over."""
+    """``rllib/learning/adam.py`` with a memory that can be carried over."""
 
     def __init__(self, size: int, *, learning_rate: float, epsilon: float = 1e-8) -> None:
         self._adam = Adam(size, learning_rate=learning_rate, epsilon=epsilon)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...rllib.asks import Ask
+from ...rllib.evolution.asks import Ask
 from .ranks import by_rank, scattered
 from .strategy import Weighing, check_shapes, length_of, restored, start_of, sum_of
 

@@ -24,8 +24,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ...rllib.asks import Ask, Candidates
-from ...rllib.noise import Noise
+from ...rllib.evolution.asks import Ask, Candidates
+from ...rllib.evolution.noise import Noise
 
 
 class ObjectiveError(ValueError):

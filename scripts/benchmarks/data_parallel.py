@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import shoal
-from shoal.rllib.compilation import Loss
-from shoal.rllib.meeting_place import MeetingPlace, store
-from shoal.rllib.modules import ActorCritic
+from shoal.rllib.learner_groups.meeting_place import MeetingPlace, store
+from shoal.rllib.learning.compilation import Loss
+from shoal.rllib.policies.modules import ActorCritic
 
 if TYPE_CHECKING:
     import torch

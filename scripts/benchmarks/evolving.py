@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shoal.rllib.asks import Ask
-from shoal.rllib.candidate_player import CandidatePlayer, Generation, PlaySettings
-from shoal.rllib.evolution_worker import EvolutionWorker, NoiseSource
-from shoal.rllib.noise import PhiloxNoise
-from shoal.rllib.normalization import ObservationMoments
-from shoal.rllib.parameter_vector import ParameterVector
-from shoal.rllib.policy_spec import NetworkSettings
-from shoal.rllib.reports import Report
+from shoal.rllib.evolution.asks import Ask
+from shoal.rllib.evolution.candidate_player import CandidatePlayer, Generation, PlaySettings
+from shoal.rllib.evolution.evolution_worker import EvolutionWorker, NoiseSource
+from shoal.rllib.evolution.noise import PhiloxNoise
+from shoal.rllib.evolution.parameter_vector import ParameterVector
+from shoal.rllib.evolution.reports import Report
+from shoal.rllib.policies.normalization import ObservationMoments
+from shoal.rllib.policies.policy_spec import NetworkSettings
 from shoal.rllib.threads import limit_matrix_threads
 from shoal.scripts.benchmarks import children, report
 from shoal.scripts.benchmarks.clocked import Clocked

@@ -21,11 +21,11 @@ import psutil
 
 import shoal
 from shoal.rllib import streams
-from shoal.rllib.env_runner import Collected, EnvRunner
-from shoal.rllib.inference_actors import InferenceActors
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy_spec import NetworkSettings, PolicySpec
-from shoal.rllib.weights import Weights
+from shoal.rllib.inference.inference_actors import InferenceActors
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy_spec import NetworkSettings, PolicySpec
+from shoal.rllib.policies.weights import Weights
+from shoal.rllib.rollouts.env_runner import Collected, EnvRunner
 from shoal.rllib.worker_set import WorkerSet
 from shoal.scripts.benchmarks import report
 from shoal.scripts.command_line import DONE, UsageError, parse

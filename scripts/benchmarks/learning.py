@@ -19,12 +19,12 @@ from shoal.algorithms.ppo import PPO, PPOConfig
 from shoal.envs.batched import BatchedVectorEnv
 from shoal.envs.classic import CLASSIC
 from shoal.rllib import streams
-from shoal.rllib.env_runner import EnvRunner
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy import Policy
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.rollout import Memory, collect
-from shoal.rllib.weights import Weights
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.weights import Weights
+from shoal.rllib.rollouts.env_runner import EnvRunner
+from shoal.rllib.rollouts.rollout import Memory, collect
 from shoal.rllib.worker_set import WorkerSet
 
 

@@ -19,11 +19,11 @@ import numpy as np
 
 import shoal
 from shoal.algorithms.strategies.open_es import OpenES
-from shoal.rllib.evolution_worker import NoiseSource
-from shoal.rllib.exact_sums import Share, Sums, added, as_floats, exact_sums
-from shoal.rllib.noise import noise_table
-from shoal.rllib.pair_book import PairBook
-from shoal.rllib.reports import RECORD, Report
+from shoal.rllib.evolution.evolution_worker import NoiseSource
+from shoal.rllib.evolution.exact_sums import Share, Sums, added, as_floats, exact_sums
+from shoal.rllib.evolution.noise import noise_table
+from shoal.rllib.evolution.pair_book import PairBook
+from shoal.rllib.evolution.reports import RECORD, Report
 
 PAIRS, PARAMETERS = 10_000, 100_000
 SENDERS = (64, 512, 4_096, 8_192)

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 import shoal
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy_spec import PolicySpec
-from shoal.rllib.spaces import ActionSpec, InputColumn, ObservationSpec
-from shoal.rllib.weights import Weights
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy_spec import PolicySpec
+from shoal.rllib.policies.spaces import ActionSpec, InputColumn, ObservationSpec
+from shoal.rllib.policies.weights import Weights
 from shoal.scripts.benchmarks import loads, report, training_served
 from shoal.scripts.command_line import DONE, UsageError, parse
 from shoal.scripts.standard_streams import printing, say

@@ -29,17 +29,17 @@ from gymnasium import spaces
 import shoal
 from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
-from shoal.rllib.all_reduce import AllReduceGroup
-from shoal.rllib.asynchronous_learners import AsynchronousLearners
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.learner import GradientLearner, Learner, Metrics
-from shoal.rllib.learner_group import LearnerGroup
-from shoal.rllib.minibatches import minibatches
-from shoal.rllib.modules import ActorCritic
-from shoal.rllib.numpy_learner import NumpyLearner
-from shoal.rllib.policy import Policy
-from shoal.rllib.policy_spec import NetworkSettings, PolicySpec, policy_spec
-from shoal.rllib.torch_learner import TorchLearner
+from shoal.rllib.learner_groups.all_reduce import AllReduceGroup
+from shoal.rllib.learner_groups.asynchronous_learners import AsynchronousLearners
+from shoal.rllib.learner_groups.learner_group import LearnerGroup
+from shoal.rllib.learning.learner import GradientLearner, Learner, Metrics
+from shoal.rllib.learning.minibatches import minibatches
+from shoal.rllib.learning.numpy_learner import NumpyLearner
+from shoal.rllib.learning.torch_learner import TorchLearner
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.modules import ActorCritic
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.policies.policy_spec import NetworkSettings, PolicySpec, policy_spec
 from shoal.scripts.benchmarks import report
 from shoal.scripts.benchmarks.data_parallel import DataParallel
 from shoal.scripts.command_line import DONE, UsageError, parse

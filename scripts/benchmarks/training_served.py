@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.rllib import loggers
+from shoal.rllib.training import loggers
 from shoal.scripts.benchmarks import loads
 from shoal.scripts.serving_beside import TOKEN
 from shoal.serving.client import PolicyClient

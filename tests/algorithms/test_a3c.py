@@ -12,9 +12,9 @@ from shoal.algorithms.a3c import A2C, A3C, A2CConfig, A3CConfig, estimates
 from shoal.algorithms.appo_gradients import policy_gradients
 from shoal.core import api
 from shoal.rllib.config import ConfigError
-from shoal.rllib.env_runner import EnvRunner
-from shoal.rllib.minibatches import samples
-from shoal.rllib.numpy_learner import NumpyLearner
+from shoal.rllib.learning.minibatches import samples
+from shoal.rllib.learning.numpy_learner import NumpyLearner
+from shoal.rllib.rollouts.env_runner import EnvRunner
 
 SMALL = {"num_workers": 2, "num_envs": 5, "rollout_steps": 8, "hidden_sizes": (16,), "seed": 3}
 

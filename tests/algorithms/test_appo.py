@@ -9,11 +9,11 @@ import pytest
 import shoal
 from shoal.algorithms.appo import APPO, APPOConfig
 from shoal.algorithms.ppo import PPO
-from shoal.rllib.batch import concatenate
 from shoal.rllib.config import ConfigError
-from shoal.rllib.policy import Policy
-from shoal.rllib.rollout import reevaluated
-from shoal.rllib.vtrace import vtrace
+from shoal.rllib.learning.vtrace import vtrace
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.rollouts.batch import concatenate
+from shoal.rllib.rollouts.rollout import reevaluated
 from shoal.util import state
 
 SMALL = {"num_workers": 1, "num_envs": 4, "rollout_steps": 32, "minibatch_size": 64, "hidden_sizes": (16,)}

@@ -23,17 +23,17 @@ from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.envs.seeds import EpisodeSeeds
 from shoal.envs.serial import SerialVectorEnv
 from shoal.rllib import streams
-from shoal.rllib.advantages import gae
-from shoal.rllib.batch import concatenate
-from shoal.rllib.minibatches import Sequences, minibatches, samples
-from shoal.rllib.modules import ActorCritic
-from shoal.rllib.normalization import ObservationMoments, normalized
-from shoal.rllib.numpy_learner import NumpyLearner
-from shoal.rllib.policy import Policy
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.rollout import Memory, collect
-from shoal.rllib.torch_learner import TorchLearner
-from shoal.rllib.weights import Weights
+from shoal.rllib.learning.advantages import gae
+from shoal.rllib.learning.minibatches import Sequences, minibatches, samples
+from shoal.rllib.learning.numpy_learner import NumpyLearner
+from shoal.rllib.learning.torch_learner import TorchLearner
+from shoal.rllib.policies.modules import ActorCritic
+from shoal.rllib.policies.normalization import ObservationMoments, normalized
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.weights import Weights
+from shoal.rllib.rollouts.batch import concatenate
+from shoal.rllib.rollouts.rollout import Memory, collect
 
 BOX = spaces.Box(-3.0, 3.0, (3,), np.float64)
 IMAGE = spaces.Box(0, 255, (9, 8, 3), np.uint8)

@@ -9,10 +9,10 @@ from shoal.algorithms.cmaes import CMAES, CMAESConfig
 from shoal.algorithms.es import ES, ESConfig
 from shoal.algorithms.pgpe import PGPE, PGPEConfig
 from shoal.algorithms.snes import SNES, SNESConfig
-from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
-from shoal.rllib.policy import Policy
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.checkpoints import CheckpointError
 
 SMALL = {
     "env": "CartPole-v1+time_limit=20",

@@ -9,8 +9,8 @@ import pytest
 import shoal
 from shoal.algorithms.es import ES, ESConfig
 from shoal.core import api
-from shoal.rllib.crew import Aggregator
-from shoal.rllib.evolution_worker import EvolutionWorker
+from shoal.rllib.evolution.crew import Aggregator
+from shoal.rllib.evolution.evolution_worker import EvolutionWorker
 
 SMALL = {
     "env": "CartPole-v1+time_limit=20",
@@ -100,7 +100,7 @@ def mortal(kind, method, marker):
 )
 def test_whoever_is_killed_is_replaced_and_no_bit_changes(make, alone, monkeypatch, tmp_path, kind, method, settings):
     marker = tmp_path / "struck"
-    monkeypatch.setattr(shoal.rllib.crew, kind.__name__, mortal(kind, method, marker))
+    monkeypatch.setattr(shoal.rllib.evolution.crew, kind.__name__, mortal(kind, method, marker))
     struck = make(**settings)
     assert told(struck) == alone
     assert marker.exists()
@@ -122,7 +122,7 @@ class DiesBelow(Aggregator):
 
 
 def test_a_death_below_an_aggregator_is_told_at_the_top(make, alone, monkeypatch):
-    monkeypatch.setattr(shoal.rllib.crew, "Aggregator", DiesBelow)
+    monkeypatch.setattr(shoal.rllib.evolution.crew, "Aggregator", DiesBelow)
     struck = make(num_workers=2, fan_out=2)
     assert told(struck) == alone
     assert struck.report()["workers_replaced"] == 1

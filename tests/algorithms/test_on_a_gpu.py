@@ -7,14 +7,15 @@ from gymnasium import spaces
 
 import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig, ppo_loss
-from shoal.rllib import transfers
-from shoal.rllib.learner import DivergedError
-from shoal.rllib.minibatches import minibatches
-from shoal.rllib.modules import ActorCritic
-from shoal.rllib.policy import Policy
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.torch_learner import TorchLearner, resolve_device
-from shoal.rllib.torch_policy import TorchPolicies
+from shoal.rllib.learning.learner import DivergedError
+from shoal.rllib.learning.minibatches import minibatches
+from shoal.rllib.learning.torch_learner import TorchLearner
+from shoal.rllib.policies import devices
+from shoal.rllib.policies.devices import resolve_device
+from shoal.rllib.policies.modules import ActorCritic
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.torch_policy import TorchPolicies
 
 pytestmark = pytest.mark.gpu
 
@@ -127,7 +128,7 @@ def test_what_is_moved_arrives_as_it_was():
         np.array([True, False]),
         np.ones((4, 36), np.uint8),
     ):
-        there = transfers.moved(torch.from_numpy(array), torch.device("cuda"))
+        there = devices.moved(torch.from_numpy(array), torch.device("cuda"))
         assert there.device.type == "cuda"
         np.testing.assert_array_equal(there.cpu().numpy(), array)
 

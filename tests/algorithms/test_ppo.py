@@ -13,12 +13,12 @@ from gymnasium import spaces
 import shoal
 from shoal.algorithms import zoo
 from shoal.algorithms.ppo import PPO, PPOConfig, ppo_loss
-from shoal.rllib.advantages import gae
 from shoal.rllib.config import ConfigError
-from shoal.rllib.modules import ActorCritic
-from shoal.rllib.numpy_learner import NumpyLearner
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.torch_learner import TorchLearner
+from shoal.rllib.learning.advantages import gae
+from shoal.rllib.learning.numpy_learner import NumpyLearner
+from shoal.rllib.learning.torch_learner import TorchLearner
+from shoal.rllib.policies.modules import ActorCritic
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig
-from shoal.rllib.advantages import gae
+from shoal.rllib.learning.advantages import gae
 
 BOTH_LEARNERS = pytest.mark.parametrize("learner", ["numpy", "torch"])
 

@@ -12,7 +12,7 @@ from shoal.envs.probes import Corridor, EndlessCorridor
 from shoal.envs.seeds import EpisodeSeeds
 from shoal.envs.serial import SerialVectorEnv
 from shoal.envs.vector import Checks, EnvFailure, Episode, NoStateError
-from shoal.rllib.advantages import gae
+from shoal.rllib.learning.advantages import gae
 
 SEEDS = EpisodeSeeds(2)
 GAMMA, LAMBDA = 0.9, 0.8

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from shoal.envs import registry
 from shoal.envs.probes import EndlessCorridor
 from shoal.envs.single import Single
-from shoal.rllib.evaluation import play
+from shoal.rllib.rollouts.evaluation import play
 
 
 class Nested(gymnasium.Env):

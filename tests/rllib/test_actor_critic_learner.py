@@ -9,8 +9,8 @@ from gymnasium import spaces
 from shoal.rllib import streams
 from shoal.rllib.actor_critic_learner import actor_critic_learner
 from shoal.rllib.config import AlgorithmConfig, ConfigError, RolloutSettings
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 
 SPEC = policy_spec("toy", spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2), NetworkSettings(hidden_sizes=(8,)))
 ADAM = {"minibatch_size": 32, "learning_rate": 0.02, "adam_epsilon": 1e-3, "max_grad_norm": 0.125}

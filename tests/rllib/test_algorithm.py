@@ -13,11 +13,11 @@ import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig
 from shoal.envs.columns import ONLY
 from shoal.envs.vector import EnvFailure
-from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
-from shoal.rllib.env_runner import EnvRunner
-from shoal.rllib.evaluation import play
+from shoal.rllib.rollouts.env_runner import EnvRunner
+from shoal.rllib.rollouts.evaluation import play
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.checkpoints import CheckpointError
 from shoal.rllib.worker_set import WorkerLostError
 
 

@@ -9,12 +9,12 @@ import pytest
 
 import shoal
 from shoal import algorithms
-from shoal.rllib.checkpoints import Checkpoint
 from shoal.rllib.config import AlgorithmConfig, ConfigError, to_dict
-from shoal.rllib.evaluation import Evaluation
-from shoal.rllib.evaluator import Evaluated
-from shoal.rllib.policy_spec import PolicySpec
-from shoal.rllib.spaces import ActionSpec, InputColumn, ObservationSpec
+from shoal.rllib.policies.policy_spec import PolicySpec
+from shoal.rllib.policies.spaces import ActionSpec, InputColumn, ObservationSpec
+from shoal.rllib.rollouts.evaluation import Evaluation
+from shoal.rllib.training.checkpoints import Checkpoint
+from shoal.rllib.training.evaluator import Evaluated
 
 
 @dataclass(frozen=True, kw_only=True)

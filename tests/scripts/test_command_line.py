@@ -14,9 +14,9 @@ import tyro
 from shoal.envs.columns import UnsupportedSpace
 from shoal.envs.registry import MissingLibrary, UnknownEnvironment
 from shoal.envs.vector import EnvFailure
-from shoal.rllib.checkpoints import CheckpointError
 from shoal.rllib.config import ConfigError
-from shoal.rllib.learner import DivergedError
+from shoal.rllib.learning.learner import DivergedError
+from shoal.rllib.training.checkpoints import CheckpointError
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.command_line import UsageError, flags, parse, run_command, value_of
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import Checkpoint
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.checkpoints import Checkpoint
 from shoal.scripts.evaluate import main
 
 

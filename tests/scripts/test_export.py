@@ -7,7 +7,7 @@ import torch
 
 import shoal
 from shoal.algorithms.ppo import PPO, PPOConfig
-from shoal.rllib import checkpoints
+from shoal.rllib.training import checkpoints
 from shoal.scripts import export as exporting
 from shoal.scripts.export import main
 

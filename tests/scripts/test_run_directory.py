@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import Checkpoint, CheckpointError
 from shoal.rllib.config import AlgorithmConfig
-from shoal.rllib.evaluation import Evaluation
+from shoal.rllib.rollouts.evaluation import Evaluation
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.checkpoints import Checkpoint, CheckpointError
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import UsageError
 

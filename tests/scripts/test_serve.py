@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import Checkpoint
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy_spec import PolicySpec
-from shoal.rllib.spaces import ActionSpec, InputColumn, ObservationSpec
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy_spec import PolicySpec
+from shoal.rllib.policies.spaces import ActionSpec, InputColumn, ObservationSpec
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.checkpoints import Checkpoint
 from shoal.scripts import serve
 
 DEADLINE_S = 60.0

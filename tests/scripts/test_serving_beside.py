@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 from shoal.scripts import train
 from shoal.scripts.command_line import UsageError
 from shoal.scripts.serving_beside import address_of, free_port, spaces_for

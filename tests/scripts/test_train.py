@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from shoal.rllib import checkpoints
-from shoal.rllib.callbacks import Callback
-from shoal.rllib.loggers import read_csv
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.callbacks import Callback
+from shoal.rllib.training.loggers import read_csv
 from shoal.scripts.train import main, run
 
 
@@ -128,7 +128,7 @@ def test_a_callback_ends_training_and_the_run_can_go_on(run_dir, story):
 
 
 MODULE_OF_CALLBACKS = """
-from shoal.rllib.callbacks import Callback
+from shoal.rllib.training.callbacks import Callback
 
 class Fails(Callback):
     def on_iteration(self, algorithm, row):
@@ -161,7 +161,7 @@ def test_a_callback_that_raises_ends_the_run_with_its_own_traceback_and_the_last
         ("my_callbacks:Nothing", "'my_callbacks:Nothing' cannot be made: module 'my_callbacks' has no attribute"),
         ("no_such_module:X", "cannot be made: ModuleNotFoundError: No module named 'no_such_module'"),
         ("my_callbacks:broken", "cannot be made: OSError: no licence"),
-        ("my_callbacks:number", "'my_callbacks:number' is a int, and no shoal.rllib.callbacks.Callback"),
+        ("my_callbacks:number", "'my_callbacks:number' is a int, and no shoal.rllib.training.callbacks.Callback"),
     ],
 )
 def test_a_callback_that_cannot_be_had_is_told_in_one_line_and_nothing_is_started(

@@ -8,8 +8,8 @@ import pytest
 
 import shoal
 from shoal.envs.vector import EnvFailure
-from shoal.rllib.learner import DivergedError
-from shoal.rllib.loggers import read_csv
+from shoal.rllib.learning.learner import DivergedError
+from shoal.rllib.training.loggers import read_csv
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.train import main
 
@@ -182,7 +182,9 @@ def no_room(*_args, **_more):
     raise OSError(28, "No space left on device", "policy.safetensors")
 
 
-@pytest.mark.parametrize("place", ["shoal.rllib.checkpoints.save", "shoal.rllib.loggers.CsvLog.write"])
+@pytest.mark.parametrize(
+    "place", ["shoal.rllib.training.checkpoints.save", "shoal.rllib.training.loggers.CsvLog.write"]
+)
 def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, capsys, monkeypatch, place):
     story.on_step = lambda steps: monkeypatch.setattr(place, no_room) if steps == 30 else None
     assert train(run_dir, "--checkpoint-interval-steps", "20") == 1

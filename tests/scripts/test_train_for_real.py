@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from shoal.rllib import checkpoints
+from shoal.rllib.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60

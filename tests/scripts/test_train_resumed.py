@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from shoal.envs.vector import EnvFailure
-from shoal.rllib import checkpoints
-from shoal.rllib.loggers import read_csv
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.loggers import read_csv
 from shoal.scripts.train import main
 
 

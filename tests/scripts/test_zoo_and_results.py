@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from shoal.algorithms import zoo as entries
-from shoal.rllib import checkpoints, torch_learner
 from shoal.rllib.config import to_dict
+from shoal.rllib.policies import devices
+from shoal.rllib.training import checkpoints
 from shoal.scripts import results, train, zoo
 from shoal.scripts.results import Options, bootstrapped, finished, measured, middle_mean, planned, write
 
@@ -206,7 +207,7 @@ def test_a_run_of_other_settings_is_refused_before_anything_is_trained(tmp_path,
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_what_wants_a_gpu_is_measured_where_there_is_one_or_if_it_is_named(device, monkeypatch, capsys):
-    monkeypatch.setattr(torch_learner, "resolve_device", lambda name: torch.device(device))
+    monkeypatch.setattr(devices, "resolve_device", lambda name: torch.device(device))
     asked_for = {trial.entry.name for trial in planned(Options())}
     assert asked_for == {entry.name for entry in entries.ENTRIES if device == "cuda" or entry.name != "Pong"}
     assert ("left out, for want of a GPU: Pong" in capsys.readouterr().err) == (device == "cpu")

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shoal.rllib.checkpoints import CheckpointError
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.normalization import ObservationNormalizer
-from shoal.rllib.policy_spec import PolicySpec
-from shoal.rllib.spaces import ActionSpec, InputColumn, ObservationSpec
-from shoal.rllib.weights import Weights
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.normalization import ObservationNormalizer
+from shoal.rllib.policies.policy_spec import PolicySpec
+from shoal.rllib.policies.spaces import ActionSpec, InputColumn, ObservationSpec
+from shoal.rllib.policies.weights import Weights
+from shoal.rllib.training.checkpoints import CheckpointError
 from shoal.serving.journal import Journal
 
 SPEC = PolicySpec(ObservationSpec((InputColumn("observation", "numbers", (4,)),)), ActionSpec((True,), (2,), (0,)))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from shoal.rllib import checkpoints
-from shoal.rllib.checkpoints import Checkpoint
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy import Policy
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.weights import Weights
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.weights import Weights
+from shoal.rllib.training import checkpoints
+from shoal.rllib.training.checkpoints import Checkpoint
 from shoal.serving.errors import (
     BadObservation,
     BadRequest,

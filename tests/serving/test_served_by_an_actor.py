@@ -9,10 +9,10 @@ import pytest
 from gymnasium import spaces
 
 import shoal
-from shoal.rllib.initial_weights import initial_weights
-from shoal.rllib.policy import Policy
-from shoal.rllib.policy_spec import NetworkSettings, policy_spec
-from shoal.rllib.weights import Weights
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy import Policy
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.policies.weights import Weights
 from shoal.serving.errors import BadObservation, PolicyNotFound
 from shoal.serving.models import FunctionModel
 from shoal.serving.policy_server import PolicyServer

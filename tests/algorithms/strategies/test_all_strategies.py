@@ -9,7 +9,7 @@ from shoal.algorithms.strategies.open_es import OpenES
 from shoal.algorithms.strategies.pgpe import PGPE
 from shoal.algorithms.strategies.snes import SNES
 from shoal.algorithms.strategies.strategy import Weighing, summed
-from shoal.rllib.noise import PhiloxNoise
+from shoal.rllib.evolution.noise import PhiloxNoise
 
 KINDS = [ARS, OpenES, PGPE, SNES]
 NOISE = PhiloxNoise(seed=1, size=6)

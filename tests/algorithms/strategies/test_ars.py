@@ -3,7 +3,7 @@ import pytest
 
 from shoal.algorithms.strategies.ars import ARS
 from shoal.algorithms.strategies.strategy import summed
-from shoal.rllib.noise import PhiloxNoise
+from shoal.rllib.evolution.noise import PhiloxNoise
 
 
 @pytest.mark.parametrize("top", [None, 3])

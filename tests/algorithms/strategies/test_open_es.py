@@ -3,7 +3,7 @@ import pytest
 
 from shoal.algorithms.strategies.open_es import OpenES
 from shoal.algorithms.strategies.strategy import summed
-from shoal.rllib.noise import PhiloxNoise
+from shoal.rllib.evolution.noise import PhiloxNoise
 
 
 def generation(strategy, noise, objective):

@@ -3,7 +3,7 @@ import pytest
 
 from shoal.algorithms.strategies.pgpe import PGPE
 from shoal.algorithms.strategies.strategy import summed
-from shoal.rllib.noise import PhiloxNoise
+from shoal.rllib.evolution.noise import PhiloxNoise
 
 
 def test_updates_are_those_of_symmetric_sampling_with_a_limit_to_the_change_of_the_deviation():

@@ -5,7 +5,7 @@ import pytest
 
 from shoal.algorithms.strategies.snes import SNES, default_pairs, rank_utilities
 from shoal.algorithms.strategies.strategy import summed
-from shoal.rllib.noise import PhiloxNoise
+from shoal.rllib.evolution.noise import PhiloxNoise
 
 
 def test_updates_are_those_of_algorithm_2():

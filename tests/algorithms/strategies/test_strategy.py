@@ -13,8 +13,8 @@ from shoal.algorithms.strategies.strategy import (
     sum_of,
     summed,
 )
-from shoal.rllib.asks import Ask, Candidates
-from shoal.rllib.noise import PhiloxNoise
+from shoal.rllib.evolution.asks import Ask, Candidates
+from shoal.rllib.evolution.noise import PhiloxNoise
 
 NOISE = PhiloxNoise(seed=1, size=5)
 

@@ -16,7 +16,7 @@ context = shoal.init(engine="ray", address=sys.argv[1], logging_level="warning",
 
 @shoal.remote
 def where():
-    import shoal.rllib.env_runner
+    import shoal.rllib.rollouts.env_runner
     return os.path.realpath(shoal.__file__), sys.prefix, shoal.get_runtime_context().namespace
 
 @shoal.remote

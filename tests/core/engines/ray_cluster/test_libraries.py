@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 #: Libraries that are imported with what a rollout worker needs of shoal, then with the engine that its process has.
 IMPORTED = """
 import json, sys
-import shoal.rllib.env_runner
+import shoal.rllib.rollouts.env_runner
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 import shoal.core.engines.ray_cluster.engine
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

@@ -1,0 +1,205 @@
+"""The workers of an evolution strategy, or the aggregators between, as seen by whoever has them for children.
+
+The driver has a ``Crew``; so has every ``Aggregator``, an actor between the driver and workers. Requests go down, and
+reports and sums come up:
+
+    driver --tasks--> aggregator --tasks--> worker           worker --report--> aggregator --joined reports--> driver
+    driver --shares of weights--> aggregator [--> ...]        aggregators --int64 [P] each--> driver
+
+Tasks are handed out as children become ready: to workers one at a time, ``max_in_flight`` each; to aggregators many,
+but fewer the less is left, so that all are done at about the same time. A child that dies is replaced by ``WorkerSet``
+and asked again; as reports and sums are functions of what was asked, nothing else changes. The workers of an aggregator
+that dies die with it. Whoever has workers for children adds up its share of the weighted noise itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core import api
+from ...envs.vector import Episode
+from ..policies.policy_spec import NetworkSettings, PolicySpec
+from ..threads import limit_matrix_threads
+from ..worker_set import WorkerSet
+from .candidate_player import PlaySettings
+from .evolution_worker import EvolutionWorker, NoiseSource
+from .exact_sums import Share, Sums, added, exact_sums
+from .noise import Noise
+from .reports import Report, joined
+from .tree import Branch
+
+#: Shares of the tasks that are left which the aggregators below somebody get at once, together.
+_SHARE_AT_ONCE = 0.5
+
+
+@dataclass(frozen=True)
+class CrewSettings:
+    """What all workers of a run have in common, and how many requests each has in flight."""
+
+    play: PlaySettings
+    noise: NoiseSource
+    max_in_flight: int
+
+
+class Crew:
+    """Children, which are asked together. Made and used by one thread.
+
+    Args:
+      settings: Of the workers, however far below.
+      place: Whose children these are, in the tree.
+    """
+
+    def __init__(self, settings: CrewSettings, place: Branch) -> None:
+        self._settings, self._branches = settings, place.branches
+        self._workers = place.workers
+        self.capacities = [len(branch.workers) for branch in place.branches] or [1] * len(place.workers)
+        self.children = WorkerSet(
+            self._make,
+            len(self.capacities),
+            max_in_flight=settings.max_in_flight,
+            kind="aggregator" if place.branches else "rollout worker",
+            is_quick=not place.branches,
+        )
+        self.replaced_below = 0  #: workers that died and were replaced by children of this crew
+        self._last_death_below = ""
+        self._waiting: deque[int] = deque()  # tasks that nobody was asked for yet
+        self._generation: Any = None
+
+    @property
+    def replaced(self) -> int:
+        """Children, and theirs, that died and were replaced so far."""
+        return self.children.replacements + self.replaced_below
+
+    @property
+    def last_death(self) -> str:
+        """Why one of these had died, the last that is known."""
+        return self.children.last_death or self._last_death_below
+
+    def policy_spec(self, network: NetworkSettings) -> PolicySpec:
+        """The shape of the policy, by asking every worker: an environment that cannot be made anywhere fails here."""
+        specs: list[PolicySpec] = self.children.map("policy_spec", [(network,)] * len(self.children))
+        return specs[0]
+
+    def begin(self, generation: Any, tasks: Sequence[int]) -> None:
+        """Hand out tasks of a generation, see ``reports``; those of before that nobody was asked for are dropped.
+
+        Args:
+          generation: Reference to a ``Generation``.
+          tasks: Numbers, see ``evolution_worker.py``.
+        """
+        self._generation, self._waiting = generation, deque(tasks)
+        for _ in range(self._settings.max_in_flight):
+            for child in range(len(self.children)):
+                self._feed(child)
+
+    def reports(self) -> Iterator[Report]:
+        """Reports as they come, of these tasks and of what was asked before, until nothing is in flight. Whoever sent
+        one gets the next task before it is given out.
+
+        Raises:
+          EnvFailure: an environment raised.
+          WorkerLostError: a child keeps dying.
+        """
+        for completed in self.children.completed():
+            self._feed(completed.worker)
+            report = Report.from_bytes(completed.value)
+            self.replaced_below += report.replaced
+            self._last_death_below = report.last_death or self._last_death_below
+            yield report
+
+    def sums(self, noise: Noise, share: Share) -> Sums:
+        """Weighted noise of a share, power -> [P] int64: by the aggregators below, or here if there are none."""
+        if not self._branches:
+            return exact_sums(noise, share)
+        parts: list[Sums] = self.children.map("sums", [(part, noise.size) for part in share.split(self.capacities)])
+        return added(parts)
+
+    def evaluate(self, weights: Any, episodes: Sequence[int]) -> list[Episode]:
+        """Play these evaluation episodes, in order; weights by reference."""
+        shares = [share.tolist() for share in np.array_split(np.asarray(episodes), len(self.children)) if len(share)]
+        given = (weights,) if self._branches else weights  # a reference inside a tuple is passed on as it is
+        return list(itertools.chain(*self.children.map("evaluate", [(given, share) for share in shares])))
+
+    def close(self) -> None:
+        """Kill the children, and theirs."""
+        self.children.close()
+
+    def _feed(self, child: int) -> None:
+        """Give a child work, if there is any and it may have more in flight."""
+        if not self._waiting or self.children.in_flight(child) >= self._settings.max_in_flight:
+            return
+        if not self._branches:
+            self.children.submit(child, "play", self._generation, self._waiting.popleft())
+            return
+        share = _SHARE_AT_ONCE * self.capacities[child] / sum(self.capacities)
+        count = max(1, round(len(self._waiting) * share))
+        tasks = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        self.children.submit(child, "play", (self._generation,), tasks)
+
+    def _make(self, child: int, replacement: int) -> Any:
+        if self._branches:
+            actor = api.remote(Aggregator).options(num_cpus=0)
+            return actor.remote(settings=self._settings, place=self._branches[child])
+        return (
+            api.remote(EvolutionWorker)
+            .options(num_cpus=1)
+            .remote(settings=self._settings.play, noise=self._settings.noise, worker_index=self._workers[child])
+        )
+
+
+class Aggregator:
+    """Stands between whoever asks and those below: passes tasks on, joins reports, adds up noise. A plain class.
+
+    Args:
+      settings: Of the workers.
+      place: Which of them are below.
+    """
+
+    def __init__(self, *, settings: CrewSettings, place: Branch) -> None:
+        self._settings, self._place = settings, place
+        self._made: Crew | None = None
+        self._told = 0  # deaths that were reported
+        self._noise: Noise | None = None
+        limit_matrix_threads(1)
+
+    def policy_spec(self, network: NetworkSettings) -> PolicySpec:
+        """See ``Crew``."""
+        return self._crew.policy_spec(network)
+
+    def play(self, generation: tuple[Any], tasks: Sequence[int]) -> bytes:
+        """Have tasks done; gives the reports as one, as it travels.
+
+        Args:
+          generation: The reference, as the only element.
+          tasks: Numbers.
+        """
+        crew = self._crew
+        crew.begin(generation[0], tasks)
+        report = joined(list(crew.reports()))
+        died, self._told = crew.replaced - self._told, crew.replaced
+        told = Report(
+            report.generation, report.blocks, report.records, report.moments, died, crew.last_death if died else ""
+        )
+        return told.to_bytes()
+
+    def sums(self, share: Share, size: int) -> Sums:
+        """See ``Crew``."""
+        if self._noise is None:
+            self._noise = self._settings.noise.open(size)
+        return self._crew.sums(self._noise, share)
+
+    def evaluate(self, weights: tuple[Any], episodes: Sequence[int]) -> list[Episode]:
+        """See ``Crew``; the reference as the only element."""
+        return self._crew.evaluate(weights[0], episodes)
+
+    @property
+    def _crew(self) -> Crew:
+        if self._made is None:
+            self._made = Crew(self._settings, self._place)
+        return self._made

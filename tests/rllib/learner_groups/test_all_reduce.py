@@ -1,0 +1,268 @@
+"""Learners that sum up their gradients among themselves: the steps of one learner, also when one of them is killed."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import shoal
+from shoal.algorithms.ppo import ppo_loss
+from shoal.algorithms.ppo_gradients import ppo_gradients
+from shoal.core import api
+from shoal.rllib.learner_groups import all_reduce
+from shoal.rllib.learner_groups.all_reduce import WAIT_S, AllReduceGroup, OneProcessError, SummingReplica
+from shoal.rllib.learner_groups.meeting_place import MeetingPlace
+from shoal.rllib.learning.learner import DivergedError
+from shoal.rllib.learning.numpy_learner import NumpyLearner
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+from shoal.rllib.worker_set import WorkerLostError
+
+BOX = spaces.Box(-1.0, 1.0, (3,))
+SPEC = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(16, 8)))
+SETTINGS = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+ADAM = {"learning_rate": 3e-3, "epsilon": 1e-5, "max_grad_norm": 0.1}
+
+
+@pytest.fixture(scope="module", params=["native", pytest.param("ray", marks=pytest.mark.ray)], autouse=True)
+def engine(request):
+    shoal.init(
+        "local",
+        num_cpus=8,
+        engine=request.param,
+        include_dashboard=False,
+        object_store_memory=256 * 1024 * 1024,
+        preload=["torch"] if request.param == "native" else [],  # each learner would import it
+    )
+    yield request.param
+    shoal.shutdown()
+
+
+@pytest.fixture
+def group():
+    groups = []
+
+    def start(make, count=2):
+        groups.append(AllReduceGroup(SPEC, make, count, learning_rate=3e-3))
+        return groups[-1]
+
+    yield start
+    for each in groups:
+        each.close()
+
+
+def in_numpy():
+    return NumpyLearner(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+
+
+def in_torch():
+    import torch
+
+    from shoal.rllib.learning.torch_learner import TorchLearner
+    from shoal.rllib.policies.modules import ActorCritic
+
+    torch.set_num_threads(1)  # in its own process, too
+    return TorchLearner(
+        ActorCritic(SPEC, 0),
+        ppo_loss,
+        lambda parameters: torch.optim.Adam(parameters, lr=3e-3, eps=1e-5, fused=True),
+        device=torch.device("cpu"),
+        max_grad_norm=0.1,
+    )
+
+
+def killed(moment, marker):
+    """Makes learners of which one is killed at its third step: before the sum, or when it is there."""
+
+    class Mortal(NumpyLearner):
+        steps = 0
+
+        def gradients(self, minibatch, settings):
+            self.steps += 1
+            self.strike("before the sum")
+            return super().gradients(minibatch, settings)
+
+        def apply(self, gradient):
+            self.strike("after the sum")
+            return super().apply(gradient)
+
+        def strike(self, now):
+            if now == moment and self.steps == 3:
+                try:
+                    marker.touch(exist_ok=False)
+                except FileExistsError:
+                    return
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: Mortal(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+
+
+def columns(seed, rows=41):
+    rng = np.random.default_rng(seed)
+    given = {name: rng.standard_normal(rows).astype(np.float32) for name in ("advantages", "returns")}
+    given["log_probs"] = (rng.standard_normal(rows) - 4.0).astype(np.float32)
+    given["observations/observation"] = rng.standard_normal((rows, 3)).astype(np.float32)
+    return {**given, "actions": rng.standard_normal((rows, 3)).astype(np.float32)}
+
+
+def learn(group, steps):
+    asked = [group.update(columns(seed), SETTINGS) for seed in range(steps)]
+    return [group.means([each]) for each in asked]
+
+
+def same(mine, its, atol=0.0):
+    assert mine.keys() == its.keys()
+    for name, array in mine.items():
+        np.testing.assert_allclose(array, its[name], rtol=0.0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("make", [in_numpy, in_torch])
+@pytest.mark.usefixtures("one_torch_thread")
+def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make):
+    many, one = group(make), make()
+    assert {name: array.shape for name, array in one.weights(0).arrays.items()} == SPEC.array_shapes()
+    for seed in range(5):
+        for learner in (many, one):
+            learner.set_learning_rate(3e-3 / (1 + seed))
+        mine, its = (
+            learner.means([learner.update(learner.to_device(columns(seed)), SETTINGS)]) for learner in (many, one)
+        )
+        assert mine == pytest.approx(its, rel=1e-4, abs=1e-5)
+        same(many.weights(seed).arrays, one.weights(seed).arrays, 1e-5)
+    same(many.optimizer_arrays(), one.optimizer_arrays(), 1e-5)
+    assert many.optimizer_shapes() == one.optimizer_shapes()
+    heir = group(make, 1)
+    heir.load(many.weights(0).arrays, many.optimizer_arrays())
+    same(heir.optimizer_arrays(), many.optimizer_arrays())
+    same(heir.weights(0).arrays, many.weights(0).arrays)
+
+
+@pytest.mark.parametrize("moment", ["before the sum", "after the sum"])
+def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
+    marker = tmp_path / "struck"
+    struck, left_alone = group(killed(moment, marker)), group(in_numpy)
+    assert learn(struck, 6) == learn(left_alone, 6)
+    assert marker.exists()
+    assert struck.counters() == {"replaced": 1}
+    same(struck.weights(0).arrays, left_alone.weights(0).arrays)
+    same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
+
+
+def test_one_row_for_two_learners_is_a_step_too(group):
+    many, one = group(in_numpy), in_numpy()
+    told = many.means([many.update(columns(0, rows=1), SETTINGS)])
+    assert told == pytest.approx(one.update(one.to_device(columns(0, rows=1)), SETTINGS), rel=1e-4, abs=1e-5)
+    same(many.weights(0).arrays, one.weights(0).arrays, 1e-5)
+
+
+def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
+    many = group(in_numpy)
+    for replica in many._replicas:
+        api.kill(replica)
+    with pytest.raises(WorkerLostError, match=r"all 2 learners have died, .* go on from the last checkpoint"):
+        many.weights(0)
+
+
+def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group):
+    many = group(in_numpy)
+    weights = {name: array + 1.0 for name, array in many.weights(0).arrays.items()}
+    memory = many.optimizer_arrays()
+    api.kill(many._replicas[1])
+    many.load(weights, memory)
+    same(many.weights(0).arrays, weights)
+    assert many.counters() == {"replaced": 1}
+    learn(many, 1)
+
+
+class Latecomer(SummingReplica):
+    """A learner that dies when it is to join the others."""
+
+    def join(self, place):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
+    many = group(in_numpy)
+    api.kill(many._replicas[1])
+    many._replicas[1] = api.remote(Latecomer).options(num_cpus=0).remote(in_numpy, 1, 2, driver_pid=os.getpid())
+    started = time.monotonic()
+    assert not many._have_met()
+    assert time.monotonic() - started < WAIT_S / 2
+    many._recover()
+    learn(many, 1)
+
+
+def test_learners_meet_again_when_the_place_where_they_do_is_killed(group, tmp_path, monkeypatch):
+    marker = tmp_path / "struck"
+
+    class Struck(MeetingPlace):
+        async def get(self, key, wait_s):
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await super().get(key, wait_s)
+
+    monkeypatch.setattr(all_reduce, "MeetingPlace", Struck)
+    many = group(in_numpy)
+    learn(many, 1)
+    assert marker.exists()
+    assert many.counters() == {"replaced": 0}
+
+
+def test_all_go_on_from_whoever_is_furthest(group):
+    many = group(in_numpy)
+    learn(many, 1)
+    state = api.get(many._replicas[0].state.remote())
+    api.get(many._replicas[1].take_over.remote(replace(state, step=2)))
+    assert many._recover().step == 2
+    assert [api.get(replica.state.remote()).step for replica in many._replicas] == [2, 2]
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group):
+    many = group(in_numpy)
+    learn(many, 1)
+    before, memory = many.weights(0).arrays, many.optimizer_arrays()
+    spoilt = columns(1)
+    spoilt["advantages"][0] = np.nan
+    after = many.update(spoilt, SETTINGS)
+    many.update(columns(2), SETTINGS)  # is refused like all that follows
+    with pytest.raises(DivergedError, match="training has diverged"):
+        many.means([after])
+    same(many.weights(0).arrays, before)
+    same(many.optimizer_arrays(), memory)
+    learn(many, 2)
+
+
+def test_what_cannot_be_shared_is_refused():
+    recurrent = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(8,), recurrent="gru"))
+    with pytest.raises(ValueError, match=r"many learners cannot share a recurrent policy \(gru\)"):
+        AllReduceGroup(recurrent, in_numpy, 2, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="there is at least 1 learner, not 0"):
+        AllReduceGroup(SPEC, in_numpy, 0, learning_rate=1e-3)
+    with pytest.raises(OneProcessError, match="2 learners cannot sum up their gradients in one process"):
+        SummingReplica(in_numpy, 0, 2, driver_pid=os.getpid()).join(None)
+
+
+@pytest.mark.parametrize("rows", [[-1], [0, -1]])
+def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group_goes_on(group, rows):
+    def make():
+        def loss(log_probs, entropies, values, minibatch, settings):
+            if (minibatch["returns"] > 1e6).any():
+                raise ArithmeticError("such returns cannot be")
+            return ppo_gradients(log_probs, entropies, values, minibatch, settings)
+
+        return NumpyLearner(SPEC, initial_weights(SPEC, 0), loss, **ADAM)
+
+    many, spoilt = group(make), columns(0)
+    spoilt["returns"][rows] = 1e9
+    started = time.monotonic()
+    steps = [many.update(spoilt, SETTINGS), many.update(columns(1), SETTINGS)]
+    with pytest.raises(ArithmeticError, match="such returns cannot be"):
+        many.means(steps)
+    assert time.monotonic() - started < 30.0
+    learn(many, 2)
+    assert many.counters() == {"replaced": 0}

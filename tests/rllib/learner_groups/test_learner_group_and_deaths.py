@@ -1,0 +1,125 @@
+"""Learners and shards that are killed in the middle of a step: the weights are those of a group that lives."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import shoal
+from shoal.algorithms.ppo_gradients import ppo_gradients
+from shoal.rllib.learner_groups.learner_group import LearnerGroup
+from shoal.rllib.learning.numpy_learner import NumpyLearner
+from shoal.rllib.policies.initial_weights import initial_weights
+from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
+
+BOX = spaces.Box(-1.0, 1.0, (3,))
+SPEC = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(16, 8)))
+SETTINGS = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+ADAM = {"learning_rate": 3e-3, "epsilon": 1e-5, "max_grad_norm": 0.1}
+
+
+@pytest.fixture(scope="module", params=["native", pytest.param("ray", marks=pytest.mark.ray)], autouse=True)
+def engine(request):
+    shoal.init(
+        "local", num_cpus=8, engine=request.param, include_dashboard=False, object_store_memory=256 * 1024 * 1024
+    )
+    yield request.param
+    shoal.shutdown()
+
+
+@pytest.fixture
+def group():
+    groups = []
+
+    def start(make):
+        groups.append(LearnerGroup(SPEC, initial_weights(SPEC, 0), make, 2, num_shards=2, **ADAM))
+        return groups[-1]
+
+    yield start
+    for each in groups:
+        each.close()
+
+
+def immortal():
+    return NumpyLearner(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+
+
+def killed(moment, marker):
+    """Makes learners of which one is killed at its third step: before its push, or when the shards have it."""
+
+    class Mortal(NumpyLearner):
+        steps = 0
+
+        def gradients(self, minibatch, settings):
+            self.steps += 1
+            self.strike("before its push")
+            return super().gradients(minibatch, settings)
+
+        def means(self, steps):
+            self.strike("after its push")
+            return super().means(steps)
+
+        def strike(self, now):
+            if now == moment and self.steps == 3:
+                try:
+                    marker.touch(exist_ok=False)
+                except FileExistsError:
+                    return
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: Mortal(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+
+
+def columns(seed, rows=40):
+    rng = np.random.default_rng(seed)
+    given = {name: rng.standard_normal(rows).astype(np.float32) for name in ("advantages", "returns", "log_probs")}
+    given["observations/observation"] = rng.standard_normal((rows, 3)).astype(np.float32)
+    return {**given, "actions": rng.standard_normal((rows, 3)).astype(np.float32)}
+
+
+def learn(group, steps):
+    return [group.update(columns(seed), SETTINGS) for seed in range(steps)]
+
+
+def same(mine, its):
+    assert mine.keys() == its.keys()
+    for name, array in mine.items():
+        np.testing.assert_array_equal(array, its[name], err_msg=name)
+
+
+@pytest.mark.parametrize("moment", ["before its push", "after its push"])
+def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
+    marker = tmp_path / "struck"
+    struck, left_alone = group(killed(moment, marker)), group(immortal)
+    assert learn(struck, 6) == learn(left_alone, 6)
+    assert marker.exists()
+    assert struck.counters() == {"replaced": 1, "shards_restarted": 0}
+    same(struck.weights(0).arrays, left_alone.weights(0).arrays)
+    same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
+
+
+def test_shards_that_are_killed_while_learners_learn_change_not_a_bit(group):
+    struck, left_alone, over, killed = group(immortal), group(immortal), threading.Event(), []
+
+    def strike():
+        while len(killed) < 3 and not over.wait(0.01):
+            status = struck._server.statuses()[(0, 1, 0)[len(killed)]]
+            if status.version >= 3 + 5 * len(killed):  # when there is something to lose
+                os.kill(status.pid, signal.SIGKILL)
+                killed.append(status.pid)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        reports = learn(struck, 30)
+    finally:
+        over.set()
+        striker.join(60)
+    assert reports == learn(left_alone, 30)
+    same(struck.weights(0).arrays, left_alone.weights(0).arrays)
+    same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
+    assert struck.counters() == {"replaced": 0, "shards_restarted": 3}
+    assert len(killed) == 3
