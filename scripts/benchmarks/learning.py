@@ -30,7 +30,9 @@ from shoal.rllib.worker_set import WorkerSet
 
 def train(order: dict[str, Any]) -> dict[str, float]:
     """PPO with rollout workers; evaluation by the workers, deterministic, as the peer's."""
+    dynamic = {name: order[name] for name in ("collect", "max_in_flight", "max_lag") if name in order}
     config = PPOConfig(
+        **dynamic,
         env=order["env"],
         num_workers=order["num_workers"],
         num_envs=order["num_envs"],
