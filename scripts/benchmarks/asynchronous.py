@@ -6,16 +6,11 @@ counted: the clock runs from the first step to the last update.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import time
 from typing import Any
 
-import shoal
-from shoal.algorithms import load, zoo
+from shoal.algorithms import zoo
 from shoal.algorithms.appo import APPOConfig
-from shoal.rllib.config import AlgorithmConfig
+from shoal.scripts.benchmarks.orders import obey, trained
 
 
 def train(order: dict[str, Any]) -> dict[str, float]:
@@ -45,7 +40,7 @@ def train(order: dict[str, Any]) -> dict[str, float]:
         activation="tanh",
         shared_value_net=False,
     )
-    told = _trained("appo", config)
+    told = trained("appo", config, config.eval_episodes)
     return {name: told[name] for name in ("steps_per_second", "training_return")}
 
 
@@ -55,43 +50,13 @@ def earn(order: dict[str, Any]) -> dict[str, float]:
     changes = {name: order[name] for name in ("num_workers", "seed")}
     if order.get("total_steps"):
         changes["total_steps"] = order["total_steps"]
-    told = _trained(entry.algorithm, entry.config(**changes))
+    config = entry.config(**changes)
+    told = trained(entry.algorithm, config, config.eval_episodes)
     return {**told, "return_per_minute": told["evaluated_return"] / (told["seconds"] / 60.0)}
-
-
-def _trained(name: str, config: AlgorithmConfig) -> dict[str, float]:
-    shoal.init(num_cpus=max(os.cpu_count() or 1, config.num_workers))
-    try:
-        algorithm = load(name)(config)
-        try:
-            began_s = time.perf_counter()
-            row: dict[str, float] = {}
-            while algorithm.steps < config.total_steps:
-                row = algorithm.step()
-            took_s = time.perf_counter() - began_s
-            evaluated = algorithm.evaluate(config.eval_episodes).mean
-        finally:
-            algorithm.close()
-    finally:
-        shoal.shutdown()
-    return {
-        "steps_per_second": algorithm.steps / took_s,
-        "seconds": took_s,
-        "training_return": row["return_mean"],
-        "evaluated_return": evaluated,
-    }
 
 
 WORK = {"train": train, "earn": earn}
 
 
-def main() -> None:
-    """Do what the order on the command line says, and tell it through the pipe that it names."""
-    order = json.loads(sys.argv[1])
-    told = WORK[order["work"]](order)
-    with os.fdopen(order["results_fd"], "w") as results:
-        results.write(json.dumps(told) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    obey(WORK)

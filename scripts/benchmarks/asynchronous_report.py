@@ -9,15 +9,15 @@ cores: the return of the policy of the end over the minutes of training. The see
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from shoal.scripts.benchmarks import children, comparison, report
-from shoal.scripts.benchmarks.comparison import Row, Samples, Subject, Verdict
+from shoal.scripts.benchmarks import children, report
+from shoal.scripts.benchmarks.comparison import Row, Verdict
+from shoal.scripts.benchmarks.in_turn import Case, Suite, check_json, publish
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse
-from shoal.scripts.standard_streams import printing, say
+from shoal.scripts.standard_streams import say
 
 #: What issue 6 promises: times the peer's steps per second.
 GOAL_TIMES = 5.0
@@ -43,33 +43,25 @@ _APPO = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """What a child is told to do; `has_peer`: the peer can do it, too."""
-
-    name: str
-    order: Mapping[str, Any]
-    has_peer: bool = False
-
-
 TRAINING, PPO, APPO = "CartPole-v1, APPO", "HalfCheetah-v5, PPO of the zoo", "HalfCheetah-v5, APPO of the zoo"
 CASES = (
     Case(TRAINING, _APPO, has_peer=True),
     Case(PPO, {"work": "earn", "entry": "HalfCheetah-v5", "num_workers": 2}),
     Case(APPO, {"work": "earn", "entry": "HalfCheetah-v5-appo", "num_workers": 2}),
 )
-#: How long a child may take: a million steps are two minutes, or many more where others use the machine.
-_PATIENCE_S = 3600.0
-#: What a child tells, as it is called in the table.
-_TOLD = {
-    "steps_per_second": ("", "/s"),
-    "training_return": (": return of the last episodes", ""),
-    "evaluated_return": (": return of the evaluation", ""),
-    "seconds": (": seconds of training", ""),
-    "return_per_minute": (": return per minute", ""),
-}
-#: The child of each engine.
-_PROGRAMS = {"shoal": "asynchronous.py", "sample_factory": "asynchronous_sf.py"}
+_PER_MINUTE = ": return per minute"
+SUITE = Suite(
+    CASES,
+    {"shoal": "asynchronous.py", "sample_factory": "asynchronous_sf.py"},
+    {
+        "steps_per_second": ("", "/s"),
+        "training_return": (": return of the last episodes", ""),
+        "evaluated_return": (": return of the evaluation", ""),
+        "seconds": (": seconds of training", ""),
+        "return_per_minute": (_PER_MINUTE, ""),
+    },
+    patience_s=3600.0,  # a million steps are two minutes, or many more where others use the machine
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +110,11 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         f"batches of {_APPO['batch_size']}, {_APPO['num_epochs']} epochs",
     )
     try:
-        rows = measure(chosen, engines, options.rounds, options.steps)
+        rows = SUITE.measure(chosen, engines, range(1, options.rounds + 1))
     except children.ChildError as error:
         say(f"{prog}: {error}")
         return FAILED
-    judged = verdicts(rows)
-    with printing():
-        cells = comparison.table(rows, peer)
-        print(report.laid_out(cells, conditions, [str(each) for each in judged], markdown=options.markdown))
-    if options.json:
-        Path(options.json).write_text(report.as_json(rows, judged, conditions) + "\n", encoding="utf-8")
+    publish(rows, verdicts(rows), peer, conditions, markdown=options.markdown, json=options.json)
     return DONE
 
 
@@ -141,36 +128,11 @@ def _check(options: Options) -> list[Case]:
         raise UsageError("--rounds and --steps must be at least 1")
     if options.sf_python and options.vs != "sample-factory":
         raise UsageError("--sf-python says which Sample Factory to compare with: give --vs sample-factory, too")
-    if options.json and not Path(options.json).parent.is_dir():
-        raise UsageError(f"--json {options.json}: its folder does not exist")
-    if not (chosen := [case for case in CASES if options.only in case.name]):
-        names = "; ".join(case.name for case in CASES)
-        raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
-    return chosen
-
-
-def measure(chosen: Sequence[Case], engines: Sequence[children.Engine], rounds: int, steps: int) -> list[Row]:
-    """Run the rounds, case by case and engine by engine in turn.
-
-    Raises:
-      ChildError: a child failed.
-    """
-    found: dict[tuple[str, str, str], Samples] = {}
-    for seed in range(1, rounds + 1):
-        for case in chosen:
-            for engine in engines[: 2 if case.has_peer else 1]:
-                say(f"round {seed} of {rounds}: {case.name}, {engine.module}")
-                order = {**case.order, "seed": seed, **({"total_steps": steps} if case.has_peer else {})}
-                for told in children.run(engine, _PROGRAMS[engine.module], order, patience_s=_PATIENCE_S):
-                    for what, figure in told.items():
-                        found.setdefault((case.name, what, engine.module), Samples()).figures.append(figure)
-    rows: list[Row] = []
-    for case in chosen:
-        for what, (words, unit) in _TOLD.items():
-            if (ours := found.get((case.name, what, "shoal"))) is not None:
-                subject = Subject(case.name + words, unit, counts=what == "steps_per_second")
-                rows.append(Row(subject, ours, found.get((case.name, what, "sample_factory"))))
-    return rows
+    check_json(options.json)
+    steps = {"total_steps": options.steps}
+    return [
+        replace(case, order={**case.order, **steps}) if case.has_peer else case for case in SUITE.chosen(options.only)
+    ]
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
@@ -180,7 +142,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     if TRAINING in by_name and (ratio := by_name[TRAINING].ratio) is not None:
         text = f"{TRAINING} {ratio:.1f} times Sample Factory (goal {GOAL_TIMES:g})"
         told.append(Verdict(text, ratio >= GOAL_TIMES))
-    per_minute = [by_name.get(f"{name}{_TOLD['return_per_minute'][0]}") for name in (APPO, PPO)]
+    per_minute = [by_name.get(name + _PER_MINUTE) for name in (APPO, PPO)]
     medians = [row.ours.median for row in per_minute if row is not None]
     if len(medians) == 2 and medians[0] is not None and medians[1] is not None:
         text = f"HalfCheetah-v5, return per minute: APPO {medians[0]:,.0f}, PPO {medians[1]:,.0f} (goal: as much)"

@@ -6,16 +6,14 @@ optimiser, schedule and minibatches. Starting is not counted: the clock runs fro
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 from typing import Any
 
 import numpy as np
 
 import shoal
-from shoal.algorithms.ppo import PPO, PPOConfig
+from shoal.algorithms.ppo import PPOConfig
 from shoal.envs.batched import BatchedVectorEnv
 from shoal.envs.classic import CLASSIC
 from shoal.rllib import streams
@@ -26,6 +24,7 @@ from shoal.rllib.policies.weights import Weights
 from shoal.rllib.rollouts.env_runner import EnvRunner
 from shoal.rllib.rollouts.rollout import Memory, collect
 from shoal.rllib.worker_set import WorkerSet
+from shoal.scripts.benchmarks.orders import obey, trained
 
 
 def train(order: dict[str, Any]) -> dict[str, float]:
@@ -57,25 +56,8 @@ def train(order: dict[str, Any]) -> dict[str, float]:
         activation="tanh",
         shared_value_net=False,
     )
-    shoal.init(num_cpus=max(os.cpu_count() or 1, config.num_workers))
-    try:
-        algorithm = PPO(config)
-        try:
-            began_s = time.perf_counter()
-            row: dict[str, float] = {}
-            while algorithm.steps < config.total_steps:
-                row = algorithm.step()
-            took_s = time.perf_counter() - began_s
-            evaluated = algorithm.evaluate(order["eval_episodes"]).mean
-        finally:
-            algorithm.close()
-    finally:
-        shoal.shutdown()
-    return {
-        "steps_per_second": algorithm.steps / took_s,
-        "training_return": row["return_mean"],
-        "evaluated_return": evaluated,
-    }
+    told = trained("ppo", config, order["eval_episodes"])
+    return {name: told[name] for name in ("steps_per_second", "training_return", "evaluated_return")}
 
 
 class Simulator(EnvRunner):
@@ -142,13 +124,5 @@ def roll_out(order: dict[str, Any]) -> dict[str, float]:
 WORK = {"train": train, "simulate": simulate, "roll_out": roll_out}
 
 
-def main() -> None:
-    """Do what the order on the command line says, and tell it through the pipe that it names."""
-    order = json.loads(sys.argv[1])
-    told = WORK[order["work"]](order)
-    with os.fdopen(order["results_fd"], "w") as results:
-        results.write(json.dumps(told) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    obey(WORK)

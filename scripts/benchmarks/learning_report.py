@@ -8,15 +8,15 @@ In every round each case has its turn on shoal and then on the peer, each in a p
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from shoal.scripts.benchmarks import children, comparison, report
-from shoal.scripts.benchmarks.comparison import Row, Samples, Subject, Verdict
+from shoal.scripts.benchmarks import children, report
+from shoal.scripts.benchmarks.comparison import Row, Verdict
+from shoal.scripts.benchmarks.in_turn import Case, Suite, check_json, publish
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse
-from shoal.scripts.standard_streams import printing, say
+from shoal.scripts.standard_streams import say
 
 #: What issue 5 promises: times the peer's steps per second, part of simulation alone, steps per second with a policy.
 GOAL_TIMES, GOAL_PART, GOAL_ROLLOUT = 5.0, 0.75, 300_000.0
@@ -41,15 +41,6 @@ _PPO = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """What a child is told to do; `has_peer`: the peer can do it, too."""
-
-    name: str
-    order: Mapping[str, Any]
-    has_peer: bool = False
-
-
 TRAINING, DYNAMIC, CHEETAH, DYNAMIC_CHEETAH, SIMULATION, ROLLOUT = (
     "CartPole-v1, training",
     "CartPole-v1, training that collects dynamically",
@@ -70,6 +61,17 @@ CASES = (
         ROLLOUT,
         {"work": "roll_out", "env": "CartPole-v1", "num_envs": 2048, "rollout_steps": 32, "total_steps": 2_000_000},
     ),
+)
+
+
+SUITE = Suite(
+    CASES,
+    {"shoal": "learning.py", "stable_baselines3": "learning_sb3.py"},
+    {
+        "steps_per_second": ("", "/s"),
+        "training_return": (": return of the last episodes", ""),
+        "evaluated_return": (": return of the evaluation", ""),
+    },
 )
 
 
@@ -116,15 +118,11 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         f"and a learner of one thread each{', the peer in one process with one thread' if peer else ''}",
     )
     try:
-        rows = measure(chosen, engines, options.rounds)
+        rows = SUITE.measure(chosen, engines, range(options.rounds))
     except children.ChildError as error:
         say(f"{prog}: {error}")
         return FAILED
-    with printing():
-        print(summary(rows, peer, conditions, markdown=options.markdown))
-    if options.json:
-        as_json = report.as_json(rows, verdicts(rows), conditions)
-        Path(options.json).write_text(as_json + "\n", encoding="utf-8")
+    publish(rows, verdicts(rows), peer, conditions, markdown=options.markdown, json=options.json)
     return DONE
 
 
@@ -138,46 +136,8 @@ def _check(options: Options) -> list[Case]:
         raise UsageError(f"--rounds must be at least 1, not {options.rounds}")
     if options.sb3_python and options.vs != "sb3":
         raise UsageError("--sb3-python says which Stable-Baselines3 to compare with: give --vs sb3, too")
-    if options.json and not Path(options.json).parent.is_dir():
-        raise UsageError(f"--json {options.json}: its folder does not exist")
-    if not (chosen := [case for case in CASES if options.only in case.name]):
-        names = "; ".join(case.name for case in CASES)
-        raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
-    return chosen
-
-
-def measure(chosen: Sequence[Case], engines: Sequence[children.Engine], rounds: int) -> list[Row]:
-    """Run the rounds, engine by engine in turn.
-
-    Raises:
-      ChildError: a child failed.
-    """
-    found: dict[tuple[str, str, str], Samples] = {}
-    for number in range(rounds):
-        for case in chosen:
-            for engine in engines[: 2 if case.has_peer else 1]:
-                say(f"round {number + 1} of {rounds}: {case.name}, {engine.module}")
-                for told in children.run(engine, _PROGRAMS[engine.module], {**case.order, "seed": number}):
-                    for what, figure in told.items():
-                        found.setdefault((case.name, what, engine.module), Samples()).figures.append(figure)
-    rows: list[Row] = []
-    for case in chosen:
-        for what, (words, unit) in _TOLD.items():
-            ours = found.get((case.name, what, "shoal"))
-            if ours is not None:
-                subject = Subject(case.name + words, unit, counts=what == "steps_per_second")
-                rows.append(Row(subject, ours, found.get((case.name, what, "stable_baselines3"))))
-    return rows
-
-
-#: The child of each engine.
-_PROGRAMS = {"shoal": "learning.py", "stable_baselines3": "learning_sb3.py"}
-#: What a child tells, as it is called in the table.
-_TOLD = {
-    "steps_per_second": ("", "/s"),
-    "training_return": (": return of the last episodes", ""),
-    "evaluated_return": (": return of the evaluation", ""),
-}
+    check_json(options.json)
+    return SUITE.chosen(options.only)
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
@@ -199,9 +159,3 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     if ROLLOUT in by_name and (speed := by_name[ROLLOUT].ours.median):
         told.append(Verdict(f"{ROLLOUT} {speed:,.0f} steps/s (goal {GOAL_ROLLOUT:,.0f})", speed >= GOAL_ROLLOUT))
     return told
-
-
-def summary(rows: Sequence[Row], peer: str, conditions: str, *, markdown: bool) -> str:
-    """All that is printed at the end."""
-    judged = [str(verdict) for verdict in verdicts(rows)]
-    return report.laid_out(comparison.table(rows, peer), conditions, judged, markdown=markdown)

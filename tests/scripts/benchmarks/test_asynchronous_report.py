@@ -3,7 +3,7 @@
 import pytest
 
 from shoal.scripts import bench
-from shoal.scripts.benchmarks import asynchronous, asynchronous_report, asynchronous_sf
+from shoal.scripts.benchmarks import asynchronous, asynchronous_sf, in_turn
 from shoal.scripts.benchmarks.asynchronous_report import APPO, CASES, PPO, TRAINING, verdicts
 from shoal.scripts.benchmarks.comparison import Row, Samples, Subject
 
@@ -52,8 +52,8 @@ def test_rounds_have_their_seeds_and_each_engine_its_turn(monkeypatch, capsys):
         figure = {"shoal": 50.0, "sample_factory": 5.0}[engine.module]
         yield {"steps_per_second": figure, "training_return": 1.0}
 
-    monkeypatch.setattr(asynchronous_report.children, "run", run)
-    monkeypatch.setattr(asynchronous_report.children.Engine, "version", lambda self: "2")
+    monkeypatch.setattr(in_turn.children, "run", run)
+    monkeypatch.setattr(in_turn.children.Engine, "version", lambda self: "2")
     assert bench.main(["appo", "--vs", "sample-factory", "--rounds", "2", "--markdown"]) == 0
     of_a_round = [
         ("shoal", "asynchronous.py", None), ("sample_factory", "asynchronous_sf.py", None),

@@ -9,8 +9,9 @@ import pytest
 
 import shoal.scripts.benchmarks
 from shoal.scripts import bench
-from shoal.scripts.benchmarks import learning_report
+from shoal.scripts.benchmarks import in_turn
 from shoal.scripts.benchmarks.comparison import Row, Samples, Subject
+from shoal.scripts.benchmarks.in_turn import publish
 from shoal.scripts.benchmarks.learning_report import (
     CASES,
     CHEETAH,
@@ -18,8 +19,8 @@ from shoal.scripts.benchmarks.learning_report import (
     DYNAMIC_CHEETAH,
     ROLLOUT,
     SIMULATION,
+    SUITE,
     TRAINING,
-    summary,
     verdicts,
 )
 
@@ -67,9 +68,10 @@ def test_goals_are_judged_by_the_medians():
     assert verdicts([row(TRAINING, [100.0])]) == []
 
 
-def test_the_report_has_speeds_returns_and_ratios():
+def test_the_report_has_speeds_returns_and_ratios(capsys):
     rows = [row(TRAINING, [100.0, 110.0], [20.0, 20.0]), row(f"{TRAINING}: return", [500.0], [490.0], "", counts=False)]
-    text = summary(rows, "sb3 2.9", "here and now", markdown=True)
+    publish(rows, verdicts(rows), "sb3 2.9", "here and now", markdown=True, json="")
+    text = capsys.readouterr().out
     assert "| CartPole-v1, training | 105/s | 10% | 20.0/s | 0% | 5.2 | 5.0 to 5.5 |" in text
     assert "| CartPole-v1, training: return * | 500 |" in text
     assert text.startswith("here and now\n")
@@ -78,13 +80,13 @@ def test_the_report_has_speeds_returns_and_ratios():
 def test_rounds_have_their_seeds_and_each_engine_its_turn(monkeypatch):
     asked = []
 
-    def run(engine, program, order):
+    def run(engine, program, order, *, patience_s):
         asked.append((engine.module, order["seed"], order["env"], order["work"]))
         yield {"steps_per_second": 5.0, "evaluated_return": 1.0}
 
-    monkeypatch.setattr(learning_report.children, "run", run)
-    engines = [learning_report.children.Engine(name) for name in ("shoal", "stable_baselines3")]
-    rows = learning_report.measure([CASES[0], CASES[2]], engines, 2)
+    monkeypatch.setattr(in_turn.children, "run", run)
+    engines = [in_turn.children.Engine(name) for name in ("shoal", "stable_baselines3")]
+    rows = SUITE.measure([CASES[0], CASES[2]], engines, range(2))
     assert asked == [
         ("shoal", 0, "CartPole-v1", "train"), ("stable_baselines3", 0, "CartPole-v1", "train"),
         ("shoal", 0, "HalfCheetah-v5", "train"), ("shoal", 1, "CartPole-v1", "train"),
