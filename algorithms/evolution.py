@@ -269,15 +269,6 @@ class Evolution(abc.ABC, Generic[C]):
         """
         return Policy(saved_state.weights_from(checkpoint))
 
-    @staticmethod
-    def weights_from(checkpoint: Checkpoint) -> Weights:
-        """The numbers of a checkpoint's policy.
-
-        Raises:
-          CheckpointError: as ``policy_from``.
-        """
-        return saved_state.weights_from(checkpoint)
-
     def close(self) -> None:
         """Kill the workers. May be called twice."""
         self._evaluator.close()

@@ -343,15 +343,6 @@ class Algorithm(abc.ABC, Generic[C]):
         """
         return Policy(saved_state.weights_from(checkpoint))
 
-    @staticmethod
-    def weights_from(checkpoint: Checkpoint) -> Weights:
-        """The numbers of a checkpoint's policy, with what observations are normalised by.
-
-        Raises:
-          CheckpointError: as ``policy_from``.
-        """
-        return saved_state.weights_from(checkpoint)
-
     def close(self) -> None:
         """Kill the workers, and learners and inference actors in processes of their own. May be called twice."""
         self._held.close()

@@ -98,12 +98,3 @@ class Trainable(Protocol):
           CheckpointError: the checkpoint holds no policy, or not all of one.
         """
         ...
-
-    @staticmethod
-    def weights_from(checkpoint: Checkpoint) -> Weights:
-        """The numbers of a checkpoint's policy.
-
-        Raises:
-          CheckpointError: as ``policy_from``.
-        """
-        ...

@@ -15,9 +15,8 @@ from typing import Annotated, Literal
 import tyro
 
 import shoal
-from shoal import algorithms
 from shoal.rllib.policies import export as exporting
-from shoal.rllib.training import checkpoints
+from shoal.rllib.training import checkpoints, saved_state
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.standard_streams import leave, printing, say
@@ -63,7 +62,7 @@ def export(arguments: Sequence[str]) -> int:
     if not output.parent.is_dir():
         raise UsageError(f"--output {output}: its folder does not exist")
     checkpoint = checkpoints.load(place)
-    weights = algorithms.load(checkpoint.algorithm).weights_from(checkpoint)
+    weights = saved_state.weights_from(checkpoint)
     has_masks = "action_masks" in checkpoint.tensors.get("environments", {})
     told = {
         "environment": str(checkpoint.config.get("env")),

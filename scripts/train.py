@@ -31,7 +31,7 @@ from shoal.algorithms import zoo
 from shoal.envs import opening
 from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.rllib.trainable import Trainable
-from shoal.rllib.training import callbacks, checkpoints, video
+from shoal.rllib.training import callbacks, checkpoints, saved_state, video
 from shoal.rllib.training.callbacks import Callback
 from shoal.rllib.training.checkpoints import Checkpoint, CheckpointError
 from shoal.scripts import run_directory, serving_beside
@@ -233,7 +233,7 @@ def _served(planned: Plan, algorithm: Trainable, display: Display) -> Iterator[P
         yield planned
         return
     saved, token_file = planned.resume_from, planned.run_dir / serving_beside.TOKEN
-    weights = algorithm.weights() if saved is None else algorithm.weights_from(saved)
+    weights = algorithm.weights() if saved is None else saved_state.weights_from(saved)
     beside = ServedBeside(weights, planned.config.env, *planned.serves_at, token_file)
     try:
         display.say(f"serving at {beside.url}, token in {token_file}")
