@@ -1,4 +1,4 @@
-"""Comments, docstrings and ARCHITECTURE.md name files; files move. Every file that is named must be there."""
+"""Comments, docstrings and the pages on architecture name files; files move. Every file that is named must be there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def unknown(text: str, files: list[str]) -> list[str]:
     return [name for name in NAMED.findall(text) if not any(f"/{file}".endswith(f"/{name}") for file in files)]
 
 
-@pytest.mark.parametrize("place", [*(file for file in sources() if not file.startswith("tests/")), "ARCHITECTURE.md"])
+@pytest.mark.parametrize(
+    "place", [*(file for file in sources() if not file.startswith("tests/")), "ARCHITECTURE.md", "docs/inside.md"]
+)
 def test_every_file_that_is_named_is_there(place):
     assert set(unknown((ROOT / place).read_text("utf-8"), sources())) <= FOREIGN
 
