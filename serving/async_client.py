@@ -9,13 +9,15 @@ What is said in client.py of tries and sessions holds here, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import exchange
+from .episode import AsyncEpisode, EpisodeScript
 from .errors import ServingError, Unreachable
 from .exchange import Answer, Sending
 from .patience import Patience
@@ -64,13 +66,21 @@ class AsyncPolicyClient:
         Raises:
           ServingError: see errors.py; Unreachable where nobody answered in time.
         """
-        patience = Patience(self._timeout_s if timeout_s is None else timeout_s)
-        while True:
-            sending = self._exchange.acting(policy, observations, patience.left(), options)
-            try:
-                return exchange.reply_of(await self._send(sending, patience))
-            except ServingError as error:
-                await asyncio.sleep(patience.pause(error, can_repeat=sending.can_repeat))
+        acting = partial(self._exchange.acting, policy, observations, options=options)
+        return exchange.reply_of(await self._answer(acting, timeout_s))
+
+    async def start_episode(
+        self, *, policy: str | None = None, name: str | None = None, timeout_s: float | None = None
+    ) -> AsyncEpisode:
+        """Begin an episode for a learner; see ``PolicyClient.start_episode``.
+
+        Raises:
+          ServingError: see errors.py; RouteNotFound where nobody learns.
+        """
+        script = EpisodeScript(self._exchange, policy, name)
+        episode = AsyncEpisode(script, self._answer, max(60.0, self._timeout_s) if timeout_s is None else timeout_s)
+        await episode.start()
+        return episode
 
     async def policies(self, *, timeout_s: float | None = None) -> list[PolicyInfo]:
         """What is served.
@@ -78,12 +88,7 @@ class AsyncPolicyClient:
         Raises:
           ServingError: see errors.py.
         """
-        patience = Patience(self._timeout_s if timeout_s is None else timeout_s)
-        while True:
-            try:
-                return exchange.policies_of(await self._send(self._exchange.listing(), patience))
-            except ServingError as error:
-                await asyncio.sleep(patience.pause(error, can_repeat=True))
+        return exchange.policies_of(await self._answer(lambda _: self._exchange.listing(), timeout_s))
 
     async def is_ready(self, *, timeout_s: float = 1.0) -> bool:
         """Whether a server is there and answers requests, by one look."""
@@ -103,6 +108,16 @@ class AsyncPolicyClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _answer(self, made: Callable[[float], Sending], timeout_s: float | None) -> Answer:
+        """The good answer to what is sent, after as many tries as it takes; see ``PolicyClient._answer``."""
+        patience = Patience(self._timeout_s if timeout_s is None else timeout_s)
+        while True:
+            sending = made(patience.left())
+            try:
+                return exchange.good(await self._send(sending, patience))
+            except ServingError as error:
+                await asyncio.sleep(patience.pause(error, can_repeat=sending.can_repeat))
 
     async def _send(self, sending: Sending, patience: Patience) -> Answer:
         """One try.

@@ -65,6 +65,7 @@ class Checker:
             deterministic=request.deterministic,
             want_log_prob=request.want_log_prob,
             want_value=request.want_value,
+            want_drawn=request.want_drawn,
             timeout_s=request.timeout_s,
         )
 

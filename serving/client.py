@@ -15,13 +15,15 @@ import http.client
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import exchange
+from .episode import Episode, EpisodeScript
 from .errors import ServingError, Unreachable
 from .exchange import Answer, Sending
 from .patience import Patience
@@ -69,13 +71,26 @@ class PolicyClient:
         Raises:
           ServingError: see errors.py; Unreachable where nobody answered in time.
         """
-        patience = Patience(self._timeout_s if timeout_s is None else timeout_s)
-        while True:
-            sending = self._exchange.acting(policy, observations, patience.left(), options)
-            try:
-                return exchange.reply_of(self._send(sending, patience))
-            except ServingError as error:
-                time.sleep(patience.pause(error, can_repeat=sending.can_repeat))
+        acting = partial(self._exchange.acting, policy, observations, options=options)
+        return exchange.reply_of(self._answer(acting, timeout_s))
+
+    def start_episode(
+        self, *, policy: str | None = None, name: str | None = None, timeout_s: float | None = None
+    ) -> Episode:
+        """Begin an episode for a learner, see episode.py.
+
+        Args:
+          policy: Whose actions it wants; None: of the policy that learns.
+          name: Of the episode, unlike all others; None: a new one.
+          timeout_s: For each of its calls with all their tries; None: 60, or the client's own if that is longer.
+
+        Raises:
+          ServingError: see errors.py; RouteNotFound where nobody learns.
+        """
+        script = EpisodeScript(self._exchange, policy, name)
+        episode = Episode(script, self._answer, max(60.0, self._timeout_s) if timeout_s is None else timeout_s)
+        episode.start()
+        return episode
 
     def policies(self, *, timeout_s: float | None = None) -> list[PolicyInfo]:
         """What is served.
@@ -83,12 +98,7 @@ class PolicyClient:
         Raises:
           ServingError: see errors.py.
         """
-        patience = Patience(self._timeout_s if timeout_s is None else timeout_s)
-        while True:
-            try:
-                return exchange.policies_of(self._send(self._exchange.listing(), patience))
-            except ServingError as error:
-                time.sleep(patience.pause(error, can_repeat=True))
+        return exchange.policies_of(self._answer(lambda _: self._exchange.listing(), timeout_s))
 
     def is_ready(self, *, timeout_s: float = 1.0) -> bool:
         """Whether a server is there and answers requests, by one look."""
@@ -108,6 +118,24 @@ class PolicyClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _answer(self, made: Callable[[float], Sending], timeout_s: float | None) -> Answer:
+        """The good answer to what is sent, after as many tries as it takes.
+
+        Args:
+          made: Seconds that are left -> what is sent.
+          timeout_s: For all tries.
+
+        Raises:
+          ServingError: there is none.
+        """
+        patience = Patience(self._timeout_s if timeout_s is None else timeout_s)
+        while True:
+            sending = made(patience.left())
+            try:
+                return exchange.good(self._send(sending, patience))
+            except ServingError as error:
+                time.sleep(patience.pause(error, can_repeat=sending.can_repeat))
 
     def _send(self, sending: Sending, patience: Patience) -> Answer:
         """One try.

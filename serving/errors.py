@@ -5,8 +5,11 @@
      |- Unauthorized       401  unauthorized        no token, or a wrong one
      |- Forbidden          403  forbidden           Host or Origin is not one that is served
      |- PolicyNotFound     404  policy_not_found    no policy of that name, or no such version of it
+     |- EpisodeNotFound    404  episode_not_found   no episode of that name was started here
      |- RouteNotFound      404  route_not_found     HTTP: no such path
      |- MethodNotAllowed   405  method_not_allowed  HTTP: the path is there, the method is not
+     |- EpisodeOver        409  episode_over        the episode has ended, or was cut
+     |- OutOfStep          409  out_of_step         the episode stands at another step, or this one was told otherwise
      |- TooLarge           413  too_large           more bytes than are accepted
      |- UnsupportedForm    415  unsupported_form    HTTP: a content type that is not spoken here
      |- BadObservation     422  bad_observation     read, but it does not fit the policy: shape, dtype, NaN, mask, state
@@ -75,6 +78,24 @@ class PolicyNotFound(ServingError):
     """There is no policy of that name, or no such version of it."""
 
     status, code = 404, "policy_not_found"
+
+
+class EpisodeNotFound(ServingError):
+    """No episode of that name was started here, or the server was started again since: begin another one."""
+
+    status, code = 404, "episode_not_found"
+
+
+class EpisodeOver(ServingError):
+    """The episode has ended, or was cut because nothing was heard of it for so long."""
+
+    status, code = 409, "episode_over"
+
+
+class OutOfStep(ServingError):
+    """The episode stands at another step than the request; or the same step was told before, and otherwise."""
+
+    status, code = 409, "out_of_step"
 
 
 class RouteNotFound(ServingError):

@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from . import errors, forms, http_access, wire
+from . import episode_wire, errors, forms, http_access, wire
+from .episode_requests import EpisodeEnd, EpisodeStep, StartEpisode
 from .requests import ActReply, ActRequest, PolicyInfo
 from .spaces import ONLY
 
@@ -90,6 +91,7 @@ class Exchange:
         policy: str,
         observations: np.ndarray | Mapping[str, np.ndarray],
         timeout_s: float,
+        *,
         options: ActOptions,
     ) -> Sending:
         """What asks for actions.
@@ -110,6 +112,11 @@ class Exchange:
         body = wire.write_tensor_request(request)
         can_repeat = request.sessions is None
         return Sending(method="POST", path=path, headers=self._acting_headers, body=body, can_repeat=can_repeat)
+
+    def posting(self, path: str, asking: StartEpisode | EpisodeStep | EpisodeEnd) -> Sending:
+        """What tells of an episode; it may be sent as often as one likes."""
+        body = episode_wire.write(asking)
+        return Sending(method="POST", path=f"{self.address.prefix}{path}", headers=self._acting_headers, body=body)
 
     def listing(self) -> Sending:
         """What asks which policies there are."""
@@ -133,6 +140,17 @@ class Exchange:
         return errors.Unreachable(told, can_retry=can_repeat)
 
 
+def good(answer: Answer) -> Answer:
+    """The answer itself.
+
+    Raises:
+      ServingError: it is none: what the server says instead.
+    """
+    if answer.status != 200:
+        raise _failure_of(answer)
+    return answer
+
+
 def reply_of(answer: Answer) -> ActReply:
     """The actions in an answer.
 
@@ -141,6 +159,17 @@ def reply_of(answer: Answer) -> ActReply:
     """
     if answer.status == 200 and answer.form == wire.TENSOR_FORM:
         return wire.read_tensor_reply(answer.body)
+    raise _failure_of(answer)
+
+
+def told_by(answer: Answer, kind: type[episode_wire.Telling]) -> episode_wire.Telling:
+    """What is said of an episode in an answer.
+
+    Raises:
+      ServingError: what the server says instead.
+    """
+    if answer.status == 200 and answer.form == wire.TENSOR_FORM:
+        return episode_wire.read_reply(kind, answer.body)
     raise _failure_of(answer)
 
 

@@ -2,6 +2,9 @@
 
     POST /v1/policies/{name}/actions   name or name:version; JSON or tensors (wire.py), answered in the same form
     GET  /v1/policies                  what there is: spaces, versions, traffic
+    POST /v1/episodes                  a simulator begins an episode, where a learner wants them
+    POST /v1/episodes/{name}/steps     what it sees, answered with an action
+    POST /v1/episodes/{name}/end       how it ended
     GET  /healthz  /readyz             the process is there; it answers requests
     GET  /metrics                      Prometheus text
     GET  /openapi.json  /              the document of all this; a page to try it
@@ -28,7 +31,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from . import forms, http_access, openapi, page, prometheus, wire
+from . import episode_wire, forms, http_access, openapi, page, prometheus, wire
+from .episode_requests import EpisodeEnd, EpisodeEnded, EpisodeStarted, EpisodeStep, StartEpisode, StepReply
 from .errors import (
     BadRequest,
     MethodNotAllowed,
@@ -52,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 #: Where actions are asked for; a slash in a name would have to be written %2F.
 ACTIONS = re.compile(r"/v1/policies/([^/]+)/actions")
+#: Where simulators tell of their episodes.
+EPISODES = re.compile(r"/v1/episodes(?:/([^/]+)/(steps|end))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +195,9 @@ class HttpServer:
             if acting is not None:
                 route = "actions"
                 response = await self._post_actions(request, acting[1])
+            elif (told := EPISODES.fullmatch(path)) is not None:
+                route = f"episodes/{told[2] or 'start'}"
+                response = await self._post_episodes(request, *told.groups())
             else:
                 handler = self._routes.get(path)
                 if handler is None:
@@ -219,8 +228,30 @@ class HttpServer:
         return response
 
     async def _post_actions(self, request: web.BaseRequest, name: str) -> web.Response:
+        form, body = await self._posted(request)
+        asked = wire.read_json_request(body) if form == wire.JSON_FORM else wire.read_tensor_request(body)
+        reply = await self._policies.act(_unquoted(name), asked)
+        answer = wire.write_json_reply(reply) if form == wire.JSON_FORM else wire.write_tensor_reply(reply)
+        return self._web.Response(body=answer, headers={"Content-Type": form})
+
+    async def _post_episodes(self, request: web.BaseRequest, name: str | None, part: str | None) -> web.Response:
+        form, body = await self._posted(request)
+        desk = self._policies.episodes
+        if desk is None:
+            raise RouteNotFound("nobody learns from episodes here: `shoal train --env external --serve` does")
+        reply: EpisodeStarted | StepReply | EpisodeEnded
+        if name is None:
+            reply = await desk.start(episode_wire.read(StartEpisode, body, form))
+        elif part == "steps":
+            reply = await desk.step(_unquoted(name), episode_wire.read(EpisodeStep, body, form))
+        else:
+            reply = await desk.end(_unquoted(name), episode_wire.read(EpisodeEnd, body, form))
+        return self._web.Response(body=episode_wire.write_reply(reply, form), headers={"Content-Type": form})
+
+    async def _posted(self, request: web.BaseRequest) -> tuple[str, bytes]:
+        """The form and the body of what is asked with POST, when it may be."""
         if request.method != "POST":
-            raise MethodNotAllowed(f"{request.method[:16]}: actions are asked for with POST", allowed="POST")
+            raise MethodNotAllowed(f"{request.method[:16]}: here it is asked with POST", allowed="POST")
         self._door.check_token(request.headers.get("Authorization"))
         if self._is_leaving:
             raise Unready("this server is leaving")
@@ -229,11 +260,7 @@ class HttpServer:
             raise UnsupportedForm(f"Content-Type is {wire.JSON_FORM} or {wire.TENSOR_FORM}", field="Content-Type")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedForm("nothing is decompressed here", field="Content-Encoding")
-        body = await self._body(request, form)
-        asked = wire.read_json_request(body) if form == wire.JSON_FORM else wire.read_tensor_request(body)
-        reply = await self._policies.act(unquote(name, errors="replace") if "%" in name else name, asked)
-        answer = wire.write_json_reply(reply) if form == wire.JSON_FORM else wire.write_tensor_reply(reply)
-        return self._web.Response(body=answer, headers={"Content-Type": form})
+        return form, await self._body(request, form)
 
     async def _body(self, request: web.BaseRequest, form: str) -> bytes:
         """Raises TooLarge before anything is read where its length is told, BadRequest if it does not arrive."""
@@ -303,6 +330,10 @@ class HttpServer:
     def _json(self, value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
         told = {"Content-Type": wire.JSON_FORM, **(headers or {})}
         return self._web.Response(body=forms.encode(value), status=status, headers=told)
+
+
+def _unquoted(name: str) -> str:
+    return unquote(name, errors="replace") if "%" in name else name
 
 
 def _request(

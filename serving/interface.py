@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .episode_requests import EpisodeEnd, EpisodeEnded, EpisodeStarted, EpisodeStep, StartEpisode, StepReply
 from .measures import ServingMetrics
 from .requests import ActReply, ActRequest, PolicyInfo
 
 
+class Episodes(Protocol):
+    """Where simulators tell of their episodes, see ``episode_desk.py``. All raise ServingError."""
+
+    async def start(self, asking: StartEpisode) -> EpisodeStarted: ...
+
+    async def step(self, episode: str, asking: EpisodeStep) -> StepReply: ...
+
+    async def end(self, episode: str, asking: EpisodeEnd) -> EpisodeEnded: ...
+
+
 class Policies(Protocol):
     """Policies that answer. All calls come from one event loop."""
+
+    @property
+    def episodes(self) -> Episodes | None:
+        """For simulators; None where nobody learns from them."""
+        ...
 
     async def act(self, policy: str, request: ActRequest) -> ActReply:
         """Actions for every row.

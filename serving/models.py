@@ -48,6 +48,7 @@ class Answers(NamedTuple):
     log_prob: np.ndarray | None = None  #: [N]
     value: np.ndarray | None = None  #: [N]
     failed: np.ndarray | None = None  #: [N] bool: rows for which no numbers came out; None: it went well for all
+    drawn: np.ndarray | None = None  #: [N, W] actions before they were fitted into the environment's numbers
 
 
 class Model(Protocol):
@@ -73,7 +74,7 @@ class Model(Protocol):
 
     @property
     def tells(self) -> frozenset[str]:
-        """What it can say besides actions: "log_prob", "value"."""
+        """What it can say besides actions: "log_prob", "value", "drawn"."""
         ...
 
     def act(self, rows: Rows) -> Answers:
@@ -109,7 +110,7 @@ class PolicyModel:
         if num_choices(self.action_space) != spec.actions.distribution.num_choices:
             raise ValueError(f"the policy has {spec.actions.distribution.num_choices} choices, its action space others")
         self.state_size = spec.state_size
-        self.tells = frozenset({"log_prob", "value"})
+        self.tells = frozenset({"log_prob", "value", "drawn"})
         self.is_quick = make is Policy and not spec.observations.images and _work(weights) <= _QUICK_WORK
         self._policy, self.spec, self.weights = make(weights), spec, weights
         self._distribution = spec.actions.distribution
@@ -130,7 +131,7 @@ class PolicyModel:
         value = acted.values
         if rows.wants_value and value is None:
             value = self._policy.values(rows.observations, rows.states)
-        return Answers(self.spec.actions.for_environment(actions), acted.states, log_prob, value, failed)
+        return Answers(self.spec.actions.for_environment(actions), acted.states, log_prob, value, failed, actions)
 
 
 class FunctionModel:

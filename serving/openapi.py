@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import errors, requests, wire
+from . import episode_requests, errors, requests, wire
 from .checking import MAX_TIMEOUT_S, SESSION
 
 VERSION = "3.1.0"
@@ -62,13 +62,48 @@ _FIELDS: dict[str, Schema] = {
         "uniqueItems": True,
     },
     "ActRequest.timeout_s": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
+    "EpisodeStep.observation": {
+        "anyOf": [
+            {"$ref": "#/components/schemas/Array"},
+            {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Array"}},
+        ]
+    },
+    "EpisodeEnd.observation": {
+        "anyOf": [
+            {"type": "null"},
+            {"$ref": "#/components/schemas/Array"},
+            {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Array"}},
+        ]
+    },
+    "StartEpisode.episode": {"type": "string", "pattern": f"^{SESSION.pattern}$"},
+    "EpisodeStep.step": {"type": "integer", "minimum": 0},
+    "EpisodeEnd.step": {"type": "integer", "minimum": 0},
+    "EpisodeStep.timeout_s": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
+    "EpisodeEnd.timeout_s": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
+    "StepReply.action": {"$ref": "#/components/schemas/Action"},
     "ActReply.actions": {"type": "array", "items": {"$ref": "#/components/schemas/Action"}},
 }
+#: What bodies are made of.
+_ROOTS = (
+    requests.ActRequest, requests.ActReply, requests.PolicyInfo, episode_requests.StartEpisode,
+    episode_requests.EpisodeStarted, episode_requests.EpisodeStep, episode_requests.StepReply,
+    episode_requests.EpisodeEnd, episode_requests.EpisodeEnded,
+)  # fmt: skip
 #: Answers of every route that needs a token, and of asking for actions, beside the good one.
 _DOOR = (errors.Unauthorized, errors.Forbidden)
 _ACTING = (
     errors.BadRequest, errors.PolicyNotFound, errors.TooLarge, errors.UnsupportedForm, errors.BadObservation,
     errors.PolicyFailed, errors.Overloaded, errors.TimedOut,
+)  # fmt: skip
+#: Of an episode that is begun, and of what follows in it.
+_STARTING = (
+    errors.BadRequest, errors.PolicyNotFound, errors.RouteNotFound, errors.EpisodeOver, errors.TooLarge,
+    errors.UnsupportedForm, errors.Overloaded,
+)  # fmt: skip
+_PLAYING = (
+    errors.BadRequest, errors.EpisodeNotFound, errors.RouteNotFound, errors.EpisodeOver, errors.OutOfStep,
+    errors.TooLarge, errors.UnsupportedForm, errors.BadObservation, errors.PolicyFailed, errors.Overloaded,
+    errors.TimedOut,
 )  # fmt: skip
 
 
@@ -84,7 +119,7 @@ def document() -> Schema:
         },
         "paths": _paths(),
         "components": {
-            "schemas": _OWN_SCHEMAS | _schemas(requests.ActRequest, requests.ActReply, requests.PolicyInfo),
+            "schemas": _OWN_SCHEMAS | _schemas(*_ROOTS),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }  # fmt: skip
@@ -102,26 +137,16 @@ def _paths() -> Schema:
         "description": "Name of a policy, or name:version",
         "schema": {"type": "string"},
     }
-    tensors = {"schema": {"type": "string", "format": "binary", "description": wire.__doc__}}
-    act = {
-        "operationId": "act",
-        "summary": "Actions for every row of observations",
-        "security": token,
-        "parameters": [name],
-        "requestBody": {
-            "required": True,
-            "content": {wire.JSON_FORM: {"schema": _ref("ActRequest")}, wire.TENSOR_FORM: tensors},
-        },
-        "responses": {
-            "200": {
-                "description": "Actions, in the form of the request",
-                "content": {wire.JSON_FORM: {"schema": _ref("ActReply")}, wire.TENSOR_FORM: tensors},
-            },
-            **_failures(*_DOOR, *_ACTING),
-        },
-    }
+    episode = name | {"description": "Name of an episode that was started"}
+    acting = _post("act", "Actions for every row of observations", "ActRequest", "ActReply", _ACTING, name)
+    starting = _post("startEpisode", "An episode begins", "StartEpisode", "EpisodeStarted", _STARTING)
+    stepping = _post("stepEpisode", "What is seen, for an action", "EpisodeStep", "StepReply", _PLAYING, episode)
+    ending = _post("endEpisode", "How an episode ended", "EpisodeEnd", "EpisodeEnded", _PLAYING, episode)
     return {
-        "/v1/policies/{name}/actions": {"post": act},
+        "/v1/policies/{name}/actions": {"post": acting},
+        "/v1/episodes": {"post": starting},
+        "/v1/episodes/{name}/steps": {"post": stepping},
+        "/v1/episodes/{name}/end": {"post": ending},
         "/v1/policies": {"get": _get("policies", "Every policy that is served", policies, _DOOR, security=token)},
         "/healthz": {"get": _get("health", "Whether the process is there", status, (errors.Forbidden,))},
         "/readyz": {
@@ -129,6 +154,34 @@ def _paths() -> Schema:
         },
         "/metrics": {"get": _get("metrics", "Prometheus text", None, _DOOR, security=token)},
         "/openapi.json": {"get": _get("openapi", "This document", {"type": "object"}, (errors.Forbidden,))},
+    }
+
+
+def _post(
+    operation: str,
+    summary: str,
+    asked: str,
+    answered: str,
+    failures: tuple[type[errors.ServingError], ...],
+    *parameters: Schema,
+) -> Schema:
+    tensors = {"schema": {"type": "string", "format": "binary", "description": wire.__doc__}}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "security": [{"token": []}],
+        "parameters": list(parameters),
+        "requestBody": {
+            "required": True,
+            "content": {wire.JSON_FORM: {"schema": _ref(asked)}, wire.TENSOR_FORM: tensors},
+        },
+        "responses": {
+            "200": {
+                "description": "In the form of the request",
+                "content": {wire.JSON_FORM: {"schema": _ref(answered)}, wire.TENSOR_FORM: tensors},
+            },
+            **_failures(*_DOOR, *failures),
+        },
     }
 
 
@@ -152,8 +205,10 @@ def _get(
 def _failures(*kinds: type[errors.ServingError]) -> Schema:
     failures: Schema = {}
     for kind in sorted(kinds, key=lambda kind: kind.status):
+        told = f"{kind.code}: {(kind.__doc__ or '').partition('.')[0].replace(chr(10), ' ')}"
+        before = failures.get(str(kind.status))
         failures[str(kind.status)] = {
-            "description": f"{kind.code}: {(kind.__doc__ or '').partition('.')[0].replace(chr(10), ' ')}",
+            "description": told if before is None else f"{before['description']}; {told}",
             "content": {wire.JSON_FORM: {"schema": _ref("Error")}},
         }
     return failures

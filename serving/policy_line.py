@@ -165,7 +165,8 @@ class PolicyLine:
         request = self._checker.checked(request)
         key: str | int = self._num_asked if request.sessions is None else request.sessions[0]
         model = self._models[self._table.choose(self._name, number, key)]  # now, so that it is told at once
-        for is_wanted, what in ((request.want_log_prob, "log_prob"), (request.want_value, "value")):
+        wishes = ((request.want_log_prob, "log_prob"), (request.want_value, "value"), (request.want_drawn, "drawn"))
+        for is_wanted, what in wishes:
             if is_wanted and what not in model.tells:
                 raise BadRequest(f"{self._name!r} does not tell any", field=f"want_{what}")
         self._num_asked += 1
@@ -358,6 +359,7 @@ class PolicyLine:
                     version=part.number,
                     log_prob=_wanted(outcome.log_prob, rows, is_wanted=each.request.want_log_prob),
                     value=_wanted(outcome.value, rows, is_wanted=each.request.want_value),
+                    drawn=_wanted(outcome.drawn, rows, is_wanted=each.request.want_drawn),
                     state=_wanted(outcome.states, rows, is_wanted=is_told),
                 )
             )

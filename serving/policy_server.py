@@ -21,14 +21,17 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..rllib.policies.weights import Weights
+from ..rllib.rollouts.external import Taken
 from ..rllib.threads import limit_matrix_threads
 from ..rllib.training import checkpoints
 from ..rllib.training.checkpoints import CheckpointError
+from .episode_desk import EpisodeDesk, EpisodeSettings
 from .errors import BadRequest, ServingError, Unready
 from .http_server import HttpServer, HttpSettings
 from .intake import Intake, Source
@@ -63,6 +66,7 @@ class PolicyServer:
       http: Serve over HTTP, too; see ``address``.
       journal: Folder for the newest weights of each policy. A server that finds newer ones there than it was given goes
         on with those: what it had when it was killed.
+      episodes: A learner takes the episodes of simulators with one of the policies, see ``take_steps``.
       is_alone: Nobody else works in this process: it is set up for serving.
 
     Raises:
@@ -79,6 +83,7 @@ class PolicyServer:
         settings: ServingSettings | None = None,
         http: HttpSettings | None = None,
         journal: Path | None = None,
+        episodes: EpisodeSettings | None = None,
         is_alone: bool = True,
     ) -> None:
         if is_alone:
@@ -93,6 +98,8 @@ class PolicyServer:
         self._intake = Intake(self._table, self._models, self._settings, spaces or {})
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._is_leaving = False
+        #: For simulators, if a learner takes what they do.
+        self.episodes: EpisodeDesk | None = None
         self._journal = None if journal is None else Journal(journal)
         self._unwritten: dict[str, Weights] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -101,6 +108,10 @@ class PolicyServer:
             self._take(name, *self._intake.made(name, source, None))
         if self._journal is not None:
             self._go_on_with(self._journal)
+        if episodes is not None:
+            line = self._lines[episodes.policy]
+            self.episodes = EpisodeDesk(episodes, line.info(), partial(line.act, number=None))
+            self.episodes.publish(self._table.front(episodes.policy))
         for name in followed:
             self.follow(name, str(sources[name]))
         self._http = None if http is None else HttpServer(self, http)
@@ -121,6 +132,7 @@ class PolicyServer:
         deterministic: bool = True,
         want_log_prob: bool = False,
         want_value: bool = False,
+        want_drawn: bool = False,
         timeout_s: float | None = None,
     ) -> ActReply:
         """Actions for rows of observations; ``ActRequest`` says what the arguments are.
@@ -141,6 +153,7 @@ class PolicyServer:
             deterministic=deterministic,
             want_log_prob=want_log_prob,
             want_value=want_value,
+            want_drawn=want_drawn,
             timeout_s=timeout_s,
         )
         try:
@@ -161,6 +174,11 @@ class PolicyServer:
                 self._table.front(name)  # raises what is to be told
                 raise AssertionError("every policy of the table has a line")
         return await line.act(request, number)
+
+    async def take_steps(self, num_steps: int, version: int, wait_s: float) -> Taken | None:
+        """For the learner: see ``EpisodeDesk.take``."""
+        assert self.episodes is not None, "this server was told of no learner"
+        return await self.episodes.take(num_steps, version, wait_s)
 
     # ---- what is told
 
@@ -254,6 +272,8 @@ class PolicyServer:
           Whether all were answered in time.
         """
         self._is_leaving = True
+        if self.episodes is not None:
+            self.episodes.close()
         for follower in self._followers.values():
             follower.cancel()
         waiting: set[asyncio.Future[None]] = set()
@@ -290,6 +310,8 @@ class PolicyServer:
         self._drop(name, retired)
         if not is_shadow:
             self._write_down(name)
+            if self.episodes is not None and name == self.episodes.policy:
+                self.episodes.publish(number)
         return number
 
     def _go_on_with(self, journal: Journal) -> None:

@@ -44,6 +44,10 @@ class ActRequest:
     deterministic: bool = field(default=True, metadata=told("The likeliest action, instead of one that is drawn"))
     want_log_prob: bool = field(default=False, metadata=told("Answer the logarithm of each action's probability"))
     want_value: bool = field(default=False, metadata=told("Answer what the critic expects"))
+    want_drawn: bool = field(
+        default=False,
+        metadata=told("Answer also the actions as they were drawn, which log_prob is of: not clipped, choices from 0"),
+    )
     timeout_s: float | None = field(
         default=None, metadata=told("Seconds after which no answer is wanted any more; null for the server's own limit")
     )
@@ -64,6 +68,7 @@ class ActOptions(TypedDict, total=False):
     deterministic: bool
     want_log_prob: bool
     want_value: bool
+    want_drawn: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,9 @@ class ActReply:
     version: int = field(metadata=told("Which version of it: the same for all rows"))
     log_prob: np.ndarray | None = field(default=None, metadata=told("[N], if it was wanted"))
     value: np.ndarray | None = field(default=None, metadata=told("[N], if it was wanted"))
+    drawn: np.ndarray | None = field(
+        default=None, metadata=told("[N, W] actions as they were drawn, their parts side by side, if it was wanted")
+    )
     state: np.ndarray | None = field(
         default=None, metadata=told("[N, S] recurrent states to come back with, unless sessions keep them")
     )

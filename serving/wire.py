@@ -63,13 +63,21 @@ def read_json_request(body: bytes) -> ActRequest:
     Raises:
       BadRequest: it is no JSON, or not that of a request; names the field.
     """
+    return _request(read_json(body), array_of_lists)
+
+
+def read_json(body: bytes) -> Any:
+    """What a body in JSON says.
+
+    Raises:
+      BadRequest: it is no JSON.
+    """
     try:
-        values = _DECODE(body.decode())
+        return _DECODE(body.decode())
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply") from error
     except ValueError as error:  # no UTF-8, no JSON, a number with thousands of digits
         raise BadRequest(f"the body is no JSON: {error}") from error
-    return _request(values, _array_of_lists)
 
 
 def read_tensor_request(body: bytes) -> ActRequest:
@@ -78,7 +86,7 @@ def read_tensor_request(body: bytes) -> ActRequest:
     Raises:
       BadRequest: it is no such thing, or not that of a request; names the field.
     """
-    return _request(_read_tensors(body), _array_as_it_is)
+    return _request(read_tensors(body), array_as_it_is)
 
 
 def write_tensor_request(request: ActRequest) -> bytes:
@@ -88,7 +96,7 @@ def write_tensor_request(request: ActRequest) -> bytes:
       TypeError: an array is of something else than numbers.
     """
     values = {name: getattr(request, name) for name in _DEFAULTS}
-    return _write_tensors(
+    return write_tensors(
         {name: value for name, value in values.items() if value is not None and value is not _DEFAULTS[name]}
     )
 
@@ -99,8 +107,8 @@ def write_json_reply(reply: ActReply) -> bytes:
     Raises:
       PolicyFailed: its numbers are not finite, which JSON cannot say.
     """
-    values: dict[str, Any] = {"actions": _rows(reply.actions), "policy": reply.policy, "version": reply.version}
-    for name in ("log_prob", "value", "state"):
+    values: dict[str, Any] = {"actions": rows_from(reply.actions), "policy": reply.policy, "version": reply.version}
+    for name in ("log_prob", "value", "drawn", "state"):
         array = getattr(reply, name)
         if array is not None:
             values[name] = array.tolist()
@@ -113,11 +121,11 @@ def write_json_reply(reply: ActReply) -> bytes:
 def write_tensor_reply(reply: ActReply) -> bytes:
     """An answer in the tensor form."""
     values = {"actions": reply.actions, "policy": reply.policy, "version": reply.version}
-    for name in ("log_prob", "value", "state"):
+    for name in ("log_prob", "value", "drawn", "state"):
         array = getattr(reply, name)
         if array is not None:
             values[name] = array
-    return _write_tensors(values)
+    return write_tensors(values)
 
 
 def read_tensor_reply(body: bytes) -> ActReply:
@@ -126,7 +134,7 @@ def read_tensor_reply(body: bytes) -> ActReply:
     Raises:
       BadRequest: it is no answer.
     """
-    values = _read_tensors(body)
+    values = read_tensors(body)
     try:
         return ActReply(**values)
     except TypeError as error:
@@ -141,13 +149,13 @@ def _request(values: Any, read_array: Callable[[Any, str], np.ndarray]) -> ActRe
         raise BadRequest("the body is no object with the fields of a request")
     for name in values:
         if name not in _DEFAULTS:
-            raise BadRequest(f"there is no such field; there are {', '.join(_DEFAULTS)}", field=_shown_name(name))
+            raise BadRequest(f"there is no such field; there are {', '.join(_DEFAULTS)}", field=shown_name(name))
     if "observations" not in values:
         raise BadRequest("missing", field="observations")
     read: dict[str, Any] = {}
     for name, value in values.items():
         if name == "observations":
-            read[name] = _columns(value, read_array)
+            read[name] = columns_from(value, name, read_array)
         elif value is None and _DEFAULTS[name] is None:
             continue
         elif name in ("action_mask", "state", "episode_start"):
@@ -155,7 +163,7 @@ def _request(values: Any, read_array: Callable[[Any, str], np.ndarray]) -> ActRe
         elif name == "sessions":
             read[name] = _sessions(value)
         elif name == "timeout_s":
-            read[name] = _seconds(value)
+            read[name] = seconds_from(value)
         elif isinstance(value, bool):
             read[name] = value
         else:
@@ -163,14 +171,19 @@ def _request(values: Any, read_array: Callable[[Any, str], np.ndarray]) -> ActRe
     return ActRequest(**read)
 
 
-def _columns(value: Any, read_array: Callable[[Any, str], np.ndarray]) -> Columns:
+def columns_from(value: Any, field: str, read_array: Callable[[Any, str], np.ndarray]) -> Columns:
+    """Columns by name; of an array alone, the only one.
+
+    Raises:
+      BadRequest: they are none; names the field, or its part.
+    """
     if not isinstance(value, dict):
-        return {ONLY: read_array(value, "observations")}
+        return {ONLY: read_array(value, field)}
     columns = {}
     for name, array in value.items():
         if not isinstance(name, str):
-            raise BadRequest("names of columns are strings", field="observations")
-        columns[name] = read_array(array, f"observations.{_shown_name(name)}")
+            raise BadRequest("names of columns are strings", field=field)
+        columns[name] = read_array(array, f"{field}.{shown_name(name)}")
     return columns
 
 
@@ -180,7 +193,12 @@ def _sessions(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _seconds(value: Any) -> float:
+def seconds_from(value: Any) -> float:
+    """A number of seconds.
+
+    Raises:
+      BadRequest: it is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest("no number of seconds", field="timeout_s")
     try:
@@ -189,7 +207,7 @@ def _seconds(value: Any) -> float:
         raise BadRequest("more seconds than there are", field="timeout_s") from error
 
 
-def _shown_name(name: object) -> str:
+def shown_name(name: object) -> str:
     """The name of a field or column that a stranger made up, as a message may hold it."""
     text = str(name)
     return text if len(text) <= 64 else f"{text[:61]}..."
@@ -198,7 +216,12 @@ def _shown_name(name: object) -> str:
 # --- arrays in JSON --------------------------------------------------------------------------------------------------
 
 
-def _array_of_lists(value: Any, name: str) -> np.ndarray:
+def array_of_lists(value: Any, name: str) -> np.ndarray:
+    """Nested lists as an array.
+
+    Raises:
+      BadRequest: they are none of numbers; names the field.
+    """
     # numpy must not see strings: it would make all elements as long as the longest, gigabytes of a body of kilobytes.
     # What is hidden among lists and no list comes out as its letters or keys, and is found all the same.
     level = [value]
@@ -223,27 +246,37 @@ def _array_of_lists(value: Any, name: str) -> np.ndarray:
 _NUMBERS = {int, float, bool}
 
 
-def _rows(actions: Actions) -> list[Any]:
+def rows_from(actions: Actions) -> list[Any]:
     """One action per row, each nested as the space is."""
     if isinstance(actions, np.ndarray):
         rows: list[Any] = actions.tolist()
         return rows
     if isinstance(actions, dict):
-        parts = [_rows(part) for part in actions.values()]
+        parts = [rows_from(part) for part in actions.values()]
         return [dict(zip(actions, row, strict=True)) for row in zip(*parts, strict=True)]
-    return [list(row) for row in zip(*map(_rows, actions), strict=True)]
+    return [list(row) for row in zip(*map(rows_from, actions), strict=True)]
 
 
 # --- arrays in the tensor form ---------------------------------------------------------------------------------------
 
 
-def _array_as_it_is(value: Any, name: str) -> np.ndarray:
+def array_as_it_is(value: Any, name: str) -> np.ndarray:
+    """An array of the tensor form.
+
+    Raises:
+      BadRequest: it is something else; names the field.
+    """
     if not isinstance(value, np.ndarray):
         raise BadRequest("no array", field=name)
     return value
 
 
-def _read_tensors(body: bytes) -> dict[str, Any]:
+def read_tensors(body: bytes) -> dict[str, Any]:
+    """The fields of the tensor form by name.
+
+    Raises:
+      BadRequest: it is no such thing.
+    """
     if body[:4] != MAGIC or len(body) < 8:
         raise BadRequest(f"the body does not begin with {MAGIC.decode()}: this is not {TENSOR_FORM}")
     (length,) = _LENGTH.unpack_from(body, 4)
@@ -286,7 +319,12 @@ def _array_at(buffers: memoryview, code: int, data: bytes) -> np.ndarray:
     return array
 
 
-def _write_tensors(values: Mapping[str, Any]) -> bytes:
+def write_tensors(values: Mapping[str, Any]) -> bytes:
+    """The inverse of ``read_tensors``.
+
+    Raises:
+      TypeError: an array is of something else than numbers.
+    """
     buffers: list[bytes | memoryview] = []
     begin = 0
 

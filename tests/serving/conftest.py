@@ -76,6 +76,7 @@ class LinearPolicy:
             actions=nested(self.info.action_space, actions), policy=self.info.name, version=self.version,
             log_prob=np.full(rows, -0.5, np.float32) if request.want_log_prob else None,
             value=scores.astype(np.float32) if request.want_value else None, state=state,
+            drawn=np.floor(scores)[:, None] if request.want_drawn else None,
         )  # fmt: skip
 
 
@@ -92,6 +93,7 @@ class SmallPolicies:
     def __init__(self, *infos: PolicyInfo) -> None:
         self.policies = {info.name: LinearPolicy(info) for info in infos}
         self.is_ready = True
+        self.episodes = None
         self.before_act: Callable[[ActRequest], object] | None = None
         self.in_flight = 0
 
