@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from . import streams
 from .config import ConfigError, RolloutConfig
-from .learner_groups.all_reduce import AllReduceGroup, OneProcessError
+from .learner_groups.all_reduce import AllReduceGroup
 from .learner_groups.asynchronous_learners import AsynchronousLearners
 from .learner_groups.learner_group import LearnerGroup
 from .learner_groups.learner_settings import SharingSettings
+from .learner_groups.summing_replica import OneProcessError
 from .learning import numpy_learner, torch_learner
 from .learning.compilation import Loss
 from .learning.learner import GradientLearner, Learner
@@ -81,7 +82,9 @@ def actor_critic_learner(
     _is_for_numpy(config, spec, minibatch_size)  # so that what cannot be is told here, and not by the death of an actor
     if sharing.sync == "allreduce":
         try:
-            return AllReduceGroup(spec, make, sharing.num_learners, learning_rate=learning_rate)
+            return AllReduceGroup(
+                spec, make, sharing.num_learners, learning_rate=learning_rate, bucket_mb=sharing.bucket_mb
+            )
         except OneProcessError as error:
             raise ConfigError(f"num_learners: {error}") from error
     made = LearnerGroup if waits else partial(AsynchronousLearners, staleness=sharing.staleness)

@@ -1,16 +1,12 @@
 """Many learners as one, without a server: ``AllReduceGroup`` is a ``Learner`` of N actors that sum up their gradients
-among themselves (torch.distributed, gloo), and each takes the same step with its own optimiser.
-
-A replica's state is (step, weights, optimiser's memory), the same in all of them between two steps. For a step it
-differentiates its part of the minibatch, weighs gradient and metrics by rows, and all sums come in one vector
-[P + metrics]: so each knows what the whole step reports, and clips by the norm of the whole.
+among themselves (torch.distributed, gloo), and each takes the same step with its own optimiser
+(``summing_replica.py``).
 
     idle --submit N--> summing --sums are there--> apply --> idle, step + 1
                           '--- a replica is dead: the sums of the others fail ---> recovery
 
 The driver asks for up to ``_MOST_IN_FLIGHT`` steps ahead, so replicas need not wait for it: ``update`` returns when a
-step is asked for, ``means`` waits for all. A replica refuses a step that is not its next, so what follows one that
-failed fails, too, and moves nothing.
+step is asked for, ``means`` waits for all.
 
 Who dies, and what follows. A replica: the others' sums fail as soon as its sockets close. The driver makes a successor,
 gives the state of whoever is furthest to all others, lets all join a new process group (``meeting_place.py``), and asks
@@ -24,7 +20,6 @@ Replicas need processes of their own: inline, where all share one thread, two of
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -37,158 +32,14 @@ from ...core import api, errors
 from ..learning.learner import Columns, DivergedError, Metrics
 from ..policies.policy_spec import PolicySpec
 from ..policies.weights import Weights
-from ..threads import limit_matrix_threads
 from ..worker_set import MAX_DEATHS_IN_A_ROW, WorkerLostError
-from .meeting_place import MeetingPlace, store
-from .replica import MakeLearner, Part, mean_of_steps, parts_by_rows, writable
+from .bucketed_sum import SumFailedError
+from .meeting_place import MeetingPlace
+from .replica import MakeLearner, mean_of_steps, parts_by_rows
+from .summing_replica import BUCKET_MB, ReplicaState, SummingReplica
 
 #: Steps that replicas are asked for before the first is over.
 _MOST_IN_FLIGHT = 4
-#: Seconds for which a replica waits for the others' part of a sum, or for them to join.
-WAIT_S = 120.0
-
-
-class SumFailedError(RuntimeError):
-    """A sum did not come about: another replica died, left, or did not come in time. The weights are as they were."""
-
-
-class OneProcessError(RuntimeError):
-    """Learners that shall sum up their gradients would be in one process, where none can wait for another."""
-
-
-@dataclass(frozen=True)
-class ReplicaState:
-    """What replicas have in common between two steps."""
-
-    step: int  #: how many it has taken
-    weights: Mapping[str, np.ndarray]
-    optimizer: Mapping[str, np.ndarray]
-    report: Mapping[str, float]  #: of the last step
-
-
-class SummingReplica:
-    """A learner in an actor; a plain class, of which ``AllReduceGroup`` makes actors.
-
-    Args:
-      make: Makes the learner.
-      number: Which replica it is.
-      count: How many there are.
-      driver_pid: The process that started it.
-    """
-
-    def __init__(self, make: MakeLearner, number: int, count: int, *, driver_pid: int) -> None:
-        self._is_in_driver = os.getpid() == driver_pid
-        if not self._is_in_driver:
-            limit_matrix_threads(1)
-        self._learner = make()
-        self._number = number
-        self._count = count
-        self._step = 0
-        self._report: dict[str, float] = {}
-
-    def join(self, place: Any) -> None:
-        """Join the others in a new process group; returns when all have.
-
-        Args:
-          place: Handle of a ``MeetingPlace``, of no group before.
-
-        Raises:
-          OneProcessError: all are in the driver's own process.
-          SumFailedError: another did not come, or cannot be reached.
-        """
-        from torch import distributed
-
-        if self._is_in_driver and self._count > 1:
-            raise OneProcessError(
-                f"{self._count} learners cannot sum up their gradients in one process, as on the engine inline; take "
-                f"another engine, or synchronise by a parameter server"
-            )
-
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        try:
-            distributed.init_process_group(
-                "gloo",
-                store=store(place, WAIT_S),
-                rank=self._number,
-                world_size=self._count,
-                timeout=dt.timedelta(seconds=WAIT_S),
-            )
-        except Exception as error:  # what torch makes of it, or of the end of the meeting place
-            # Torch numbers a process's groups, and those who meet must have the same number: one who tried in vain
-            # would never find a newcomer. The end of a group, as of one by itself, begins the count anew.
-            if not distributed.is_initialized():
-                alone = distributed.HashStore()  # type: ignore[attr-defined]  # as ``Store``, of C++
-                distributed.init_process_group("gloo", store=alone, rank=0, world_size=1)
-            distributed.destroy_process_group()
-            raise SumFailedError(f"replica {self._number} could not join the others: {error}") from error
-
-    def weights(self) -> Mapping[str, np.ndarray]:
-        """A copy of its weights."""
-        return self._learner.weights(0).arrays
-
-    def state(self) -> ReplicaState:
-        """A copy of its state."""
-        weights = self._learner.weights(0).arrays
-        return ReplicaState(self._step, weights, self._learner.optimizer_arrays(), self._report)
-
-    def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """As in ``Learner``."""
-        return self._learner.optimizer_shapes()
-
-    def take_over(self, state: ReplicaState) -> None:
-        """Go on from this state, bit for bit.
-
-        Raises:
-          RuntimeError: it is of another policy.
-        """
-        self._learner.load(state.weights, state.optimizer)
-        self._step, self._report = state.step, dict(state.report)
-
-    def take_step(
-        self, step: int, part: Part, settings: Mapping[str, float], learning_rate: float, share: float
-    ) -> dict[str, float]:
-        """Take a step together with the others.
-
-        Args:
-          step: Its number: how many were taken before.
-          part: Of the minibatch.
-          settings: Of the loss.
-          learning_rate: For this step.
-          share: What the part counts of the whole minibatch: its rows over all.
-
-        Returns:
-          What the loss reports of the whole minibatch, and ``grad_norm``.
-
-        Raises:
-          DivergedError: the sum is not finite; in all replicas.
-          SumFailedError: a replica is not there any more, or did not come in time, or a step before this failed.
-          Exception: the loss raised it. This replica has left the group then.
-        """
-        import torch
-        from torch import distributed
-
-        if step != self._step:
-            raise SumFailedError(f"replica {self._number} was asked for step {step}; its next is step {self._step}")
-        try:
-            columns = self._learner.to_device(writable(part.columns))
-            gradient, metrics = self._learner.gradients(columns, settings)
-            means = self._learner.means([metrics])
-        except Exception:
-            distributed.destroy_process_group()
-            raise
-        bucket = np.empty(len(gradient) + len(means), np.float32)
-        np.multiply(gradient, np.float32(share), out=bucket[: len(gradient)])
-        bucket[len(gradient) :] = np.fromiter(means.values(), np.float32) * np.float32(share)
-        try:
-            distributed.all_reduce(torch.from_numpy(bucket))
-        except RuntimeError as error:
-            raise SumFailedError(f"replica {self._number} had no sum of step {step}: {error}") from error
-        self._learner.set_learning_rate(learning_rate)
-        norm = self._learner.apply(bucket[: len(gradient)])
-        of_all = dict(zip(means, bucket[len(gradient) :].tolist(), strict=True))
-        self._step, self._report = step + 1, {**of_all, "grad_norm": norm}
-        return self._report
 
 
 @dataclass
@@ -208,22 +59,34 @@ class AllReduceGroup:
       make: Makes a learner of this policy, with the same weights in each replica; travels there.
       count: N, at least 1.
       learning_rate: To begin with.
+      bucket_mb: How much of the gradient is summed up at once, in MiB, while learners compute the rest.
 
     Raises:
-      ValueError: the policy is recurrent, or N is out of range.
+      ValueError: the policy is recurrent, or a number is out of range.
       OneProcessError: the engine has no processes.
       WorkerLostError: replicas do not start.
     """
 
-    def __init__(self, spec: PolicySpec, make: MakeLearner, count: int, *, learning_rate: float) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        make: MakeLearner,
+        count: int,
+        *,
+        learning_rate: float,
+        bucket_mb: float = BUCKET_MB,
+    ) -> None:
         if spec.is_recurrent:
             raise ValueError(f"many learners cannot share a recurrent policy ({spec.network.recurrent}); take one")
         if count < 1:
             raise ValueError(f"there is at least 1 learner, not {count}")
+        if not bucket_mb > 0.0:
+            raise ValueError(f"bucket_mb must be positive, not {bucket_mb}")
         self._spec = spec
         self._make = make
         self._count = count
         self._learning_rate = learning_rate
+        self._bucket_mb = bucket_mb
         self._next = 0  # number of the next step
         self._asked: deque[_Asked] = deque()
         self._reports: dict[int, Mapping[str, float]] = {}  # of steps that are over, by number
@@ -312,7 +175,7 @@ class AllReduceGroup:
 
     def _start(self, number: int) -> Any:
         made = api.remote(SummingReplica).options(num_cpus=0)
-        return made.remote(self._make, number, self._count, driver_pid=os.getpid())
+        return made.remote(self._make, number, self._count, driver_pid=os.getpid(), bucket_mb=self._bucket_mb)
 
     def _ask(self, number: int, arguments: list[tuple[Any, ...]]) -> _Asked:
         refs = [

@@ -29,6 +29,10 @@ class SharingSettings:
     num_shards: int = 1
     """For ps: parts of the weights, each in a process of its own that takes their steps; for large nets."""
 
+    bucket_mb: float = 25.0
+    """For allreduce: MiB of the gradient that are summed up at once. As soon as so much of it is there, that begins,
+    while learners in torch compute the rest; for nets larger than that."""
+
 
 def check_sharing(sharing: SharingSettings, config: RolloutConfig, *, is_recurrent: bool) -> None:
     """Look at the settings and what does not go with them.
@@ -50,6 +54,11 @@ def check_sharing(sharing: SharingSettings, config: RolloutConfig, *, is_recurre
     served = many and sharing.sync == "ps"
     require(sharing, "staleness", served or sharing.staleness == 0, "0 without several learners that sync by ps")
     require(sharing, "num_shards", served or sharing.num_shards == 1, "1 without several learners that sync by ps")
+    require(sharing, "bucket_mb", sharing.bucket_mb > 0.0, "positive")
+    sums = many and sharing.sync == "allreduce"
+    default = SharingSettings.bucket_mb
+    is_usual = sharing.bucket_mb == default
+    require(sharing, "bucket_mb", sums or is_usual, f"{default:g} without several learners that sync by allreduce")
     if many:
         single = "for minibatches that are sequences cannot be shared"
         require(sharing, "num_learners", not is_recurrent, f"1 with a recurrent policy, {single}")

@@ -18,7 +18,7 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,11 +110,22 @@ class Learner(LearnedPolicy, Protocol):
 class GradientLearner(Learner, Protocol):
     """A learner whose step can be taken in two halves: gradients as a flat vector, and what it makes of one."""
 
-    def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
+    def gradients(
+        self,
+        minibatch: Mapping[str, Any],
+        settings: Mapping[str, float],
+        *,
+        final_from: Callable[[np.ndarray, int], None] | None = None,
+    ) -> tuple[np.ndarray, Metrics]:
         """The gradient of the loss, [P] float32, not clipped, and what the loss reports. Moves no weight.
 
-        Arguments are those of ``update``; weights that the loss does not reach have zeros. The caller may keep the
-        vector. It need not be finite; reading it waits for a GPU.
+        Weights that the loss does not reach have zeros. The caller may keep the vector. It need not be finite; reading
+        it waits for a GPU.
+
+        Args:
+          minibatch, settings: As for ``update``.
+          final_from: Called, by learners that find a gradient part by part, while the rest is being computed, with
+            the vector and the index from which on it is final, each time lower; it may change what is behind there.
         """
 
     def apply(self, gradient: np.ndarray) -> float:

@@ -143,7 +143,13 @@ class NumpyLearner:
         norm = self._step(self._nets.gradient, float(derivatives.loss))
         return {**derivatives.metrics, "grad_norm": norm}
 
-    def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
+    def gradients(
+        self,
+        minibatch: Mapping[str, Any],
+        settings: Mapping[str, float],
+        *,
+        final_from: Callable[[np.ndarray, int], None] | None = None,  # all is there at once
+    ) -> tuple[np.ndarray, Metrics]:
         derivatives = self._differentiate(minibatch, settings)
         return self._nets.gradient.copy(), derivatives.metrics
 

@@ -10,8 +10,10 @@ not finite is dealt with over there (``_Brake``).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,10 +97,18 @@ class TorchLearner:
         return {**metrics, "grad_norm": norm}
 
     def gradients(
-        self, minibatch: Mapping[str, torch.Tensor], settings: Mapping[str, float]
+        self,
+        minibatch: Mapping[str, torch.Tensor],
+        settings: Mapping[str, float],
+        *,
+        final_from: Callable[[np.ndarray, int], None] | None = None,
     ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         import torch
 
+        if final_from is not None:
+            with _GradientAsItComes(self._in_order(), final_from) as coming:
+                _, metrics = self._differentiate(minibatch, settings)
+            return coming.vector, metrics
         _, metrics = self._differentiate(minibatch, settings)
         mine = self._in_order()
         found = [torch.zeros_like(each) if each.grad is None else each.grad for each in mine]
@@ -205,6 +215,56 @@ class TorchLearner:
         """The parameters as flat vectors have them."""
         named = dict(self._nets.named_parameters())
         return [named[name] for name in self.spec.array_shapes()]
+
+
+class _GradientAsItComes:
+    """The flat gradient of a backward pass, filled in while that runs; a context around the pass.
+
+    Autograd finds derivatives in about the reverse order of the layers. What an array waits for that has come early, or
+    that the loss does not reach, is told when the pass is over, by whoever takes the vector.
+
+    Args:
+      parameters: As flat vectors have them.
+      final_from: See ``GradientLearner.gradients``.
+
+    Attributes:
+      vector: [P] float32, complete behind the context.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], final_from: Callable[[np.ndarray, int], None]) -> None:
+        self._parameters = parameters
+        self._final_from = final_from
+        self._begins = [0, *itertools.accumulate(parameter.numel() for parameter in parameters)]
+        self._is_there = [False] * len(parameters)
+        self._first_final = len(parameters)
+        self.vector = np.empty(self._begins[-1], np.float32)
+
+    def __enter__(self) -> _GradientAsItComes:
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(self._arrive, index))  # type: ignore[no-untyped-call]
+            for index, parameter in enumerate(self._parameters)
+        ]
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for index, is_there in enumerate(self._is_there):
+            if not is_there:
+                self._place(index)[:] = 0.0
+
+    def _place(self, index: int) -> np.ndarray:
+        return self.vector[self._begins[index] : self._begins[index + 1]]
+
+    def _arrive(self, index: int, parameter: torch.nn.Parameter) -> None:
+        assert parameter.grad is not None, "it has just been accumulated"
+        self._place(index)[:] = parameter.grad.reshape(-1).cpu().numpy()
+        self._is_there[index] = True
+        before = self._first_final
+        while self._first_final and self._is_there[self._first_final - 1]:
+            self._first_final -= 1
+        if self._first_final < before:
+            self._final_from(self.vector, self._begins[self._first_final])
 
 
 class _Brake:

@@ -32,6 +32,7 @@ class DataParallel:
       count: N.
       minibatch_size: Rows of a step, of all together.
       settings: Of the loss.
+      bucket_mb: How much of the gradient is summed up at once, in MiB.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class DataParallel:
         count: int,
         minibatch_size: int,
         settings: Mapping[str, float],
+        *,
+        bucket_mb: float = 25.0,
     ) -> None:
         place = shoal.remote(MeetingPlace).options(num_cpus=0).remote()
         made = shoal.remote(_Process).options(num_cpus=0)
         self._processes = [
-            made.remote(make, loss, rows, number, count, minibatch_size // count, settings, place)
+            made.remote(make, loss, rows, number, count, minibatch_size // count, settings, place, bucket_mb)
             for number in range(count)
         ]
         self.take_steps(1)
@@ -75,6 +78,7 @@ class _Process:
         part_size: int,
         settings: Mapping[str, float],
         place: Any,
+        bucket_mb: float,
     ) -> None:
         import torch
         from torch import distributed
@@ -96,7 +100,7 @@ class _Process:
             def forward(self, minibatch: dict[str, torch.Tensor]) -> torch.Tensor:
                 return loss(policy, minibatch, settings)[0]
 
-        self._loss = torch.nn.parallel.DistributedDataParallel(Differentiated())
+        self._loss = torch.nn.parallel.DistributedDataParallel(Differentiated(), bucket_cap_mb=bucket_mb)
         self._rows = {name: torch.tensor(column) for name, column in rows.items()}
         self._part_size = part_size
         self._shuffle = np.random.default_rng(number)

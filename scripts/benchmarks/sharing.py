@@ -77,6 +77,9 @@ class Options:
     steps: int = 30
     """Of each way in each round."""
 
+    bucket_mb: float = 25.0
+    """MiB of the gradient that are summed up at once, with all-reduce and by the peer."""
+
     fit_steps: int = 150
     """Steps of the fit with staleness 0."""
 
@@ -98,8 +101,13 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         raise UsageError("--learners must be at least 2, --rounds, --steps and --fit-steps at least 1")
     if options.minibatch_size < options.learners or not options.hidden_sizes or min(options.hidden_sizes) < 1:
         raise UsageError("--minibatch-size must be at least --learners, --hidden-sizes one or more of at least 1")
+    if not options.bucket_mb > 0.0:
+        raise UsageError("--bucket-mb must be positive")
     nets = " x ".join(map(str, options.hidden_sizes))
-    told = f"{options.learners} learners of two nets {nets}, {options.minibatch_size} rows, {options.rounds} rounds"
+    told = (
+        f"{options.learners} learners of two nets {nets}, {options.minibatch_size} rows, buckets of "
+        f"{options.bucket_mb:g} MiB, {options.rounds} rounds"
+    )
     conditions = report.conditions([f"shoal {shoal.__version__}"], told)
     steps = {way: float(np.median(found)) for way, found in step_times(options).items()}
     fits = {way: float(np.median(found)) for way, found in fit_times(options).items()}
@@ -117,7 +125,7 @@ def step_times(options: Options) -> dict[str, list[float]]:
     rows = _rows(np.random.default_rng(0), 4 * options.minibatch_size)
     found: dict[str, list[float]] = {}
     with _session(options, preload=["torch"]) as held:
-        all_reduce = AllReduceGroup(spec, make, options.learners, learning_rate=_RATE)
+        all_reduce = AllReduceGroup(spec, make, options.learners, learning_rate=_RATE, bucket_mb=options.bucket_mb)
         held.callback(all_reduce.close)
         server = LearnerGroup(
             spec,
@@ -130,7 +138,13 @@ def step_times(options: Options) -> dict[str, list[float]]:
         )
         held.callback(server.close)
         peer = DataParallel(
-            partial(policy_and_adam, spec), ppo_loss, rows, options.learners, options.minibatch_size, LOSS
+            partial(policy_and_adam, spec),
+            ppo_loss,
+            rows,
+            options.learners,
+            options.minibatch_size,
+            LOSS,
+            bucket_mb=options.bucket_mb,
         )
         held.callback(peer.close)
         ways: dict[str, Callable[[int], None]] = {
@@ -242,9 +256,15 @@ def straggling(spec: PolicySpec, marker: Path) -> GradientLearner:
     """
 
     class Sleeping(NumpyLearner):
-        def gradients(self, minibatch: Mapping[str, Any], settings: Mapping[str, float]) -> tuple[np.ndarray, Metrics]:
+        def gradients(
+            self,
+            minibatch: Mapping[str, Any],
+            settings: Mapping[str, float],
+            *,
+            final_from: Callable[[np.ndarray, int], None] | None = None,
+        ) -> tuple[np.ndarray, Metrics]:
             time.sleep(settings["seconds"] * len(minibatch["returns"]) * factor)
-            return super().gradients(minibatch, settings)
+            return super().gradients(minibatch, settings, final_from=final_from)
 
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))

@@ -14,8 +14,9 @@ from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.core import api
 from shoal.rllib.learner_groups import all_reduce
-from shoal.rllib.learner_groups.all_reduce import WAIT_S, AllReduceGroup, OneProcessError, SummingReplica
+from shoal.rllib.learner_groups.all_reduce import AllReduceGroup
 from shoal.rllib.learner_groups.meeting_place import MeetingPlace
+from shoal.rllib.learner_groups.summing_replica import WAIT_S, OneProcessError, SummingReplica
 from shoal.rllib.learning.learner import DivergedError
 from shoal.rllib.learning.numpy_learner import NumpyLearner
 from shoal.rllib.policies.initial_weights import initial_weights
@@ -25,6 +26,8 @@ from shoal.rllib.worker_set import WorkerLostError
 BOX = spaces.Box(-1.0, 1.0, (3,))
 SPEC = policy_spec("toy", BOX, BOX, NetworkSettings(hidden_sizes=(16, 8)))
 SETTINGS = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+#: Of 64 numbers; the gradient has 400.
+BUCKET_MB = 64 * 4 / (1 << 20)
 ADAM = {"learning_rate": 3e-3, "epsilon": 1e-5, "max_grad_norm": 0.1}
 
 
@@ -46,8 +49,8 @@ def engine(request):
 def group():
     groups = []
 
-    def start(make, count=2):
-        groups.append(AllReduceGroup(SPEC, make, count, learning_rate=3e-3))
+    def start(make, count=2, **settings):
+        groups.append(AllReduceGroup(SPEC, make, count, learning_rate=3e-3, **settings))
         return groups[-1]
 
     yield start
@@ -81,10 +84,10 @@ def killed(moment, marker):
     class Mortal(NumpyLearner):
         steps = 0
 
-        def gradients(self, minibatch, settings):
+        def gradients(self, minibatch, settings, **told):
             self.steps += 1
             self.strike("before the sum")
-            return super().gradients(minibatch, settings)
+            return super().gradients(minibatch, settings, **told)
 
         def apply(self, gradient):
             self.strike("after the sum")
@@ -146,6 +149,52 @@ def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
     marker = tmp_path / "struck"
     struck, left_alone = group(killed(moment, marker)), group(in_numpy)
     assert learn(struck, 6) == learn(left_alone, 6)
+    assert marker.exists()
+    assert struck.counters() == {"replaced": 1}
+    same(struck.weights(0).arrays, left_alone.weights(0).arrays)
+    same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_buckets_change_no_bit_for_two_learners_and_three_take_the_steps_of_one_in_them_too(group):
+    whole, cut, one = group(in_torch), group(in_torch, bucket_mb=BUCKET_MB), in_torch()
+    in_threes = group(in_torch, 3, bucket_mb=BUCKET_MB)
+    for seed in range(4):
+        told = [each.means([each.update(columns(seed), SETTINGS)]) for each in (whole, cut)]
+        assert told[1] == told[0]
+        one.update(one.to_device(columns(seed)), SETTINGS)
+        in_threes.update(columns(seed), SETTINGS)
+        same(cut.weights(0).arrays, whole.weights(0).arrays)
+        for each in (cut, in_threes):
+            same(each.weights(0).arrays, one.weights(0).arrays, 1e-5)
+    same(cut.optimizer_arrays(), whole.optimizer_arrays())
+
+
+def test_a_learner_that_is_killed_between_two_buckets_changes_not_a_bit(group, tmp_path):
+    marker = tmp_path / "struck"
+
+    def make():
+        learner, steps = in_torch(), []
+        gradients = learner.gradients
+
+        def struck(minibatch, settings, *, final_from):
+            def tell(gradient, index):
+                final_from(gradient, index)
+                if len(steps) == 3 and index < 300:
+                    try:
+                        marker.touch(exist_ok=False)
+                    except FileExistsError:
+                        return
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            steps.append(0)
+            return gradients(minibatch, settings, final_from=tell)
+
+        learner.gradients = struck
+        return learner
+
+    struck, left_alone = group(make, bucket_mb=BUCKET_MB), group(in_torch, bucket_mb=BUCKET_MB)
+    assert learn(struck, 5) == learn(left_alone, 5)
     assert marker.exists()
     assert struck.counters() == {"replaced": 1}
     same(struck.weights(0).arrays, left_alone.weights(0).arrays)
@@ -243,6 +292,8 @@ def test_what_cannot_be_shared_is_refused():
         AllReduceGroup(recurrent, in_numpy, 2, learning_rate=1e-3)
     with pytest.raises(ValueError, match="there is at least 1 learner, not 0"):
         AllReduceGroup(SPEC, in_numpy, 0, learning_rate=1e-3)
+    with pytest.raises(ValueError, match=r"bucket_mb must be positive, not 0\.0"):
+        AllReduceGroup(SPEC, in_numpy, 2, learning_rate=1e-3, bucket_mb=0.0)
     with pytest.raises(OneProcessError, match="2 learners cannot sum up their gradients in one process"):
         SummingReplica(in_numpy, 0, 2, driver_pid=os.getpid()).join(None)
 

@@ -152,6 +152,27 @@ def assert_same_arrays(mine, its):
         np.testing.assert_allclose(mine[name], its[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.parametrize("loss", [of_both_nets, squared_error])  # the second does not reach the policy's net
+def test_a_gradient_that_is_told_of_as_it_comes_is_the_same_and_what_was_told_stays(loss):
+    told, learner = [], learner_of(loss=loss)
+    minibatch = learner.to_device(columns())
+    for _ in range(2):
+        told.clear()
+        vector, _ = learner.gradients(
+            minibatch,
+            {"scale": 1.0},
+            final_from=lambda gradient, index: told.append((gradient, index, gradient[index:].copy())),
+        )
+        np.testing.assert_array_equal(vector, learner.gradients(minibatch, {"scale": 1.0})[0])
+        assert all(gradient is vector for gradient, *_ in told)
+        indices = [index for _, index, _ in told]
+        assert indices == sorted(set(indices), reverse=True)
+        for _, index, part in told:
+            np.testing.assert_array_equal(part, vector[index:])
+    assert len(told) > 1  # in parts, and not when all was there
+    assert (indices[-1] == 0) == (loss is of_both_nets)
+
+
 def test_a_learner_that_takes_over_anothers_arrays_goes_on_bit_for_bit():
     learner = learner_of()
     minibatch = learner.to_device(columns())
