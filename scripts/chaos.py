@@ -1,7 +1,8 @@
 """`shoal chaos`: work while random workers are killed, and a judgement of everything that came of it.
 
     tasks    graphs of short tasks; a worker gets SIGKILL every 0.2 s; every result must be what it is without tasks
-    actors   counters that are killed and come back; at most once, at least once when asked, callers' order kept
+    actors   counters, plain and on event loops, that are killed and come back; at most once, at least once when asked,
+             callers' order kept
 
 Seeded: the same seed makes the same graphs and the same choices (not the same moments). With exit code 1 it has said
 what was wrong. The parts are in `endurance/`; `soak` is its neighbour for work that lasts.
@@ -100,7 +101,10 @@ def actors_under_fire(options: Options) -> Findings:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         files = [Path(folder, f"counter {i}") for i in range(4)]
         at_least_once = [False, False, True, True]
-        kinds = [counters.COUNTER.options(max_task_retries=-1 if again else 0) for again in at_least_once]
+        kinds = [
+            made.options(max_task_retries=-1 if again else 0)
+            for made, again in zip([counters.COUNTER, counters.AWAITED_COUNTER] * 2, at_least_once, strict=True)
+        ]
         targets = [kind.remote(str(path)) for kind, path in zip(kinds, files, strict=True)]
         shoal.get([target.pid.remote() for target in targets], timeout=_PATIENCE_S)
         here = counters.Caller("driver")

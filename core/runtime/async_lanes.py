@@ -1,4 +1,8 @@
-"""The lanes of an actor with coroutines: one event loop in a thread of its own (concurrency.py states the rules)."""
+"""The lanes of an actor with coroutines: one event loop in a thread of its own (concurrency.py states the rules).
+
+In a worker that thread drives the process's loop while it has nothing to do (driving_selector.py), and the main thread
+only waits for the end. Where that cannot be, the main thread drives, and each call crosses between the two.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,38 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 
+from ..transport.loop import Loop
 from .concurrency import DEFAULT, Call, T
+from .driving_selector import DrivingSelector, can_drive
 
 
 class AsyncLanes:
     """One event loop; each lane has room for so many coroutines, and a queue.
 
-    Calls that arrive together cross to the loop's thread by one entry in its queue; each such entry costs a write to a
-    pipe, 3 us. Their room is counted in plain numbers: semaphores would cost 1.5 us a call.
+    Calls that arrive together in another thread cross to the loop's by one entry in its queue; each such entry costs a
+    write to a pipe, 3 us. Their room is counted in plain numbers: semaphores would cost 1.5 us a call.
+
+    Args:
+      driven: The process's loop, to be driven by this one; None: somebody else does.
+      on_fault: Told, with `driven`, what has ended the thread: the process must end.
     """
 
-    def __init__(self, max_concurrency: int, groups: Mapping[str, int]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._lanes = {name: _AsyncLane(bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}
+    def __init__(
+        self,
+        max_concurrency: int,
+        groups: Mapping[str, int],
+        driven: Loop | None = None,
+        on_fault: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
         self._arrived: deque[tuple[_AsyncLane, Call]] = deque()
+        self._selector: DrivingSelector | None = None
+        if driven is not None and can_drive(driven):
+            self._selector = DrivingSelector(
+                driven, is_called=lambda: self._arrived, begin=self._begin_arrived, on_fault=on_fault
+            )
+        self._loop = asyncio.SelectorEventLoop(self._selector) if self._selector else asyncio.new_event_loop()
+        self._thread = 0  # its ident
+        self._lanes = {name: _AsyncLane(bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}
         self._woken = False
         self._started = 0  # changed by who starts calls
         self._ended = 0  # changed by the loop's thread
@@ -32,6 +54,7 @@ class AsyncLanes:
 
     def _serve(self) -> None:
         # User code shares the loop: what it lets escape from a task of its own, or its stop(), must not end the calls.
+        self._thread = threading.get_ident()
         while not self._ending:
             try:
                 self._loop.run_forever()
@@ -50,7 +73,8 @@ class AsyncLanes:
         lane = self._lanes[group]
         self._started += 1
         self._arrived.append((lane, call))
-        if not self._woken:
+        # Its own thread begins them before the next turn; it drives, or waits for something in the middle of a turn.
+        if not self._woken and threading.get_ident() != self._thread:
             self._woken = True
             self._loop.call_soon_threadsafe(self._begin_arrived)
 
@@ -102,6 +126,15 @@ class AsyncLanes:
     @property
     def busy(self) -> bool:
         return self._started > self._ended
+
+    @property
+    def drives(self) -> bool:
+        return self._selector is not None
+
+    def stop_driving(self) -> None:
+        if self._selector is not None:
+            self._selector.stop()
+            self._loop.call_soon_threadsafe(lambda: None)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._end)

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
+from ..transport.loop import Loop
+
 T = TypeVar("T")
 
 #: Calls at once of an actor with coroutines, unless told otherwise. Ray's.
@@ -57,6 +59,15 @@ class Lanes(Protocol):
         """Whether a call is under way or queued."""
         ...
 
+    @property
+    def drives(self) -> bool:
+        """They drive the process's loop: nobody else needs to."""
+        ...
+
+    def stop_driving(self) -> None:
+        """Leave that to others from now on."""
+        ...
+
     def close(self) -> None:
         """The actor is dead where its process is not: coroutines are cancelled, what is queued never begins, threads
         end with what they do now. Returns at once; no other call may follow.
@@ -72,12 +83,20 @@ def is_async(cls: type) -> bool:
     )
 
 
-def lanes_for(cls: type, max_concurrency: int, groups: Mapping[str, int]) -> Lanes | None:
+def lanes_for(
+    cls: type,
+    max_concurrency: int,
+    groups: Mapping[str, int],
+    driven: Loop | None = None,
+    on_fault: Callable[[BaseException], None] = lambda error: None,
+) -> Lanes | None:
     """The lanes that an actor of this class needs; None if it runs its calls one by one.
 
     Args:
       max_concurrency: bound of the default lane; 0: not given.
       groups: name -> bound.
+      driven: the process's loop, which an event loop may drive; None: the process has none.
+      on_fault: told what has come out of driving it, a fault of ours; the process must end.
     """
     if not lanes_wanted(cls, max_concurrency, groups):
         return None
@@ -85,7 +104,7 @@ def lanes_for(cls: type, max_concurrency: int, groups: Mapping[str, int]) -> Lan
         # asyncio and what it brings are an eighth of what `import shoal` would cost; workers have it from the zygote.
         from .async_lanes import AsyncLanes
 
-        return AsyncLanes(max_concurrency or ASYNC_CONCURRENCY, groups)
+        return AsyncLanes(max_concurrency or ASYNC_CONCURRENCY, groups, driven, on_fault)
     return ThreadLanes(max_concurrency or 1, groups)
 
 
@@ -99,6 +118,11 @@ class ThreadLanes:
 
     Not a ThreadPoolExecutor: its future and its locks cost 4 us a call.
     """
+
+    drives = False
+
+    def stop_driving(self) -> None:
+        pass
 
     def __init__(self, max_concurrency: int, groups: Mapping[str, int]) -> None:
         self._lanes = {name: _ThreadLane(name, bound) for name, bound in {DEFAULT: max_concurrency, **groups}.items()}

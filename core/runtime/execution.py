@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 import traceback
 from collections import deque
@@ -38,6 +39,10 @@ from .special_methods import ActorExit
 
 #: Replies of short tasks gather for this long before they are sent.
 _REPLY_S = 0.001
+#: How often a main thread that only waits looks up for signals.
+_SIGNAL_CHECK_S = 1.0
+#: How long it waits for the lanes to let go of the drive; they need one turn.
+_HAND_OVER_S = 1.0
 
 
 class Executor:
@@ -79,6 +84,7 @@ class Executor:
             fetch_function=fetch_function,
             on_actor=on_actor,
             on_wait=self.return_queue,
+            on_fault=self._fail,
         )
         self._host.interruption.install()
         self._queue: deque[tuple[bytes, Request]] = deque()
@@ -97,6 +103,9 @@ class Executor:
         self._leaving = False
         self._exit_code: Any = None  # of a SystemExit in one of the lanes
         self._flushed_at = 0.0
+        #: Something is there for a main thread that has stood aside.
+        self._called = threading.Event()
+        self._fault: BaseException | None = None
         loop.while_user_code_runs(self._stalls_at, self._return_if_stalled)
         loop.on(m.Equip, self._equip)
         for kind in (m.RunTask, m.CallMethod, m.StartActor):
@@ -113,6 +122,8 @@ class Executor:
         while True:
             if not queue:
                 self._host.not_to_begin.clear()
+                if self._host.lanes is not None and self._host.lanes.drives and not self._leaving:
+                    self._stand_aside(self._host.lanes)
                 self._loop.drive_until(lambda: queue or self._may_leave())
                 if not queue:
                     break
@@ -132,6 +143,28 @@ class Executor:
                 raise
         if self._exit_code is not None:
             raise SystemExit(self._exit_code)
+
+    def _stand_aside(self, lanes: Lanes) -> None:
+        """The actor's lanes drive: wait until there is something for the main thread to do, which drives from then on.
+
+        Raises:
+          BaseException: what they have come to, a fault of ours.
+        """
+        self._loop.flush()  # the answer that the actor has started
+        try:
+            while not (self._queue or self._leaving or self._fault):
+                # A signal that comes just before we wait, or to another thread, is seen a second later.
+                self._called.wait(_SIGNAL_CHECK_S)
+                self._called.clear()
+        finally:  # also when a signal has raised
+            lanes.stop_driving()
+            self._loop.flush(_HAND_OVER_S)
+        if self._fault is not None:
+            raise self._fault
+
+    def _fail(self, error: BaseException) -> None:
+        self._fault = error
+        self._called.set()
 
     def let_actor_go(self) -> None:
         """Its ``__del__`` runs while the API still works."""
@@ -188,6 +221,7 @@ class Executor:
             self._start(self._host.lanes, peer, request)
         else:
             self._queue.append((peer, request))
+            self._called.set()
 
     def _start(self, lanes: Lanes, peer: bytes, request: m.CallMethod) -> None:
         self._in_lanes.add(request.task_id)
@@ -289,6 +323,7 @@ class Executor:
     def leave(self) -> None:
         """End when the queue is empty."""
         self._leaving = True
+        self._called.set()
 
     def _stalls_at(self) -> float:
         """When the tasks behind the running one are to go back (monotonic); infinity: there are none. In any thread."""

@@ -65,6 +65,7 @@ class Host:
         fetch_function: Callable[[bytes], Callable[..., Any]],
         on_actor: Callable[[str, object], None],
         on_wait: Callable[[], None],
+        on_fault: Callable[[BaseException], None],
     ) -> None:
         """
         Args:
@@ -72,6 +73,7 @@ class Host:
           fetch_function: the exported function of a key; may block.
           on_actor: called with class name and actor when this process has become one.
           on_wait: called when a generator begins to wait for its consumer.
+          on_fault: called, in any thread, when lanes that drive the loop have come to a fault of ours.
         """
         self._loop = loop
         self._holdings = holdings
@@ -79,6 +81,7 @@ class Host:
         self._fetch_function = fetch_function
         self._on_actor = on_actor
         self._on_wait = on_wait
+        self._on_fault = on_fault
         self._numbers = count(1)
         self._pid = os.getpid()
         self.interruption = Interruption(is_open=lambda: loop.is_open, runs_user_code=Host.carry_out.__code__)
@@ -190,7 +193,7 @@ class Host:
         """Become the actor."""
         self.actor_name = request.class_name
         cls: Any = self._fetch_function(request.class_key)
-        self.lanes = lanes_for(cls, request.max_concurrency, request.groups)
+        self.lanes = lanes_for(cls, request.max_concurrency, request.groups, self._loop, self._on_fault)
         if self.lanes is None:
             self.actor = cls(*args, **kwargs)
         else:

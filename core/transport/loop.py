@@ -112,6 +112,24 @@ class Loop:
         self._watched[descriptor] = ready
         self._carrier.watch(descriptor)
 
+    @property
+    def can_watch_once(self) -> bool:
+        """Whether there are `watch_once` and `watch_again`: where the carrier is one descriptor."""
+        return self._carrier.descriptor is not None
+
+    def watch_once(self, descriptor: int, ready: Callable[[], None]) -> None:
+        """As `watch`, but `ready` is called only once, until `watch_again`."""
+        self._watched[descriptor] = ready
+        self._carrier.watch_once(descriptor)
+
+    def watch_again(self, descriptor: int) -> None:
+        """Call `ready` once more: at once, if the descriptor can be read. In any thread."""
+        try:
+            self._carrier.watch_again(descriptor)
+        except (OSError, ValueError):  # the process is about to end
+            if not self.is_closed:
+                raise
+
     def unwatch(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, None) is not None:
             self._carrier.unwatch(descriptor)
@@ -194,10 +212,10 @@ class Loop:
         self.flush()
         self.left_at = time.monotonic()
 
-    def flush(self) -> None:
-        """Work off posts and messages now, or have the thread that drives do so."""
+    def flush(self, patience_s: float = 0.0) -> None:
+        """Work off posts and messages now, or have the thread that drives do so, if it has not left within so long."""
         with self._interrupts:
-            if self._acquire():
+            if self._acquire(patience_s):
                 try:
                     if not self.is_closed:
                         self._tick(0.0)

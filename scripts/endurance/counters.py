@@ -48,8 +48,19 @@ class Counter:
         return self._incarnation, self._count
 
 
-#: As an actor that comes back as often as it is killed; calls are made at most once unless asked otherwise.
+class AwaitedCounter(Counter):
+    """The same on an event loop, which drives the process while it has nothing to do."""
+
+    async def count(  # type: ignore[override]
+        self, caller: str, number: int, load: np.ndarray | None = None
+    ) -> tuple[int, int]:
+        """See `Counter.count`."""
+        return Counter.count(self, caller, number, load)
+
+
+#: As actors that come back as often as they are killed; calls are made at most once unless asked otherwise.
 COUNTER: Any = shoal.remote(num_cpus=0, max_restarts=-1)(Counter)
+AWAITED_COUNTER: Any = shoal.remote(num_cpus=0, max_restarts=-1)(AwaitedCounter)
 
 
 class Caller:

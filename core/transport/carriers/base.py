@@ -11,7 +11,7 @@ What every carrier keeps:
   * `send` never waits: what the kernel does not take is kept, without bound, until it does.
   * No peer starves another: of what has arrived, `receive` gives a bounded piece for each peer.
 
-Every method is called by the thread that drives the loop.
+Every method but `watch_again` is called by the thread that drives the loop.
 """
 
 from __future__ import annotations
@@ -52,6 +52,14 @@ class Carrier(Protocol):
 
     def watch(self, descriptor: int) -> None:
         """Have `wait` look for this descriptor of somebody else's too."""
+        ...
+
+    def watch_once(self, descriptor: int) -> None:
+        """As `watch`, until it has been told of once. Only with a `descriptor`."""
+        ...
+
+    def watch_again(self, descriptor: int) -> None:
+        """Tell of it once more. In any thread. Only with a `descriptor`."""
         ...
 
     def unwatch(self, descriptor: int) -> None: ...

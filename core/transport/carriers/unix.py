@@ -53,7 +53,7 @@ _HELLO_BYTES = 512
 _RETRY_S = 0.005
 
 #: Of epoll, which not every system has that imports this module.
-_IN, _OUT, _ERR, _HUP = 1, 4, 8, 16
+_IN, _OUT, _ERR, _HUP, _ONCE = 1, 4, 8, 16, 1 << 30
 
 
 class _Link:
@@ -107,6 +107,13 @@ class UnixCarrier:
     def watch(self, descriptor: int) -> None:
         self._foreign.add(descriptor)
         self._epoll.register(descriptor, _IN)
+
+    def watch_once(self, descriptor: int) -> None:
+        self._foreign.add(descriptor)
+        self._epoll.register(descriptor, _IN | _ONCE)
+
+    def watch_again(self, descriptor: int) -> None:
+        self._epoll.modify(descriptor, _IN | _ONCE)
 
     def unwatch(self, descriptor: int) -> None:
         self._foreign.discard(descriptor)

@@ -67,6 +67,12 @@ class ZmqCarrier:
     def watch(self, descriptor: int) -> None:
         self._poller.register(descriptor, self._zmq.POLLIN)
 
+    def watch_once(self, descriptor: int) -> None:
+        raise NotImplementedError("needs a carrier that is one descriptor")
+
+    def watch_again(self, descriptor: int) -> None:
+        raise NotImplementedError("needs a carrier that is one descriptor")
+
     def unwatch(self, descriptor: int) -> None:
         self._poller.unregister(descriptor)
 

@@ -1,4 +1,5 @@
-"""The background thread under every order of events: the loop and the thread as they are, run one step at a time.
+"""The background thread, and an event loop that drives, under every order of events: they and the loop as they are,
+run one step at a time.
 
 Threads are real, but only one runs at a time, and between any two bytecodes of the code under test a seeded lot may
 hand over to another. The kernel's epoll, sockets, locks and the clock are stand-ins: time passes only when everybody
@@ -8,8 +9,10 @@ waits, so "soon" is an exact number, and a wake-up that is lost is a deadlock or
 from __future__ import annotations
 
 import math
+import os
 import random
 import select
+import selectors
 import sys
 import threading
 from collections import deque
@@ -19,6 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 from shoal.core.protocol import messages as m
+from shoal.core.runtime import driving_selector
 from shoal.core.transport import background, loop, standby, wake_pipe
 
 BACKGROUND_S = 0.005
@@ -26,7 +30,7 @@ BACKGROUND_S = 0.005
 SOON_S = 3 * BACKGROUND_S
 #: Multiples of what the thread itself waits for, so that much happens at the same moment.
 PAUSES_S = [pause * BACKGROUND_S for pause in (0, 1, 1, 2, 20, 50)]
-TRACED = {module.__file__ for module in (background, loop, standby, wake_pipe)}
+TRACED = {module.__file__ for module in (background, loop, standby, wake_pipe, driving_selector)}
 PEER = b"p" * 12
 
 
@@ -179,20 +183,32 @@ class Network:
         self.carrier = self
         self.arrived: deque[m.Message] = deque()
         self.pipe = -1
+        self.once: dict[int, bool] = {}  # a foreign descriptor -> is to be told of
         self.armed, self.bell, self.is_open = False, 0, True
 
     def watch(self, descriptor: int) -> None:
         self.pipe = descriptor
 
-    def pipe_is_ready(self) -> bool:
-        return bool(select.select([self.pipe], [], [], 0)[0])
+    def watch_once(self, descriptor: int) -> None:
+        self.once[descriptor] = True
+
+    def watch_again(self, descriptor: int) -> None:
+        self.turns.pass_on()
+        self.once[descriptor] = True
+        self.turns.pass_on()
+
+    def foreign(self) -> list[int]:
+        watched = [self.pipe, *(descriptor for descriptor, is_told in self.once.items() if is_told)]
+        return select.select(watched, [], [], 0)[0]
 
     def is_ready(self) -> bool:
-        return bool(self.arrived) or self.pipe_is_ready()
+        return bool(self.arrived) or bool(self.foreign())
 
     def wait(self, timeout_s: float | None) -> list[int]:
         self.turns.wait(self.is_ready, math.inf if timeout_s is None else self.turns.now + timeout_s)
-        return [self.pipe] if self.pipe_is_ready() else []
+        found = self.foreign()
+        self.once |= {descriptor: False for descriptor in found if descriptor in self.once}
+        return found
 
     def receive(self):
         while self.arrived:
@@ -237,7 +253,7 @@ class Trial:
             get_ident=threading.get_ident,
             current_thread=lambda: turns.current,
         )
-        for module in (loop, standby):
+        for module in (loop, standby, driving_selector):
             monkeypatch.setattr(module, "time", clock)
         for module in (loop, background):
             monkeypatch.setattr(module, "threading", threads)
@@ -257,6 +273,7 @@ class Trial:
         self.late: list[tuple[str, float]] = []
         self.loop.on(m.ItemsTaken, lambda peer, message: self.see(message.count, "a message"))
         self.number = 0
+        self.has_event_loop = False
 
     def expect(self, within_s: float) -> int:
         self.number += 1
@@ -290,7 +307,7 @@ class Trial:
             for _ in range(1 if choice == "submit" else 12):
                 number = self.expect(SOON_S)
                 self.loop.submit(lambda number: self.see(number, "a submission"), number)
-        elif choice == "post":
+        elif choice == "post" and not self.has_event_loop:  # it waits for as long as nothing comes
             number = self.expect(background.SLOW_S + SOON_S)
             self.loop.post(lambda number: self.see(number, "a post"), number)
         elif choice == "soon":
@@ -308,7 +325,7 @@ class Trial:
         else:
             self.loop.look_in()
 
-    def play(self, seed: int, users: int, steps: int) -> None:
+    def play(self, seed: int, users: int, steps: int, *, has_event_loop: bool = False) -> None:
         """All of it; fails if anything is lost or late."""
 
         def use(lot: random.Random) -> None:
@@ -322,8 +339,14 @@ class Trial:
 
         def begin() -> None:
             self.loop.start_background()
+            self.has_event_loop = has_event_loop
+            events = EventLoop(self) if has_event_loop else None
             threads = [Thread(self.turns, lambda n=n: use(random.Random(seed + n)), f"user {n}") for n in range(users)]
             threads.append(Thread(self.turns, lambda: peers(random.Random(-seed - 1)), "peers"))
+            if events is not None:
+                threads.append(Thread(self.turns, lambda: events.ask(random.Random(seed - 7), steps), "askers"))
+                runs = Thread(self.turns, lambda: events.run(random.Random(seed + 100)), "event loop")
+                runs.start()
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -332,10 +355,96 @@ class Trial:
             assert not self.faults
             assert not self.expected, "something has been seen to by nobody, though a second has passed"
             assert not self.late
+            if events is not None:
+                events.leave()
+                runs.join()
+                assert not events.faults
             self.loop.close()
+            if events is not None:
+                events.close()
 
         Thread(self.turns, begin, "main").start()
         self.turns.run()
+
+
+class EventLoop:
+    """In place of asyncio's: a thread that selects, begins calls, reads a pipe, and works in between."""
+
+    #: How long it is away from its selector at most, twice: calls and the pipe wait for it.
+    BUSY_S = 2 * BACKGROUND_S
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.calls: deque[int] = deque()
+        self.unread: deque[int] = deque()
+        self.faults: list[BaseException] = []
+        self.selector = driving_selector.DrivingSelector(
+            trial.loop, is_called=lambda: self.calls, begin=self._begin, on_fault=self.faults.append
+        )
+        self.reads, self.writes = os.pipe()
+        self.selector.register(self.reads, selectors.EVENT_READ)
+        self.ident: Thread | None = None
+        self.left = False
+        trial.loop.on(m.FetchFunction, lambda peer, message: self._call(message.request))
+
+    def _call(self, number: int) -> None:
+        """As `AsyncLanes.start`: another thread wakes it."""
+        self.calls.append(number)
+        if self.trial.turns.current is not self.ident:
+            os.write(self.writes, b"!")
+
+    def _begin(self) -> None:
+        while self.calls:
+            self.trial.see(self.calls.popleft(), "a call")
+
+    def ask(self, lot: random.Random, steps: int) -> None:
+        """Its peers, and other threads of its process."""
+        for _ in range(2 * steps):
+            self.trial.sleep(lot.choice(PAUSES_S))
+            number = self.trial.expect(SOON_S + 2 * self.BUSY_S + driving_selector._GLANCE_S)
+            if lot.random() < 0.6:
+                self.trial.network.arrived.append(m.FetchFunction(number, b"key"))
+            else:
+                self.unread.append(number)
+                os.write(self.writes, b"!")
+
+    def run(self, lot: random.Random) -> None:
+        self.ident = self.trial.turns.current
+        while not self.left:
+            timeout_s = lot.choice([None, None, 0, 0, BACKGROUND_S])
+            if self.selector.select(timeout_s):
+                count = len(os.read(self.reads, 4096))
+                while self.unread and count:
+                    self.trial.see(self.unread.popleft(), "what can be read")
+                    count -= 1
+            choice = lot.random()
+            if choice < 0.2:
+                self.trial.sleep(lot.choice([BACKGROUND_S, self.BUSY_S]))
+            elif choice < 0.5:
+                number = self.trial.expect(SOON_S)
+                self.trial.loop.submit(lambda number: self.trial.see(number, "an answer"), number)
+            elif choice < 0.6:  # user code waits for something
+                number = self.trial.deliver()
+                self.trial.loop.drive_until(lambda number=number: number in self.trial.seen, BACKGROUND_S)
+            elif timeout_s == 0:
+                self.trial.sleep(driving_selector._GLANCE_S / 2)  # work takes time
+
+    def leave(self) -> None:
+        self.left = True
+        os.write(self.writes, b"!")
+
+    def close(self) -> None:
+        self.selector.close()
+        os.close(self.reads)
+        os.close(self.writes)
+
+
+@pytest.mark.parametrize("users", [0, 2])
+@pytest.mark.parametrize("switch", [0.005, 0.1])
+def test_an_event_loop_that_drives_loses_nothing_in_any_order_of_events(monkeypatch, users, switch):
+    for seed in range(12):
+        with monkeypatch.context() as patches:
+            Trial(Turns(seed, switch), patches).play(seed, users, steps=12, has_event_loop=True)
 
 
 @pytest.mark.parametrize("users", [1, 3])
