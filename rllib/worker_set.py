@@ -11,7 +11,9 @@ successor knows where that must begin.
 
 Nothing is dropped in silence. If a worker dies, another takes its place and every request that was in flight on it is
 made again, in the same order; ``replacements`` and ``made_again`` count both. If it keeps dying before it finishes
-anything, ``WorkerLostError`` tells why. An exception that a worker's code raised is raised here as it was there.
+anything, ``WorkerLostError`` tells why, and hands back its requests: whoever can find out more goes on with the same
+set, in which the worker is made anew when it is asked next. An exception that a worker's code raised is raised here as
+it was there.
 """
 
 from __future__ import annotations
@@ -36,8 +38,29 @@ LONG_WORK_S = 115.0
 MAX_DEATHS_IN_A_ROW = 3
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked for."""
+
+    worker: int  #: its index
+    method: str
+    arguments: tuple[Any, ...]
+    max_deaths: int = MAX_DEATHS_IN_A_ROW  #: deaths of the worker in a row after which nobody is asked again
+
+
 class WorkerLostError(RuntimeError):
-    """A worker died, again and again. The cause says how: signal or exit code."""
+    """A worker died, again and again. The cause says how: signal or exit code.
+
+    Attributes:
+      requests: Those that were in flight on it, the one that it died of first; none where a new one would not start.
+    """
+
+    def __init__(self, message: str, requests: Sequence[Request] = ()) -> None:
+        super().__init__(message)
+        self.requests = tuple(requests)
+
+    def __reduce__(self) -> tuple[type[WorkerLostError], tuple[str]]:
+        return WorkerLostError, (str(self),)  # in another process there is nobody who could make them again
 
 
 @dataclass(frozen=True)
@@ -46,13 +69,6 @@ class Completed:
 
     worker: int  #: index of the worker
     value: Any  #: what the method returned
-
-
-@dataclass(frozen=True)
-class _Request:
-    worker: int
-    method: str
-    arguments: tuple[Any, ...]
 
 
 class WorkerSet:
@@ -65,6 +81,7 @@ class WorkerSet:
       kind: What to call a worker in messages.
       is_quick: Each answers its first request as soon as it has started, and others before long: one that does not is
         named, for it may be waiting for a CPU, or hang.
+      max_deaths: Deaths of one in a row, without a request finished, after which it is given up.
     """
 
     def __init__(
@@ -75,19 +92,21 @@ class WorkerSet:
         max_in_flight: int = 1,
         kind: str = "rollout worker",
         is_quick: bool = True,
+        max_deaths: int = MAX_DEATHS_IN_A_ROW,
     ) -> None:
         self._make = make
+        self._max_deaths = max_deaths
         self._kind = kind
         self.max_in_flight = max_in_flight
         self.made_again = 0  #: requests that went out a second time so far, as their worker had died
-        self._actors: list[Any] = []
+        self._actors: list[Any] = []  # None in the place of one that was given up
         self._replacements = [0] * count
         self.last_death = ""  #: why the worker that was replaced last died: signal or exit code, end of its stderr
         self._deaths_in_a_row = [0] * count
         self._is_quick = is_quick
         self._has_told_of_long_work = False
         self._silent = set(range(count)) if is_quick else set()
-        self._in_flight: dict[Any, _Request] = {}
+        self._in_flight: dict[Any, Request] = {}
         self._counts = [0] * count  # of these, by worker: thousands of workers are asked for it again and again
         try:
             for worker in range(count):
@@ -121,7 +140,30 @@ class WorkerSet:
         """
         if self.in_flight(worker) >= self.max_in_flight:
             raise RuntimeError(f"worker {worker} has {self.max_in_flight} requests in flight; take a result first")
-        self._send(worker, method, arguments)
+        self._send(Request(worker, method, arguments, self._max_deaths))
+
+    def ask(self, worker: int, method: str, *arguments: Any, max_deaths: int) -> Any:
+        """Make a request of a worker that has none in flight, and wait for its result alone; others' stay where they
+        are.
+
+        Args:
+          worker, method, arguments: As for ``submit``.
+          max_deaths: Deaths of the worker in a row after which it is given up.
+
+        Raises:
+          RuntimeError: the worker has requests in flight.
+          Exception: as ``completed``.
+        """
+        if self.in_flight(worker):
+            raise RuntimeError(
+                f"worker {worker} has {self.in_flight(worker)} requests in flight; take their results first"
+            )
+        self._send(Request(worker, method, arguments, max_deaths))
+        while True:  # a death in between makes it another reference
+            ref = next(ref for ref, request in self._in_flight.items() if request.worker == worker)
+            api.wait([ref], num_returns=1)
+            if (result := self._take(ref)) is not None:
+                return result.value
 
     def completed(self) -> Iterator[Completed]:
         """Results as they are ready, those of one worker in the order of its requests, until nothing is in flight.
@@ -172,7 +214,8 @@ class WorkerSet:
     def close(self) -> None:
         """Kill every worker. Requests in flight are given up."""
         while self._actors:
-            api.kill(self._actors.pop())
+            if (actor := self._actors.pop()) is not None:
+                api.kill(actor)
         # What ended the set has been raised. That others have failed likewise is no news, and not to be logged as such.
         if self._in_flight and api.is_initialized():
             ready, _ = api.wait(list(self._in_flight), num_returns=len(self._in_flight), timeout=0)
@@ -236,30 +279,38 @@ class WorkerSet:
         ready, _ = api.wait(refs, num_returns=1)
         return ready
 
-    def _send(self, worker: int, method: str, arguments: tuple[Any, ...]) -> None:
-        ref = getattr(self._actors[worker], method).remote(*arguments)
-        self._in_flight[ref] = _Request(worker, method, arguments)
+    def _send(self, request: Request) -> None:
+        worker = request.worker
+        if self._actors[worker] is None:
+            self._renew(worker)
+        ref = getattr(self._actors[worker], request.method).remote(*request.arguments)
+        self._in_flight[ref] = request
         self._counts[worker] += 1
 
-    def _replace(self, request: _Request, error: errors.ActorError) -> None:
+    def _replace(self, request: Request, error: errors.ActorError) -> None:
         worker = request.worker
         self._deaths_in_a_row[worker] += 1
-        if error.actor_init_failed or self._deaths_in_a_row[worker] >= MAX_DEATHS_IN_A_ROW:
-            raise WorkerLostError(
-                f"{self._kind} {worker} died {self._deaths_in_a_row[worker]} times in a row "
-                f"without finishing {request.method!r}: {error}"
-            ) from error
-        self._replacements[worker] += 1
-        self.last_death = " ".join(str(error).split())
-        # One that is only out of reach, as on a machine of a cluster that has just gone, may be alive and have done the
-        # request: it must not come back with other episodes than those that are known.
-        api.kill(self._actors[worker])
-        self._actors[worker] = self._make(worker, self._replacements[worker])
-        if self._is_quick:
-            self._silent.add(worker)  # there may be no room for it where the other was
         # The failed request was the oldest. None behind it can count, whatever comes of it.
         behind = [ref for ref, other in self._in_flight.items() if other.worker == worker]
         self._counts[worker] -= len(behind)
-        for again in [request, *(self._in_flight.pop(ref) for ref in behind)]:
-            self._send(worker, again.method, again.arguments)
+        lost = [request, *(self._in_flight.pop(ref) for ref in behind)]
+        # One that is only out of reach, as on a machine of a cluster that has just gone, may be alive and have done the
+        # request: it must not come back with other episodes than those that are known.
+        api.kill(self._actors[worker])
+        self._actors[worker] = None
+        self.last_death = " ".join(str(error).split())
+        if error.actor_init_failed or self._deaths_in_a_row[worker] >= request.max_deaths:
+            deaths, self._deaths_in_a_row[worker] = self._deaths_in_a_row[worker], 0
+            raise WorkerLostError(
+                f"{self._kind} {worker} died {deaths} times in a row without finishing {request.method!r}: {error}",
+                () if error.actor_init_failed else lost,
+            ) from error
+        for again in lost:
+            self._send(again)
             self.made_again += 1
+
+    def _renew(self, worker: int) -> None:
+        self._replacements[worker] += 1
+        self._actors[worker] = self._make(worker, self._replacements[worker])
+        if self._is_quick:
+            self._silent.add(worker)  # there may be no room for it where the other was

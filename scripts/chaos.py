@@ -1,8 +1,10 @@
 """`shoal chaos`: work while random workers are killed, and a judgement of everything that came of it.
 
-    tasks    graphs of short tasks; a worker gets SIGKILL every 0.2 s; every result must be what it is without tasks
-    actors   counters, plain and on event loops, that are killed and come back; at most once, at least once when asked,
-             callers' order kept
+    tasks       graphs of short tasks; a worker gets SIGKILL every 0.2 s; every result must be what it is without tasks
+    actors      counters, plain and on event loops, that are killed and come back; at most once, at least once when
+                asked, callers' order kept
+    evolution   generations of ES, flat and with trees; a worker or an aggregator gets SIGKILL every second; no bit may
+                differ from those of a run of one worker that nobody harms
 
 Seeded: the same seed makes the same graphs and the same choices (not the same moments). With exit code 1 it has said
 what was wrong. The parts are in `endurance/`; `soak` is its neighbour for work that lasts.
@@ -22,8 +24,9 @@ import tyro
 
 import shoal
 from shoal import exceptions
+from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
-from shoal.scripts.endurance import counters, graphs, histories
+from shoal.scripts.endurance import counters, generations, graphs, histories
 from shoal.scripts.endurance.histories import Outcome
 from shoal.scripts.endurance.killer import Killer, every_worker
 from shoal.scripts.endurance.processes import Before
@@ -41,7 +44,7 @@ _STORE_BYTES = 1024**3
 class Options:
     """What `shoal chaos` can be told."""
 
-    part: tyro.conf.Positional[Literal["all", "tasks", "actors"]] = "all"
+    part: tyro.conf.Positional[Literal["all", "tasks", "actors", "evolution"]] = "all"
     """What to put under fire."""
 
     seconds: float = 60.0
@@ -65,7 +68,7 @@ class Findings:
 
     def __str__(self) -> str:
         more = [f"... and {len(self.wrong) - _SHOWN} more"] if len(self.wrong) > _SHOWN else []
-        head = f"{self.part:<8}{self.done}: {f'{len(self.wrong)} WRONG' if self.wrong else 'all as it must be'}"
+        head = f"{self.part:<10}{self.done}: {f'{len(self.wrong)} WRONG' if self.wrong else 'all as it must be'}"
         return "\n".join([head, *(f"  {line}" for line in [*self.wrong[:_SHOWN], *more])])
 
 
@@ -145,7 +148,35 @@ def _call(here: counters.Caller, there: Sequence[Any], targets: Sequence[Any], t
             outcomes.extend(more)
 
 
-_PARTS: dict[str, Callable[[Options], Findings]] = {"tasks": tasks_under_fire, "actors": actors_under_fire}
+def evolution_under_fire(options: Options) -> Findings:
+    """Generations, flat and with trees in turn, while workers and aggregators die."""
+    findings, runs = Findings("evolution"), list[generations.Run]()
+    deadline = time.monotonic() + options.seconds
+    while not findings.wrong and (time.monotonic() < deadline or len(runs) < len(generations.FAN_OUTS)):
+        number = len(runs)
+        fan_out = generations.FAN_OUTS[number % len(generations.FAN_OUTS)]
+        title = f"run {number}, {f'fan-out {fan_out}' if fan_out else 'flat'}"
+        kills_seed = options.seed * 1_000_003 + number
+        try:
+            run = generations.under_fire(
+                title, seed=options.seed, kills_seed=kills_seed, num_workers=options.num_cpus, fan_out=fan_out
+            )
+        except WorkerLostError as error:
+            findings.wrong.append(f"{title}: {error}")
+        else:
+            runs.append(run)
+    findings.wrong += generations.differences(runs, options.seed)
+    findings.kills = sum(run.kills for run in runs)
+    count = sum(len(run.digests) for run in runs)
+    findings.done = f"{len(runs)} runs of {count} generations, {findings.kills} workers and aggregators killed"
+    return findings
+
+
+_PARTS: dict[str, Callable[[Options], Findings]] = {
+    "tasks": tasks_under_fire,
+    "actors": actors_under_fire,
+    "evolution": evolution_under_fire,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

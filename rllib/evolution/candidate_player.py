@@ -71,20 +71,26 @@ class PlaySettings:
 
 
 @dataclass
-class _Episode:
-    """One episode of a block."""
+class Outcome:
+    """What an episode came to."""
 
-    place: int  #: in the block's order
+    fitness: float = 0.0
+    score: float = 0.0
+    length: int = 0
+    sums: np.ndarray | None = field(default=None, repr=False)  #: of its observations
+
+
+@dataclass
+class _Episode:
+    """One episode of a task."""
+
     row: int  #: of the records
     sign: int  #: 0 for +, 1 for -
     seed: int  #: of the reset
     flat: np.ndarray  #: [P] the candidate
     title: str  #: for messages
-    noise: np.random.Generator | None  #: of its actions
-    fitness: float = 0.0
-    score: float = 0.0
-    length: int = 0
-    sums: np.ndarray | None = field(default=None, repr=False)  #: of its observations
+    noise: np.random.Generator | None = None  #: of its actions
+    outcome: Outcome = field(default_factory=Outcome)
 
 
 class CandidatePlayer:
@@ -134,8 +140,51 @@ class CandidatePlayer:
         Raises:
           EnvFailure: an environment raised, or gave what cannot be used; names the pair and the seed.
         """
-        first = block * self._settings.block_size
-        pairs = np.arange(first, min(first + self._settings.block_size, generation.num_pairs))
+        episodes = self._block(generation, block)
+        self._run(generation, episodes)
+        return self._report(generation, block, [episode.outcome for episode in episodes])
+
+    def play_centre(self, generation: Generation, number: int) -> Report:
+        """Play one centre episode; its record holds it with the sign +, and -1 - number for the pair.
+
+        Raises:
+          EnvFailure: as ``play``.
+        """
+        episode = self._centre(generation, number)
+        self._run(generation, [episode])
+        return self._report(generation, -1 - number, [episode.outcome])
+
+    def titles(self, generation: Generation, task: int) -> list[str]:
+        """What the episodes of a task are called, in their order: generation, pair, sign and seed."""
+        return [episode.title for episode in self._episodes(generation, task)]
+
+    def play_one(self, generation: Generation, task: int, place: int) -> Outcome:
+        """Play one episode of a task by itself: for one in which somebody may be harmed.
+
+        Raises:
+          EnvFailure: as ``play``.
+        """
+        episode = self._episodes(generation, task)[place]
+        self._run(generation, [episode])
+        return episode.outcome
+
+    def join(self, generation: Generation, task: int, outcomes: Sequence[Outcome]) -> Report:
+        """The report of a task whose episodes have been played one by one, here or elsewhere: the same to the bit."""
+        if self._tally is not None:
+            self._tally.shift(generation.normalizers)
+        return self._report(generation, task, outcomes)
+
+    def close(self) -> None:
+        """Free what the environments hold."""
+        for copy in self._copies:
+            copy.close()
+
+    def _episodes(self, generation: Generation, task: int) -> list[_Episode]:
+        """Of a task, see ``evolution_worker.py``."""
+        return self._block(generation, task) if task >= 0 else [self._centre(generation, -1 - task)]
+
+    def _block(self, generation: Generation, block: int) -> list[_Episode]:
+        pairs = self._pairs(generation, block)
         candidates = generation.asked.pairs(self._noise, pairs)
         episodes: list[_Episode] = []
         for row, pair in enumerate(pairs.tolist()):
@@ -147,41 +196,38 @@ class CandidatePlayer:
                     if self._settings.action_noise:
                         key = (generation.number, pair, sign, again)
                         noise = streams.candidate_noise_stream(self._settings.seed, *key)
-                    flat = candidates[row, sign]
-                    episodes.append(_Episode(len(episodes), row, sign, seed, flat, title, noise))
-        return self._report(generation, block, pairs, episodes)
+                    episodes.append(_Episode(row, sign, seed, candidates[row, sign], title, noise))
+        return episodes
 
-    def play_centre(self, generation: Generation, number: int) -> Report:
-        """Play one centre episode; its record holds it with the sign +, and -1 - number for the pair.
-
-        Raises:
-          EnvFailure: as ``play``.
-        """
+    def _centre(self, generation: Generation, number: int) -> _Episode:
         seed = self._centre_seeds(number, generation.number)
-        title = f"generation {generation.number}, centre, episode seed {seed}"
-        episode = _Episode(0, 0, 0, seed, generation.asked.centre, title, None)
-        report = self._report(generation, -1 - number, np.array([-1 - number]), [episode])
-        report.records["fitness"][:, 1] = report.records["score"][:, 1] = np.nan
-        return report
+        return _Episode(
+            0, 0, seed, generation.asked.centre, f"generation {generation.number}, centre, episode seed {seed}"
+        )
 
-    def close(self) -> None:
-        """Free what the environments hold."""
-        for copy in self._copies:
-            copy.close()
+    def _pairs(self, generation: Generation, block: int) -> np.ndarray:
+        first = block * self._settings.block_size
+        return np.arange(first, min(first + self._settings.block_size, generation.num_pairs))
 
-    def _report(self, generation: Generation, block: int, pairs: np.ndarray, episodes: Sequence[_Episode]) -> Report:
-        self._run(generation, episodes)
+    def _report(self, generation: Generation, task: int, outcomes: Sequence[Outcome]) -> Report:
+        """Of all episodes of a task, in their order, whatever order they ended in."""
+        is_centre, again = task < 0, self._settings.episodes
+        pairs = np.array([task]) if is_centre else self._pairs(generation, task)
         records = np.zeros(len(pairs), RECORD)
         records["pair"] = pairs
-        for episode in episodes:  # in their order, whatever order they ended in
-            records["fitness"][episode.row, episode.sign] += episode.fitness / self._settings.episodes
-            records["score"][episode.row, episode.sign] += episode.score / self._settings.episodes
-            records["length"][episode.row, episode.sign] += episode.length
+        for place, outcome in enumerate(outcomes):
+            row, sign = divmod(place // again, 2)
+            share = 1 if is_centre else again
+            records["fitness"][row, sign] += outcome.fitness / share
+            records["score"][row, sign] += outcome.score / share
+            records["length"][row, sign] += outcome.length
+        if is_centre:
+            records["fitness"][:, 1] = records["score"][:, 1] = np.nan
         moments = np.zeros((1, 0))
         if self._tally is not None:
-            sums = np.add.reduce([episode.sums for episode in episodes if episode.sums is not None], axis=0)
-            moments = self._tally.moments(sum(episode.length for episode in episodes), sums)[None]
-        return Report(generation.number, np.array([block], np.int32), records, moments)
+            sums = np.add.reduce([outcome.sums for outcome in outcomes if outcome.sums is not None], axis=0)
+            moments = self._tally.moments(sum(outcome.length for outcome in outcomes), sums)[None]
+        return Report(generation.number, np.array([task], np.int32), records, moments)
 
     def _run(self, generation: Generation, episodes: Sequence[_Episode]) -> None:
         """Play all of these, as many at once as there are lanes."""
@@ -198,7 +244,7 @@ class CandidatePlayer:
             for lane, episode in list(playing.items()):
                 if self._step(lane, episode, actions[lane], generation.step_limit):
                     if self._tally is not None:
-                        episode.sums = self._tally.taken(lane)
+                        episode.outcome.sums = self._tally.taken(lane)
                     if waiting:
                         playing[lane] = waiting.popleft()
                         self._begin(lane, playing[lane])
@@ -235,21 +281,21 @@ class CandidatePlayer:
 
     def _step(self, lane: int, episode: _Episode, action: Any, step_limit: int) -> bool:
         """One step of a lane; whether its episode is over."""
-        copy = self._copies[lane]
+        copy, outcome = self._copies[lane], episode.outcome
         try:
             reward, terminated, truncated = copy.step(action, self._rows[lane])
-            episode.length += 1
+            outcome.length += 1
             if self._looks_at_each or not math.isfinite(reward):
-                copy.check_outcome(episode.length, self._rows[lane], reward, self._settings.checks)
+                copy.check_outcome(outcome.length, self._rows[lane], reward, self._settings.checks)
             if self._masks is not None:
-                copy.write_mask(self._layout, self._masks[lane], episode.length)
+                copy.write_mask(self._layout, self._masks[lane], outcome.length)
         except EnvFailure as error:
             raise _titled(error, episode) from error
-        episode.fitness += reward - self._settings.reward_shift
-        episode.score += copy.score
+        outcome.fitness += reward - self._settings.reward_shift
+        outcome.score += copy.score
         if (terminated or truncated) and not copy.goes_on:
             return True
-        return episode.length == step_limit
+        return outcome.length == step_limit
 
     def _look(self, playing: Mapping[int, _Episode]) -> None:
         """Refuse observations that no net can use, all lanes at once: 1 us instead of 1 us each."""
@@ -260,14 +306,15 @@ class CandidatePlayer:
             if column.dtype.kind == "f" and not math.isfinite(np.add.reduce(column, axis=None)):
                 for lane, episode in playing.items():
                     try:
-                        self._copies[lane].check_outcome(episode.length, self._rows[lane], 0.0, self._settings.checks)
+                        steps = episode.outcome.length
+                        self._copies[lane].check_outcome(steps, self._rows[lane], 0.0, self._settings.checks)
                     except EnvFailure as error:
                         raise _titled(error, episode) from error
 
     def _noise_of(self, playing: Mapping[int, _Episode]) -> np.ndarray:
         """[L, reals] of each episode's own stream, whose numbers are drawn many steps at a time; 0 of the centre's."""
         for lane, episode in playing.items():
-            at = episode.length % _NOISE_STEPS
+            at = episode.outcome.length % _NOISE_STEPS
             if at == 0:
                 self._drawn[lane] = 0.0
                 if episode.noise is not None:

@@ -7,14 +7,24 @@ reports and sums come up:
     driver --shares of weights--> aggregator [--> ...]        aggregators --int64 [P] each--> driver
 
 Tasks are handed out as children become ready: to workers one at a time, ``max_in_flight`` each; to aggregators many,
-but fewer the less is left, so that all are done at about the same time. A child that dies is replaced by ``WorkerSet``
-and asked again; as reports and sums are functions of what was asked, nothing else changes. The workers of an aggregator
-that dies die with it. Whoever has workers for children adds up its share of the weighted noise itself.
+but fewer the less is left, so that all are done at about the same time. An aggregator has one request at a time, which
+names all that it has still to do, and answers it with what is done by then, several times a second: so who asks has
+every report soon, and the aggregator that follows one that died is asked only for the rest. Whoever has workers for
+children adds up its share of the weighted noise itself.
+
+A child that dies is replaced by ``WorkerSet`` and asked again; as reports and sums are functions of what was asked,
+nothing else changes. The workers of an aggregator that dies die with it. Who kills children at random must not end the
+run, but an episode that kills its worker must, by name:
+
+    worker      plays environments, which may be at fault. Three deaths in a row -> the episodes of the task one by one,
+                each by a worker that has started; what has been played is kept. Three deaths in one episode end it.
+    aggregator  runs nothing of anybody's: only 20 deaths in a row without a word in between end the run.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +36,8 @@ from ...core import api
 from ...envs.vector import Episode
 from ..policies.policy_spec import NetworkSettings, PolicySpec
 from ..threads import limit_matrix_threads
-from ..worker_set import WorkerSet
-from .candidate_player import PlaySettings
+from ..worker_set import MAX_DEATHS_IN_A_ROW, Request, WorkerLostError, WorkerSet
+from .candidate_player import Outcome, PlaySettings
 from .evolution_worker import EvolutionWorker, NoiseSource
 from .exact_sums import Share, Sums, added, exact_sums
 from .noise import Noise
@@ -36,6 +46,11 @@ from .tree import Branch
 
 #: Shares of the tasks that are left which the aggregators below somebody get at once, together.
 _SHARE_AT_ONCE = 0.5
+#: Seconds after which an aggregator tells what is done, as soon as there is something.
+REPORT_AFTER_S = 0.25
+#: Deaths in a row of those whose work is not what kills them: a start takes a second, and who kills at random may kill
+#: each second, so that half of all lives end before a word.
+MANY_DEATHS = 20
 
 
 @dataclass(frozen=True)
@@ -62,13 +77,15 @@ class Crew:
         self.children = WorkerSet(
             self._make,
             len(self.capacities),
-            max_in_flight=settings.max_in_flight,
+            max_in_flight=1 if place.branches else settings.max_in_flight,
             kind="aggregator" if place.branches else "rollout worker",
             is_quick=not place.branches,
+            max_deaths=MANY_DEATHS if place.branches else MAX_DEATHS_IN_A_ROW,
         )
         self.replaced_below = 0  #: workers that died and were replaced by children of this crew
         self._last_death_below = ""
         self._waiting: deque[int] = deque()  # tasks that nobody was asked for yet
+        self._asked: list[dict[int, None]] = [{} for _ in self.capacities]  # tasks of each aggregator, not yet done
         self._generation: Any = None
 
     @property
@@ -93,8 +110,14 @@ class Crew:
           generation: Reference to a ``Generation``.
           tasks: Numbers, see ``evolution_worker.py``.
         """
-        self._generation, self._waiting = generation, deque(tasks)
-        for _ in range(self._settings.max_in_flight):
+        self._generation = generation
+        self._waiting.clear()
+        self.add(tasks)
+
+    def add(self, tasks: Sequence[int]) -> None:
+        """Hand out more tasks of the generation."""
+        self._waiting.extend(tasks)
+        for _ in range(self.children.max_in_flight):
             for child in range(len(self.children)):
                 self._feed(child)
 
@@ -106,12 +129,16 @@ class Crew:
           EnvFailure: an environment raised.
           WorkerLostError: a child keeps dying.
         """
-        for completed in self.children.completed():
-            self._feed(completed.worker)
-            report = Report.from_bytes(completed.value)
-            self.replaced_below += report.replaced
-            self._last_death_below = report.last_death or self._last_death_below
-            yield report
+        while True:
+            try:
+                for completed in self.children.completed():
+                    yield self._received(completed.worker, completed.value)
+            except WorkerLostError as error:
+                if not error.requests or error.requests[0].method != "play" or self._branches:
+                    raise
+                yield self._played_one_by_one(*error.requests)
+            else:
+                return
 
     def sums(self, noise: Noise, share: Share) -> Sums:
         """Weighted noise of a share, power -> [P] int64: by the aggregators below, or here if there are none."""
@@ -130,17 +157,62 @@ class Crew:
         """Kill the children, and theirs."""
         self.children.close()
 
+    def _received(self, child: int, content: bytes) -> Report:
+        """A report has come."""
+        report = Report.from_bytes(content)
+        for task in report.blocks.tolist():
+            self._asked[child].pop(task, None)
+        self._feed(child)
+        self.replaced_below += report.replaced
+        self._last_death_below = report.last_death or self._last_death_below
+        return report
+
     def _feed(self, child: int) -> None:
         """Give a child work, if there is any and it may have more in flight."""
-        if not self._waiting or self.children.in_flight(child) >= self._settings.max_in_flight:
+        if self.children.in_flight(child) >= self.children.max_in_flight:
             return
-        if not self._branches:
+        if self._branches:
+            self._feed_aggregator(child)
+        elif self._waiting:
             self.children.submit(child, "play", self._generation, self._waiting.popleft())
-            return
-        share = _SHARE_AT_ONCE * self.capacities[child] / sum(self.capacities)
-        count = max(1, round(len(self._waiting) * share))
-        tasks = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
-        self.children.submit(child, "play", (self._generation,), tasks)
+
+    def _feed_aggregator(self, child: int) -> None:
+        """Ask an aggregator for what it has still to do, and for a share of what is left besides."""
+        asked, capacity = self._asked[child], self.capacities[child]
+        share = _SHARE_AT_ONCE * capacity / sum(self.capacities)
+        has = max(capacity * self._settings.max_in_flight, round((len(self._waiting) + len(asked)) * share))
+        for _ in range(min(max(has - len(asked), 0), len(self._waiting))):
+            asked[self._waiting.popleft()] = None
+        if asked:
+            self.children.submit(child, "play", (self._generation,), tuple(asked))
+
+    def _played_one_by_one(self, suspect: Request, *others: Request) -> Report:
+        """A task that its worker died of again and again, episode by episode; then the worker's other tasks go on.
+
+        Raises:
+          WorkerLostError: it died of one of them, and of that one alone; names it.
+        """
+        worker, (generation, task) = suspect.worker, suspect.arguments
+        titles: list[str] = self.children.ask(worker, "titles", generation, task, max_deaths=MANY_DEATHS)
+        outcomes: list[Outcome] = []
+        for place, title in enumerate(titles):
+            deaths = 0
+            while len(outcomes) == place:
+                try:
+                    outcomes.append(self.children.ask(worker, "play_one", generation, task, place, max_deaths=1))
+                except WorkerLostError as error:
+                    deaths += 1
+                    if deaths == MAX_DEATHS_IN_A_ROW:
+                        raise WorkerLostError(
+                            f"{title}: its worker dies when it is played: {deaths} times in a row, "
+                            f"the last with nothing beside it: {error.__cause__}"
+                        ) from error
+                    # Whether the next has started is another question than whether it lives through this.
+                    self.children.ask(worker, "titles", generation, task, max_deaths=MANY_DEATHS)
+        content: bytes = self.children.ask(worker, "join", generation, task, outcomes, max_deaths=MANY_DEATHS)
+        for other in others:
+            self.children.submit(worker, other.method, *other.arguments)
+        return self._received(worker, content)
 
     def _make(self, child: int, replacement: int) -> Any:
         if self._branches:
@@ -164,6 +236,8 @@ class Aggregator:
     def __init__(self, *, settings: CrewSettings, place: Branch) -> None:
         self._settings, self._place = settings, place
         self._made: Crew | None = None
+        self._generation: Any = None
+        self._in_hand: set[int] = set()  # tasks of it that are to be done, or done and not told
         self._told = 0  # deaths that were reported
         self._noise: Noise | None = None
         limit_matrix_threads(1)
@@ -173,15 +247,27 @@ class Aggregator:
         return self._crew.policy_spec(network)
 
     def play(self, generation: tuple[Any], tasks: Sequence[int]) -> bytes:
-        """Have tasks done; gives the reports as one, as it travels.
+        """Have tasks done; gives reports of one or more that are done, as one, as it travels. Those that are not go on
+        meanwhile, and are told of when asked for again.
 
         Args:
           generation: The reference, as the only element.
-          tasks: Numbers.
+          tasks: Numbers of all that this aggregator is still to do.
         """
-        crew = self._crew
-        crew.begin(generation[0], tasks)
-        report = joined(list(crew.reports()))
+        crew, until_s = self._crew, time.monotonic() + REPORT_AFTER_S
+        if generation[0] == self._generation:
+            crew.add([task for task in tasks if task not in self._in_hand])
+        else:
+            self._generation = generation[0]
+            crew.begin(generation[0], tasks)
+        self._in_hand = set(tasks)
+        reports: list[Report] = []
+        for report in crew.reports():
+            reports.append(report)
+            if time.monotonic() >= until_s:
+                break
+        report = joined(reports)
+        self._in_hand.difference_update(report.blocks.tolist())
         died, self._told = crew.replaced - self._told, crew.replaced
         told = Report(
             report.generation, report.blocks, report.records, report.moments, died, crew.last_death if died else ""

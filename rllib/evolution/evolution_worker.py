@@ -7,7 +7,8 @@ sends back a report of some dozens of bytes a pair:
     task t < 0     episode -1 - t of the centre
 
 A report is a function of the generation, the task and the run's seed, so it does not matter which worker makes it, or
-how often. Imports no torch. As in ``EnvRunner``, the constructor makes nothing that can fail.
+how often; or whether the task's episodes are played side by side, or one by one as where one has killed its worker.
+Imports no torch. As in ``EnvRunner``, the constructor makes nothing that can fail.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..policies.policy_spec import NetworkSettings, PolicySpec, policy_spec
 from ..policies.weights import Weights
 from ..rollouts.evaluation import play_episodes
 from ..threads import limit_matrix_threads
-from .candidate_player import CandidatePlayer, Generation, PlaySettings
+from .candidate_player import CandidatePlayer, Generation, Outcome, PlaySettings
 from .noise import Noise, PhiloxNoise, TableNoise
 
 
@@ -92,12 +93,21 @@ class EvolutionWorker:
           EnvFailure: an environment raised, or gave what cannot be used.
           ConfigError: the settings do not fit the environment.
         """
-        if self._player is None:
-            noise = self._noise.open(len(generation.asked.centre))
-            self._player = CandidatePlayer(self._settings, generation.spec, noise, self._worker_index)
-        player = self._player
+        player = self._player_for(generation)
         report = player.play(generation, task) if task >= 0 else player.play_centre(generation, -1 - task)
         return report.to_bytes()
+
+    def titles(self, generation: Generation, task: int) -> list[str]:
+        """What the episodes of a task are called. Makes all that playing them needs."""
+        return self._player_for(generation).titles(generation, task)
+
+    def play_one(self, generation: Generation, task: int, place: int) -> Outcome:
+        """Play one episode of a task; raises what ``play`` raises."""
+        return self._player_for(generation).play_one(generation, task, place)
+
+    def join(self, generation: Generation, task: int, outcomes: Sequence[Outcome]) -> bytes:
+        """What ``play`` would have told, of episodes that were played one by one."""
+        return self._player_for(generation).join(generation, task, outcomes).to_bytes()
 
     def evaluate(self, weights: Weights, episodes: Sequence[int]) -> list[Episode]:
         """Play the evaluation episodes with these numbers, in environments of their own.
@@ -113,3 +123,9 @@ class EvolutionWorker:
             worker_index=self._worker_index,
             checks=self._settings.checks,
         )
+
+    def _player_for(self, generation: Generation) -> CandidatePlayer:
+        if self._player is None:
+            noise = self._noise.open(len(generation.asked.centre))
+            self._player = CandidatePlayer(self._settings, generation.spec, noise, self._worker_index)
+        return self._player

@@ -10,6 +10,8 @@ from shoal.algorithms.es import ES, ESConfig
 from shoal.algorithms.pgpe import PGPE, PGPEConfig
 from shoal.algorithms.snes import SNES, SNESConfig
 from shoal.rllib.config import ConfigError
+from shoal.rllib.evolution import crew
+from shoal.rllib.evolution.reports import Report
 from shoal.rllib.policies.policy import Policy
 from shoal.rllib.training import checkpoints
 from shoal.rllib.training.checkpoints import CheckpointError
@@ -75,6 +77,27 @@ def alone():
 )
 def test_any_workers_and_any_tree_give_the_same_bits(make, alone, settings):
     assert told(make(**settings), 3) == alone
+
+
+def test_an_aggregator_tells_what_is_done_and_is_asked_for_the_rest(make, alone, monkeypatch):
+    class Listening(crew.Aggregator):
+        def play(self, generation, tasks):
+            content = super().play(generation, tasks)
+            crew.heard.append((generation[0], set(tasks), set(Report.from_bytes(content).blocks.tolist())))
+            return content
+
+    monkeypatch.setattr(crew, "REPORT_AFTER_S", 0.0)
+    monkeypatch.setattr(crew, "heard", [], raising=False)
+    monkeypatch.setattr(crew, "Aggregator", Listening)
+    assert told(make(num_workers=2, fan_out=2), 3) == alone
+    known = {}
+    for generation, asked, done in crew.heard:
+        told_before = known.setdefault(generation, set())
+        assert len(done) == 1
+        assert done <= asked
+        assert not asked & told_before
+        told_before |= done
+    assert list(known.values()) == [set(range(-1, 3))] * 3
 
 
 def test_a_table_in_the_object_store_gives_the_same_bits_to_everybody(make):

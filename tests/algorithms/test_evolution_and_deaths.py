@@ -9,8 +9,10 @@ import pytest
 import shoal
 from shoal.algorithms.es import ES, ESConfig
 from shoal.core import api
+from shoal.rllib import streams
 from shoal.rllib.evolution.crew import Aggregator
 from shoal.rllib.evolution.evolution_worker import EvolutionWorker
+from shoal.rllib.worker_set import MAX_DEATHS_IN_A_ROW, WorkerLostError
 
 SMALL = {
     "env": "CartPole-v1+time_limit=20",
@@ -106,6 +108,61 @@ def test_whoever_is_killed_is_replaced_and_no_bit_changes(make, alone, monkeypat
     assert marker.exists()
     assert struck.report()["workers_replaced"] == 1
     assert "SIGKILL" in struck.last_death
+
+
+def let_all_play_as(worker, monkeypatch):
+    """Let this class be the workers', of the driver and of aggregators."""
+
+    class HasThese(Aggregator):
+        def __init__(self, **where):
+            shoal.rllib.evolution.crew.EvolutionWorker = worker
+            super().__init__(**where)
+
+    monkeypatch.setattr(shoal.rllib.evolution.crew, "EvolutionWorker", worker)
+    monkeypatch.setattr(shoal.rllib.evolution.crew, "Aggregator", HasThese)
+
+
+class DiesSideBySide(EvolutionWorker):
+    """Cannot play one of the blocks, though it can play each of its episodes."""
+
+    def play(self, generation, task):
+        if (generation.number, task) == (1, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().play(generation, task)
+
+
+def test_what_workers_die_of_again_and_again_is_played_one_by_one_and_no_bit_changes(make, alone, monkeypatch):
+    let_all_play_as(DiesSideBySide, monkeypatch)
+    struck = make(num_workers=2)
+    assert told(struck) == alone
+    assert struck.report()["workers_replaced"] == MAX_DEATHS_IN_A_ROW
+
+
+class DiesOfOne(EvolutionWorker):
+    """Is killed by one candidate whenever it plays it."""
+
+    def _player_for(self, generation):
+        player = super()._player_for(generation)
+        begin = type(player)._begin
+
+        def begin_or_die(lane, episode):
+            if episode.title.startswith("generation 1, pair 7, sign -"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            begin(player, lane, episode)
+
+        player._begin = begin_or_die
+        return player
+
+
+def test_a_candidate_that_kills_its_worker_ends_the_run_with_its_pair_and_seed(make, monkeypatch):
+    let_all_play_as(DiesOfOne, monkeypatch)
+    # Of 10 pairs in blocks of 4, as the block's number must not be taken for the pair's.
+    poisoned = make(num_workers=2, fan_out=2, population_size=20, block_size=4)
+    poisoned.step()
+    seed = streams.pair_seeds(poisoned.config.seed)(7, 1)
+    expected = rf"^generation 1, pair 7, sign -, episode seed {seed}: its worker dies when it is played.*SIGKILL"
+    with pytest.raises(WorkerLostError, match=f"(?s){expected}"):
+        poisoned.step()
 
 
 class DiesBelow(Aggregator):

@@ -1,12 +1,13 @@
 """Requests and results, against a scripted runtime: the order of completion and each death are decided by the test."""
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
 
 from shoal.core import errors
 from shoal.rllib import worker_set
-from shoal.rllib.worker_set import MAX_DEATHS_IN_A_ROW, Completed, WorkerLostError, WorkerSet
+from shoal.rllib.worker_set import MAX_DEATHS_IN_A_ROW, Completed, Request, WorkerLostError, WorkerSet
 
 
 class Runtime:
@@ -136,6 +137,52 @@ def test_a_worker_that_keeps_dying_is_an_error_that_tells_why(started):
         workers.map("work", [()])
     assert isinstance(caught.value.__cause__, errors.ActorDiedError)
     assert len(runtime.made) == MAX_DEATHS_IN_A_ROW
+
+
+def test_whoever_hears_that_a_worker_is_lost_gets_its_requests_and_may_go_on_with_the_set(started):
+    runtime, workers = started(2, max_in_flight=2, dies=[(0, life) for life in range(3)], finish=[(0, 0), (0, 2), (0, 4)])
+    for number in range(2):
+        workers.submit(0, "work", number)
+    workers.submit(1, "work", "other")
+    with pytest.raises(WorkerLostError) as caught:
+        list(workers.completed())
+    lost = caught.value.requests
+    assert [(request.worker, request.method, request.arguments) for request in lost] == [
+        (0, "work", (0,)),
+        (0, "work", (1,)),
+    ]
+    assert (workers.in_flight(0), workers.in_flight(1)) == (0, 1)
+    assert workers.ask(0, "work", "alone", max_deaths=1) == (0, "alone")
+    workers.submit(0, "work", "again")
+    assert sorted(str(result.value) for result in workers.completed()) == ["(0, 'again')", "(1, 'other')"]
+    assert runtime.made == [(0, 0), (1, 0), (0, 1), (0, 2), (0, 3)]
+    assert workers.replacements == 3
+
+
+def test_who_asks_one_worker_says_how_often_it_may_die(started):
+    runtime, workers = started(1, dies=[(0, life) for life in range(6)])
+    with pytest.raises(WorkerLostError, match="died 1 times in a row"):
+        workers.ask(0, "work", max_deaths=1)
+    assert workers.ask(0, "work", "x", max_deaths=9) == (0, "x")
+    assert len(runtime.made) == 7
+    workers.submit(0, "work")
+    with pytest.raises(RuntimeError, match="worker 0 has 1 requests in flight"):
+        workers.ask(0, "work", max_deaths=1)
+
+
+def test_a_worker_that_cannot_start_leaves_no_requests_to_go_on_with(started):
+    death = errors.ActorDiedError("no module", actor_id="ab", actor_init_failed=True)
+    _, workers = started(1, dies=[(0, 0)], death=death)
+    workers.submit(0, "work")
+    with pytest.raises(WorkerLostError) as caught:
+        list(workers.completed())
+    assert caught.value.requests == ()
+
+
+def test_the_loss_of_a_worker_is_told_in_another_process_without_its_requests(started):
+    lost = WorkerLostError("it died", [Request(0, "work", (object(),))])
+    there = pickle.loads(pickle.dumps(lost))
+    assert (str(there), there.requests) == ("it died", ())
 
 
 def test_deaths_with_work_done_in_between_are_not_in_a_row(started):

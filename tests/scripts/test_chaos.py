@@ -18,9 +18,9 @@ def test_what_cannot_be_followed_is_told_in_one_line(arguments, capsys):
 def test_what_was_wrong_is_printed_up_to_a_bound():
     findings = Findings("tasks", "3 graphs", wrong=[f"node {i}" for i in range(12)])
     lines = str(findings).splitlines()
-    assert lines[0] == "tasks   3 graphs: 12 WRONG"
+    assert lines[0] == "tasks     3 graphs: 12 WRONG"
     assert lines[1:] == [*(f"  node {i}" for i in range(10)), "  ... and 2 more"]
-    assert str(Findings("tasks", "3 graphs")) == "tasks   3 graphs: all as it must be"
+    assert str(Findings("tasks", "3 graphs")) == "tasks     3 graphs: all as it must be"
 
 
 def test_the_exit_code_says_that_something_was_wrong(monkeypatch, capsys):
@@ -36,10 +36,13 @@ def test_a_killer_without_victims_kills_nobody():
     assert killer.kills == 0
 
 
-def test_a_few_seconds_of_both_parts(capsys):
-    assert chaos.main(["--seconds", "2", "--seed", "3", "--num-cpus", "2"]) == 0, capsys.readouterr().out
+def test_a_few_seconds_of_each_part(capsys):
+    arguments = ["--seconds", "2", "--seed", "3", "--num-cpus"]
+    assert chaos.main(["tasks", *arguments, "2"]) == 0, capsys.readouterr().out
+    assert chaos.main(["actors", *arguments, "2"]) == 0, capsys.readouterr().out
+    assert chaos.main(["evolution", *arguments, "3"]) == 0, capsys.readouterr().out
     told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told] == ["tasks", "actors"]
+    assert [line.split()[0] for line in told] == ["tasks", "actors", "evolution"]
     assert all(line.endswith(": all as it must be") for line in told)
     assert " 0 workers killed" not in told[0]
 

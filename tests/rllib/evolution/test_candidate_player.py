@@ -196,3 +196,22 @@ def test_action_noise_on_choices_is_refused_in_one_line(player):
     spec = spec_of("CartPole-v1")
     with pytest.raises(ConfigError, match=r"^action_noise must be 0 where actions are choices, not 0\.1$"):
         player(spec, env_id="CartPole-v1", action_noise=0.1)
+
+
+@pytest.mark.parametrize("task", [1, -2])
+def test_a_task_that_is_played_episode_by_episode_has_the_same_bits(player, task):
+    spec = spec_of(ENV)
+    generation, asked = generation_of(spec), player(spec, episodes=2, action_noise=0.1)
+    whole = asked.play(generation, task) if task >= 0 else asked.play_centre(generation, -1 - task)
+    titles = asked.titles(generation, task)
+    assert len(set(titles)) == (12 if task >= 0 else 1)
+    other = player(spec, episodes=2, action_noise=0.1, lanes=1)
+    outcomes = [other.play_one(generation, task, place) for place in range(len(titles))]
+    assert asked.join(generation, task, outcomes).to_bytes() == whole.to_bytes()
+
+
+def test_an_episode_of_the_centre_counts_whole_however_often_candidates_play(player):
+    spec = spec_of(ENV)
+    generation = generation_of(spec)
+    once, twice = (player(spec, episodes=episodes).play_centre(generation, 0) for episodes in (1, 2))
+    assert once.records["score"][0, 0] == twice.records["score"][0, 0] < 0.0
