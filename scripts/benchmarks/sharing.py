@@ -1,8 +1,9 @@
 """`shoal bench learners`: what it costs that several learners agree, and what it brings that they need not.
 
-Step time. N learners take gradient steps of PPO's loss on minibatches of the same net: by all-reduce, through a
-parameter server, and, in turn with these, N processes with torch's DistributedDataParallel over gloo, each of which has
-its rows at hand. One thread each, as the learners of a run have them; torch computes, for all of them.
+Step time. N learners take gradient steps of PPO's loss on minibatches of the same net: by all-reduce (in buckets, and
+as a whole where a gradient is larger than a bucket), through a parameter server, and, in turn with these, N processes
+with torch's DistributedDataParallel over gloo, each of which has its rows at hand. One thread each, as the learners of
+a run have them; torch computes, for all of them.
 
 A straggler. Learners whose gradients take a time that is known and no CPU, one of them 5 times as long, fit a critic to
 a given function through a parameter server. With staleness 0 they take `--fit-steps` steps together; with a bound, and
@@ -125,8 +126,10 @@ def step_times(options: Options) -> dict[str, list[float]]:
     rows = _rows(np.random.default_rng(0), 4 * options.minibatch_size)
     found: dict[str, list[float]] = {}
     with _session(options, preload=["torch"]) as held:
-        all_reduce = AllReduceGroup(spec, make, options.learners, learning_rate=_RATE, bucket_mb=options.bucket_mb)
-        held.callback(all_reduce.close)
+        groups: dict[str, Learner] = {}
+        for way, bucket_mb in _buckets(spec, options.bucket_mb).items():
+            groups[way] = AllReduceGroup(spec, make, options.learners, learning_rate=_RATE, bucket_mb=bucket_mb)
+            held.callback(groups[way].close)
         server = LearnerGroup(
             spec,
             initial_weights(spec, 0),
@@ -148,10 +151,10 @@ def step_times(options: Options) -> dict[str, list[float]]:
         )
         held.callback(peer.close)
         ways: dict[str, Callable[[int], None]] = {
-            ALL_REDUCE: partial(_take_steps, all_reduce, rows, options.minibatch_size),
-            SERVER: partial(_take_steps, server, rows, options.minibatch_size),
-            PEER: peer.take_steps,
+            way: partial(_take_steps, group, rows, options.minibatch_size)
+            for way, group in {**groups, SERVER: server}.items()
         }
+        ways[PEER] = peer.take_steps
         for take_steps in ways.values():
             take_steps(10)
         for number in range(options.rounds):
@@ -161,6 +164,12 @@ def step_times(options: Options) -> dict[str, list[float]]:
                 take_steps(options.steps)
                 found.setdefault(way, []).append((time.perf_counter() - began_s) / options.steps)
     return found
+
+
+def _buckets(spec: PolicySpec, bucket_mb: float) -> dict[str, float]:
+    """MiB of a bucket, by the way of summing up; where a gradient needs several, once with a single one, too."""
+    whole_mb = sum(4 * math.prod(shape) for shape in spec.array_shapes().values()) / (1 << 20)
+    return {ALL_REDUCE: bucket_mb, **({WHOLE: whole_mb} if bucket_mb < whole_mb else {})}
 
 
 @contextmanager
@@ -301,7 +310,8 @@ def _rows(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 
 
 #: Ways of taking steps, and of fitting.
-ALL_REDUCE, SERVER, PEER = "allreduce", "parameter server", "torch DistributedDataParallel, gloo"
+ALL_REDUCE, WHOLE, SERVER = "allreduce", "allreduce, the gradient as a whole", "parameter server"
+PEER = "torch DistributedDataParallel, gloo"
 TOGETHER, BOUNDED, UNBOUNDED = "staleness 0", f"staleness {_BOUND}", "staleness None"
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from shoal.scripts import bench
 from shoal.scripts.benchmarks import sharing
-from shoal.scripts.benchmarks.sharing import ALL_REDUCE, BOUNDED, PEER, SERVER, TOGETHER, UNBOUNDED
+from shoal.scripts.benchmarks.sharing import ALL_REDUCE, BOUNDED, PEER, SERVER, TOGETHER, UNBOUNDED, WHOLE
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,7 @@ from shoal.scripts.benchmarks.sharing import ALL_REDUCE, BOUNDED, PEER, SERVER, 
         (["--rounds", "0"], "--rounds, --steps and --fit-steps at least 1"),
         (["--fit-steps", "0"], "--rounds, --steps and --fit-steps at least 1"),
         (["--minibatch-size", "1"], "--minibatch-size must be at least --learners"),
+        (["--bucket-mb", "0"], "--bucket-mb must be positive"),
         (["--hidden-sizes", "0"], "--hidden-sizes one or more of at least 1"),
     ],
 )
@@ -31,6 +32,14 @@ def test_a_straggler_is_measured_and_all_is_told(capsys, monkeypatch):
         assert f"| {way} | " in told
     assert "goal: allreduce at most 1.1 times DistributedDataParallel's step" in told
     assert "goal: at most 0.6 of the time" in told
+
+
+def test_a_gradient_that_needs_several_buckets_is_summed_up_as_a_whole_too():
+    spec = sharing._spec((1024, 1024))  # two nets, of 8 MiB together
+    assert set(sharing._buckets(spec, 25.0)) == {ALL_REDUCE}
+    in_buckets = sharing._buckets(spec, 4.0)
+    assert in_buckets[ALL_REDUCE] == 4.0
+    assert 8.0 < in_buckets[WHOLE] < 9.0
 
 
 def test_each_way_stands_beside_what_it_is_measured_by():
