@@ -12,6 +12,11 @@ The same seed gives the same parameters after every generation, bit for bit, wha
 and whoever dies: pairs are numbered, episodes follow from their numbers, sums are of whole numbers, and what is merged
 in floating point is merged by number. (Not where stragglers are not waited for: who comes first is nobody's choice.)
 
+So what fails can be done again: an ``EnvFailure`` names the run's seed, generation, pair, sign and episode seed, and
+the same flags come to it again, from the start or from a checkpoint; in one process, where a ``breakpoint()`` works, by
+
+    shoal train ...the same flags... --engine inline --num-workers 1
+
 It is a ``Trainable``, as ``Algorithm`` is, with which it shares the parts and no class: there is no learner here, and
 there are no rollouts that go on where others stopped.
 """

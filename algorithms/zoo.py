@@ -175,9 +175,10 @@ ENTRIES = (
     ),
     Entry(
         "CartPole-v1-a3c",
-        {"env": "CartPole-v1", "total_steps": 300_000},
+        # With 0.99, whose returns are twice as large, a seed in five has lost it again at the end.
+        {"env": "CartPole-v1", "total_steps": 300_000, "gamma": 0.98},
         475.0,
-        "shoal's defaults",
+        "shoal's defaults, with the RL Zoo's discount for PPO",
         algorithm="a3c",
     ),
     Entry(

@@ -69,12 +69,15 @@ def minimize(
       **settings: Of the method, see its class: spread, learning_rate, ...
 
     Raises:
-      ObjectiveError: f raised, or gave no finite number; names the generation, the pair and the seed.
+      ObjectiveError: f raised, or gave no finite number; names the generation, the pair and the seed, and has the
+        candidate: ``f(error.x)`` does it again, and so does the same call.
       ValueError: an unknown method or setting, an odd population, a number out of range.
     """
     start = np.asarray(x0, np.float64)
-    strategy = _strategy(start, method, population, seed, settings)
+    if start.ndim != 1 or not len(start):
+        raise ValueError(f"x0 of shape {start.shape}: it must be a vector of one or more numbers")
     noise = PhiloxNoise(seed=seed, size=len(start))
+    strategy = _strategy(start, method, population, seed, settings)
     best, lowest, evaluations = start, np.inf, 0
     reason: Literal["target", "evaluations", "spread"] = "evaluations"
     while evaluations + 2 * strategy.ask().num_pairs < max_evaluations:
@@ -91,7 +94,7 @@ def minimize(
             reason = "target" if lowest <= target else "spread"
             break
     centre = strategy.centre.astype(np.float64)
-    value = float(f(centre))
+    value = _value(f, centre, f"the centre after {strategy.generation} generations, seed {seed}")
     if value < lowest:
         best, lowest = centre, value
     return Result(best, lowest, evaluations + 1, strategy.generation, reason)
@@ -112,8 +115,6 @@ def _strategy(
     for name in settings:
         if name not in known:
             raise ValueError(f"unknown setting {name!r} of {method}: choose from {', '.join(known)}")
-    if start.ndim != 1 or not len(start):
-        raise ValueError(f"x0 of shape {start.shape}: it must be a vector of one or more numbers")
     if method == "cmaes":  # draws for itself
         settings = settings | {"seed": seed}
     few = default_pairs(len(start))
@@ -125,10 +126,27 @@ def _values(f: Callable[[np.ndarray], float], vectors: np.ndarray, generation: i
     """The values [N, 2] float64 at vectors [N, 2, P]."""
     values = np.empty(vectors.shape[:2])
     for pair, sign in np.ndindex(*values.shape):
-        try:
-            values[pair, sign] = f(vectors[pair, sign].copy())
-        except Exception as error:
-            name = candidate_name(generation, pair, sign, seed)
-            raise ObjectiveError(f"the objective raised {type(error).__name__} for {name}: {error}") from error
-    check_returns(values, np.ones(len(values), bool), generation=generation, seed=seed)
+        values[pair, sign] = _value(f, vectors[pair, sign], candidate_name(generation, pair, sign, seed))
+    try:
+        check_returns(values, np.ones(len(values), bool), generation=generation, seed=seed)
+    except ObjectiveError as error:
+        error.x = vectors[~np.isfinite(values)][0]
+        raise
     return values
+
+
+def _value(f: Callable[[np.ndarray], float], x: np.ndarray, name: str) -> float:
+    """f(x), of which f gets a copy.
+
+    Raises:
+      ObjectiveError: f raised, or gave something that is no number.
+    """
+    try:
+        given = f(x.copy())
+    except Exception as error:
+        raise ObjectiveError(f"the objective raised {type(error).__name__} for {name}: {error}", x) from error
+    try:
+        return float(given)
+    except (TypeError, ValueError) as error:
+        told = " ".join(repr(given).split())
+        raise ObjectiveError(f"the objective gave {told:.80} for {name}: that is no number", x) from error

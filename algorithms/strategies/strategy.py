@@ -29,7 +29,15 @@ from ...rllib.evolution.noise import Noise
 
 
 class ObjectiveError(ValueError):
-    """An objective gave no finite number, or raised. Says for which candidate, so that it can be tried again."""
+    """An objective gave no finite number, or raised. Says for which candidate, so that it can be tried again.
+
+    Attributes:
+      x: [P] the candidate, where whoever raised this had it: ``f(error.x)`` does it again.
+    """
+
+    def __init__(self, message: str, x: np.ndarray | None = None) -> None:
+        super().__init__(message)
+        self.x = x
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,9 @@ def pairs_of(population: int) -> int:
     Raises:
       ValueError: it is odd, or nobody.
     """
-    if population < 2 or population % 2:
+    if not isinstance(population, int | np.integer) or population < 2 or population % 2:
         raise ValueError(
-            f"population {population}: every direction is tried with both signs, so it must be even, at least 2"
+            f"population {population}: every direction is tried with both signs, so it must be even, and at least 2"
         )
     return population // 2
 
@@ -134,7 +142,7 @@ def check_returns(returns: np.ndarray, used: np.ndarray, *, generation: int, see
         raise ObjectiveError(
             f"the objective returned {returns[pair, sign]} for {candidate_name(generation, pair, sign, seed)}"
             + (f", and {len(wrong) - 1} more such returns" if len(wrong) > 1 else "")
-            + ": give finite returns, or a low number for what must not be"
+            + ": give finite numbers, very bad ones for what must not be"
         )
 
 

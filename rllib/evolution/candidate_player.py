@@ -191,7 +191,7 @@ class CandidatePlayer:
             for sign in (0, 1):
                 for again in range(self._settings.episodes):
                     seed = self._seeds(pair * self._settings.episodes + again, generation.number)
-                    title = f"generation {generation.number}, pair {pair}, sign {'+-'[sign]}, episode seed {seed}"
+                    title = self._title(generation, f"pair {pair}, sign {'+-'[sign]}", seed)
                     noise = None
                     if self._settings.action_noise:
                         key = (generation.number, pair, sign, again)
@@ -201,9 +201,11 @@ class CandidatePlayer:
 
     def _centre(self, generation: Generation, number: int) -> _Episode:
         seed = self._centre_seeds(number, generation.number)
-        return _Episode(
-            0, 0, seed, generation.asked.centre, f"generation {generation.number}, centre, episode seed {seed}"
-        )
+        return _Episode(0, 0, seed, generation.asked.centre, self._title(generation, "centre", seed))
+
+    def _title(self, generation: Generation, who: str, seed: int) -> str:
+        """All that an episode follows from."""
+        return f"seed {self._settings.seed}, generation {generation.number}, {who}, episode seed {seed}"
 
     def _pairs(self, generation: Generation, block: int) -> np.ndarray:
         first = block * self._settings.block_size

@@ -1,5 +1,6 @@
 """Evolution strategies in one process: the same bits from any workers and any tree; what goes on, stops, is refused."""
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -9,6 +10,8 @@ from shoal.algorithms.cmaes import CMAES, CMAESConfig
 from shoal.algorithms.es import ES, ESConfig
 from shoal.algorithms.pgpe import PGPE, PGPEConfig
 from shoal.algorithms.snes import SNES, SNESConfig
+from shoal.envs.vector import EnvFailure
+from shoal.rllib import streams
 from shoal.rllib.config import ConfigError
 from shoal.rllib.evolution import crew
 from shoal.rllib.evolution.reports import Report
@@ -149,6 +152,45 @@ def test_the_step_limit_grows_when_many_episodes_reach_it(make):
     again = make(step_limit=4)
     again.restore(algorithm.checkpoint())
     assert again.step()["episode_length_mean"] > 5.0
+
+
+class FailsForOneSeed(gymnasium.Env):
+    """Raises in the third step of an episode of one seed."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, seed):
+        self._bad_seed = seed
+
+    def reset(self, *, seed=None, options=None):
+        self._left, self._is_bad = 6, seed == self._bad_seed
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._left -= 1
+        if self._is_bad and self._left == 3:
+            raise RuntimeError("the motor is hot")
+        return np.zeros(2, np.float32), float(self._left % 2 == action), self._left == 0, False, {}
+
+
+def test_what_fails_is_named_so_that_the_same_seed_comes_to_it_again(make, tmp_path):
+    seed = streams.pair_seeds(4)(5, 1)
+    gymnasium.register("FailsForOneSeed-v0", FailsForOneSeed, kwargs={"seed": seed})
+    found = set()
+    for settings in ({"num_workers": 1}, {"num_workers": 3}, {"num_workers": 3, "fan_out": 2}):
+        algorithm = make(env="FailsForOneSeed-v0", seed=4, **settings)
+        algorithm.step()
+        checkpoints.save(algorithm.checkpoint(), tmp_path / str(len(found)))
+        with pytest.raises(EnvFailure) as caught:
+            algorithm.step()
+        found.add(str(caught.value).split(": worker")[0])
+    again = make(env="FailsForOneSeed-v0", seed=4)
+    again.restore(checkpoints.load(tmp_path / "0"))
+    with pytest.raises(EnvFailure, match="the motor is hot") as caught:
+        again.step()
+    found.add(str(caught.value).split(": worker")[0])
+    assert found == {f"seed 4, generation 1, pair 5, sign +, episode seed {seed}"}
 
 
 def test_another_net_or_another_algorithm_is_refused_on_resume(make):

@@ -146,7 +146,7 @@ class DiesOfOne(EvolutionWorker):
         begin = type(player)._begin
 
         def begin_or_die(lane, episode):
-            if episode.title.startswith("generation 1, pair 7, sign -"):
+            if episode.title.startswith("seed 0, generation 1, pair 7, sign -"):
                 os.kill(os.getpid(), signal.SIGKILL)
             begin(player, lane, episode)
 
@@ -160,7 +160,8 @@ def test_a_candidate_that_kills_its_worker_ends_the_run_with_its_pair_and_seed(m
     poisoned = make(num_workers=2, fan_out=2, population_size=20, block_size=4)
     poisoned.step()
     seed = streams.pair_seeds(poisoned.config.seed)(7, 1)
-    expected = rf"^generation 1, pair 7, sign -, episode seed {seed}: its worker dies when it is played.*SIGKILL"
+    who = rf"^seed 0, generation 1, pair 7, sign -, episode seed {seed}"
+    expected = f"{who}: its worker dies when it is played.*SIGKILL"
     with pytest.raises(WorkerLostError, match=f"(?s){expected}"):
         poisoned.step()
 

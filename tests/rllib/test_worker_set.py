@@ -140,7 +140,8 @@ def test_a_worker_that_keeps_dying_is_an_error_that_tells_why(started):
 
 
 def test_whoever_hears_that_a_worker_is_lost_gets_its_requests_and_may_go_on_with_the_set(started):
-    runtime, workers = started(2, max_in_flight=2, dies=[(0, life) for life in range(3)], finish=[(0, 0), (0, 2), (0, 4)])
+    dead = [(0, life) for life in range(3)]
+    runtime, workers = started(2, max_in_flight=2, dies=dead, finish=[(0, 0), (0, 2), (0, 4)])
     for number in range(2):
         workers.submit(0, "work", number)
     workers.submit(1, "work", "other")

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -93,9 +95,29 @@ def test_an_objective_without_a_number_is_told_with_pair_and_seed(method):
         minimize(lambda x: float("nan"), np.zeros(3), method=method, population=20, seed=8)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_candidate_that_failed_is_at_hand(method):
+    def peak(x):
+        return float("nan") if x[0] > 0.1 else sphere(x)
+
+    def wall(x):
+        return sphere(x) if x[0] <= 0.1 else math.sqrt(-1.0)
+
+    for f in (peak, wall):
+        with pytest.raises(ObjectiveError) as caught:
+            minimize(f, np.zeros(3), method=method, spread=0.2)
+        assert caught.value.x[0] > 0.1
+    with pytest.raises(ObjectiveError, match=r"the objective gave None for pair 0, sign \+.*: that is no number"):
+        minimize(lambda x: None, np.zeros(3), method=method)
+    with pytest.raises(ObjectiveError, match="raised ValueError for the centre after 0 generations, seed 0"):
+        minimize(lambda x: math.sqrt(-1.0), np.zeros(3), method=method, max_evaluations=1)
+
+
 def test_what_cannot_be_is_refused_in_a_line():
     for settings, complaint in (
         ({"method": "sa"}, "unknown method 'sa': choose from ars, cmaes, es, pgpe, snes"),
+        ({"population": 8.0}, "population 8.0: every direction is tried with both signs"),
+        ({"method": "cmaes", "seed": -1}, "seed -1: noise needs one from 0"),
         ({"population": 15}, "population 15: every direction is tried with both signs"),
         ({"top": 3}, "unknown setting 'top' of snes: choose from spread, learning_rate, spread_learning_rate"),
         ({"method": "es", "optimizer": "sgd"}, "unknown optimizer 'sgd'"),

@@ -187,7 +187,7 @@ def test_an_environment_that_fails_is_told_with_the_pair_and_the_seed_that_repea
     env_id = f"{__name__}:{kind}"
     spec = spec_of(env_id)
     seed = streams.pair_seeds(5)(3, 2)
-    where = rf"generation 2, pair 3, sign \+, episode seed {seed}: worker 0, environment 0: "
+    where = rf"^seed 5, generation 2, pair 3, sign \+, episode seed {seed}: worker 0, environment 0: "
     with pytest.raises(EnvFailure, match=where + told):
         player(spec, env_id=env_id, lanes=1, counts_observations=False).play(generation_of(spec, {}), 1)
 
