@@ -307,11 +307,10 @@ def test_what_stands_behind_a_generator_that_is_held_back_runs_elsewhere():
 
     for _ in range(20):
         values(count.remote(1))  # it is known to be short
-    generators = [count.options(_generator_backpressure_num_objects=1).remote(5) for _ in range(4)]
+    # No more than there are CPUs: whichever two of three began first would hold both, and the one that is asked none.
+    generators = [count.options(_generator_backpressure_num_objects=1).remote(5) for _ in range(2)]
     assert values(generators[1]) == [0, 1, 2, 3, 4], "a queue at one worker goes to the next"
     assert values(generators[0]) == [0, 1, 2, 3, 4]
-    for generator in generators[2:]:
-        assert values(generator) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.not_inline("looks into this process")
