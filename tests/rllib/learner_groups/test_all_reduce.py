@@ -317,3 +317,30 @@ def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group
     assert time.monotonic() - started < 30.0
     learn(many, 2)
     assert many.counters() == {"replaced": 0}
+
+
+def test_when_the_backward_pass_raises_between_two_buckets_nobody_waits_and_the_group_goes_on(group):
+    def make():
+        learner = in_torch()
+        gradients = learner.gradients
+
+        def spoilt(minibatch, settings, *, final_from):
+            def tell(gradient, index):
+                final_from(gradient, index)
+                if index < 300 and (minibatch["returns"] > 1e6).any():
+                    raise ArithmeticError("such returns cannot be")
+
+            return gradients(minibatch, settings, final_from=tell)
+
+        learner.gradients = spoilt
+        return learner
+
+    many, spoilt = group(make, bucket_mb=BUCKET_MB), columns(0)
+    learn(many, 1)
+    spoilt["returns"][-1] = 1e9
+    started = time.monotonic()
+    with pytest.raises(ArithmeticError, match="such returns cannot be"):
+        many.means([many.update(spoilt, SETTINGS)])
+    assert time.monotonic() - started < WAIT_S / 2
+    learn(many, 2)
+    assert many.counters() == {"replaced": 0}
