@@ -4,10 +4,10 @@
              what is under way then counts for the next, and nobody waits for anybody
     awaited  the same actors, but a batch begins when all of the one before has come: the Ray paper's tasks
     pool     processes of `multiprocessing`: rounds of `Pool.map`, one rollout each, three rounds a batch
-    bare     a single actor of shoal, in turn with a loop in a process that knows no session
 
-`simulating_mpi.py` does with MPI what `pool` does. Whatever is played is sent to whoever asked for it. Starting is not
-counted; `dynamic` has a batch before its clock starts, as in the first all begin together.
+`simulating_mpi.py` does with MPI what `pool` does, `single_worker.py` measures one worker beside a bare loop. Whatever
+is played is sent to whoever asked for it. Starting is not counted; `dynamic` has a batch before its clock starts, as in
+the first all begin together.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -77,11 +75,11 @@ def awaited(order: dict[str, Any]) -> dict[str, float]:
     numbered = list(enumerate(lengths(order["seed"], size * batches)))
     with _workers(order, max_in_flight=1) as workers:
         began_s = time.perf_counter()
-        steps = sum(_batch(workers, numbered[first : first + size]) for first in range(0, size * batches, size))
+        steps = sum(batch(workers, numbered[first : first + size]) for first in range(0, size * batches, size))
         return {"steps_per_second": steps / (time.perf_counter() - began_s)}
 
 
-def _batch(workers: WorkerSet, requests: Sequence[Request], at_once: int = 1) -> int:
+def batch(workers: WorkerSet, requests: Sequence[Request], at_once: int = 1) -> int:
     """Have all of these played, so many for a request, by whoever has nothing to do; their steps."""
     parts = (requests[first : first + at_once] for first in range(0, len(requests), at_once))
     for place, part in enumerate(itertools.islice(parts, workers.max_in_flight * len(workers))):
@@ -124,59 +122,16 @@ def _play(step_s: float, request: Request) -> Played:
     return _simulator(step_s).play([request])
 
 
-def bare(order: dict[str, Any]) -> dict[str, float]:
-    """The loop, the actor with a rollout for each request, the loop, the actor with some, in turn. What the actor takes
-    more, as a part of the loop's time before it, is `added` and `added_at_once`, the medians of the turns.
-    """
-    numbered = list(enumerate(lengths(order["seed"], order["rollouts"])))
-    speeds: list[float] = []
-    added: dict[int, list[float]] = {1: [], order["at_once"]: []}
-    program = [sys.executable, __file__, json.dumps({**order, "work": "loop"})]
-    with (
-        _workers({**order, "num_workers": 1}, max_in_flight=2) as workers,
-        subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop,
-    ):
-        assert loop.stdin is not None
-        assert loop.stdout is not None
-        for _ in range(order["turns"]):
-            for at_once, found in added.items():
-                loop.stdin.write("play\n")
-                loop.stdin.flush()
-                by_loop_s = float(loop.stdout.readline())
-                began_s = time.perf_counter()
-                steps = _batch(workers, numbered, at_once)
-                took_s = time.perf_counter() - began_s
-                found.append(took_s / by_loop_s - 1.0)
-                speeds.append(steps / took_s)
-    one, some = (statistics.median(found) for found in added.values())
-    return {"steps_per_second": statistics.median(speeds), "added": one, "added_at_once": some}
-
-
-def loop(order: dict[str, Any]) -> None:
-    """Play all rollouts of a turn for each line of stdin, and print the seconds; ends with stdin."""
-    numbered = list(enumerate(lengths(order["seed"], order["rollouts"])))
-    simulator = Simulator(order["step_s"])
-    for _ in sys.stdin:
-        began_s = time.perf_counter()
-        played = simulator.play(numbered)
-        print(time.perf_counter() - began_s, flush=True)
-        del played
-
-
 WORK: dict[str, Callable[[dict[str, Any]], dict[str, float]]] = {
     "dynamic": dynamic,
     "awaited": awaited,
     "pool": pool,
-    "bare": bare,
 }
 
 
 def main() -> None:
     """Do what the order on the command line says, and tell it through the pipe that it names."""
     order = json.loads(sys.argv[1])
-    if order["work"] == "loop":
-        loop(order)
-        return
     told = WORK[order["work"]](order)
     with os.fdopen(order["results_fd"], "w") as results:
         results.write(json.dumps(told) + "\n")

@@ -7,7 +7,8 @@ processes of its own. More workers than the machine has cores have environments 
 
 How much a barrier costs at least follows from the lengths: with n workers a round takes as long as the longest of n
 rollouts. What is gained at best by not waiting is that over the mean; it is printed, too. One worker is measured beside
-a bare loop, in turns of half a second: what it costs to ask, to send, and to be sent what it has played.
+a bare loop (`single_worker.py`): what it costs to ask, to send, and to be sent what it has played. Told are the median
+of all turns and the quartiles, for time and for the worker's processor time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,8 +44,10 @@ _PROGRAMS = {
 }
 _BARRIERS = (MPI, POOL)
 #: Of the worker that is measured beside a loop: rollouts of a turn, how many of them a request is for if it is not for
-#: one alone, and turns in a round.
-_ROLLOUTS, _AT_ONCE, _TURNS = 96, 8, 6
+#: one alone or for all; pairs of processes in a round, and turns of each.
+_ROLLOUTS, _AT_ONCE, _PAIRS, _TURNS = 48, 8, 4, 6
+#: What a request is for: the child's word, and ours.
+_ASKED = {"one": "a rollout", "some": f"{_AT_ONCE} rollouts", "all": f"all {_ROLLOUTS} rollouts"}
 _ADVICE = "mpi4py and an MPI: pip install 'shoal[bench]'"
 
 
@@ -71,7 +75,7 @@ class Options:
     """Print the table as it stands in docs/benchmarks.md."""
 
 
-#: Figures by number of workers and way; of one worker, ("shoal", "added").
+#: Figures by number of workers and way; of one worker, what a turn of `single_worker.py` gives.
 Figures = dict[int, dict[str, Samples]]
 
 
@@ -96,7 +100,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     except children.ChildError as error:
         say(f"{prog}: {error}")
         return FAILED
-    lines = [str(verdict) for verdict in verdicts(figures)]
+    lines = [*(str(verdict) for verdict in verdicts(figures)), *notes(figures)]
     with printing():
         print(report.laid_out(table(figures), conditions, lines, markdown=options.markdown))
     if options.json:
@@ -139,7 +143,7 @@ def measure(options: Options, *, has_mpi: bool) -> Figures:
         for count in options.workers:
             for way, order in orders(count, options, has_mpi=has_mpi).items():
                 say(f"round {number + 1} of {options.rounds}: {count} worker{'s'[: count > 1]}, {way}")
-                program = _PROGRAMS[way][0] if way in _PROGRAMS else "simulating.py"
+                program = _PROGRAMS[way][0] if way in _PROGRAMS else "single_worker.py"
                 for told in children.run(children.Engine("shoal"), program, {**order, "seed": number}):
                     for what, figure in told.items():
                         name = way if what == "steps_per_second" else what
@@ -150,7 +154,8 @@ def measure(options: Options, *, has_mpi: bool) -> Figures:
 def orders(count: int, options: Options, *, has_mpi: bool) -> dict[str, dict[str, Any]]:
     """What the children of a round are told for so many workers, by way."""
     if count == 1:
-        return {"shoal": {"work": "bare", "step_s": 0.0, "turns": _TURNS, "rollouts": _ROLLOUTS, "at_once": _AT_ONCE}}
+        turns = {"pairs": _PAIRS, "turns": _TURNS, "rollouts": _ROLLOUTS, "at_once": _AT_ONCE}
+        return {"shoal": {"work": "single", "step_s": 0.0, **turns}}
     sleeps = count > (os.cpu_count() or 1)
     order = {
         "num_workers": count,
@@ -207,15 +212,33 @@ def verdicts(figures: Mapping[int, Mapping[str, Samples]]) -> list[Verdict]:
     told = []
     for count, found in figures.items():
         if count == 1:
-            for what, words in {"added": "a rollout", "added_at_once": f"{_AT_ONCE} rollouts"}.items():
-                added = found[what].median
+            for what in ("one", "some"):
+                added = found[f"added_{what}"].median
                 assert added is not None
-                text = f"one worker that is asked for {words} at a time takes {added:+.1%} (goal {GOAL_ADDED:.1%})"
-                told.append(Verdict(text, added <= GOAL_ADDED))
+                told.append(Verdict(f"{_cost(found, what)} (goal {GOAL_ADDED:.1%})", added <= GOAL_ADDED))
         elif (goal := GOALS.get(count)) is not None:
             gain = min(_gain(found, way) for way in _BARRIERS if way in found)
             told.append(Verdict(f"{count} workers {gain:.2f} times a barrier (goal {goal:g})", gain >= goal))
     return told
+
+
+def notes(figures: Mapping[int, Mapping[str, Samples]]) -> list[str]:
+    """What helps to read the verdicts."""
+    if 1 not in figures:
+        return []
+    return [f"{_cost(figures[1], 'all')}: no more than two processes differ that play the same"]
+
+
+def _cost(found: Mapping[str, Samples], what: str) -> str:
+    """What one worker takes more than a loop if a request asks for so much."""
+    in_time, in_processor = (_quartiles(found[f"{kind}_{what}"].figures) for kind in ("added", "processor"))
+    return f"one worker that is asked for {_ASKED[what]} at a time takes {in_time}; of processor time {in_processor}"
+
+
+def _quartiles(figures: Sequence[float]) -> str:
+    """The median, and where the half in the middle lies."""
+    low, median, high = statistics.quantiles(figures, n=4, method="inclusive") if len(figures) > 1 else figures * 3
+    return f"{median:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 def as_json(figures: Figures, conditions: str) -> str:

@@ -7,6 +7,7 @@ batch is three rollouts for each worker. Torques are random, and drawn before th
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -84,6 +85,10 @@ class Simulator:
             self._env = gymnasium.make("Pendulum-v1", max_episode_steps=LONGEST)
         self._torques = np.random.default_rng(0).uniform(-2.0, 2.0, (_NUM_TORQUES, 1)).astype(np.float32)
         self.play([(0, 1)])  # the first step is slower than others
+
+    def pid(self) -> int:
+        """Of the process that it is in."""
+        return os.getpid()
 
     def play(self, requests: Sequence[Request]) -> Played:
         """Episodes, one after another; the number of each is its seed."""

@@ -16,12 +16,6 @@ def test_actors_play_what_they_are_asked_for(work):
     assert 0 < told["steps_per_second"] < 2 / ORDER["step_s"]
 
 
-def test_a_worker_is_measured_beside_a_loop():
-    told = simulating.bare({**ORDER, "rollouts": 3, "turns": 1, "at_once": 2})
-    assert set(told) == {"steps_per_second", "added", "added_at_once"}
-    assert told["added"] > -1.0
-
-
 def test_a_pool_plays_in_a_process_of_its_own():
     [told] = children.run(children.Engine("shoal"), "simulating.py", {**ORDER, "work": "pool"})
     assert told["steps_per_second"] > 0
