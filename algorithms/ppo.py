@@ -20,6 +20,7 @@ from ..rllib import streams
 from ..rllib.actor_critic_learner import actor_critic_learner
 from ..rllib.algorithm import Algorithm
 from ..rllib.config import AlgorithmConfig, RolloutSettings, require
+from ..rllib.external_settings import ExternalSettings, is_external
 from ..rllib.learner_groups.learner_settings import SharingSettings, check_sharing
 from ..rllib.learning.advantages import explained_variance, gae, normalized
 from ..rllib.learning.learner import Columns, Learner, Metrics
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConfig):
+class PPOConfig(ExternalSettings, SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConfig):
     """Settings of PPO."""
 
     rollout_steps: int = 128
@@ -55,7 +56,8 @@ class PPOConfig(SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConf
 
     max_lag: int = 2
     """With dynamic, how many iterations older than the learner's the weights that acted may be. At the bound the
-    learner waits for the laggard; 0 waits for all, like synchronous."""
+    learner waits for the laggard; 0 waits for all, like synchronous. With env external older steps are dropped, and
+    nobody acts ahead of use; at 0 simulators wait while the learner learns."""
 
     num_epochs: int = 10
     """Passes over the samples of an iteration."""
@@ -126,12 +128,14 @@ class PPOConfig(SharingSettings, NetworkSettings, RolloutSettings, AlgorithmConf
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_rollouts(self.num_workers)
+        is_inside = not is_external(self)
+        self.check_external(self)
+        self.check_rollouts(self.num_workers if is_inside else 1)
         for field in ("rollout_steps", "num_epochs", "minibatch_size"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
         require(self, "max_in_flight", self.max_in_flight >= 1, "at least 1")
         require(self, "max_lag", self.max_lag >= 0, "at least 0")
-        if self.collect == "synchronous":
+        if self.collect == "synchronous" and is_inside:
             for field in ("max_in_flight", "max_lag"):
                 usual = type(self).__dataclass_fields__[field].default
                 require(self, field, getattr(self, field) == usual, f"{usual} where collect is synchronous")
@@ -213,7 +217,9 @@ class PPO(Algorithm[PPOConfig]):
             spec, observations=config.normalize_observations, rewards=config.normalize_rewards, gamma=config.gamma
         )
         self.schedules["learning_rate"] = config.learning_rate
-        if config.collect == "dynamic":
+        if is_external(config):
+            self.external = self.external_collection(config.rollout_steps * config.num_envs, max_lag=config.max_lag)
+        elif config.collect == "dynamic":
             self.collection = self.dynamic_collection(
                 config.rollout_steps, max_in_flight=config.max_in_flight, max_lag=config.max_lag
             )
@@ -235,7 +241,9 @@ class PPO(Algorithm[PPOConfig]):
         started = time.monotonic()
 
         copies: np.ndarray | None = None
-        if self.collection is None:
+        if self.external is not None:
+            batch = self.external.take(self.learner.spec, self.iteration)
+        elif self.collection is None:
             batch = self.collect(config.rollout_steps)
         else:
             segments = self.collection.take(config.rollout_steps * config.num_envs)
@@ -253,7 +261,9 @@ class PPO(Algorithm[PPOConfig]):
             self.schedules["learning_rate"] = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
         metrics = self._learn(batch, settings, copies)
         if self._moments is not None:
-            self._moments.update(batch.observations)
+            # Rows of simulators that are not valid are nobody's observations; those of environments were seen.
+            seen = batch.observations
+            self._moments.update(seen if self.external is None else {name: batch.rows(seen[name]) for name in seen})
         self.iteration += 1
         self.broadcast()
         learned = time.monotonic()

@@ -26,18 +26,22 @@ from ..core import api
 from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.replay import State, split_state
+from . import external_settings
 from .config import AlgorithmConfig, ConfigError, RolloutConfig, to_dict
+from .external_collection import ExternalCollection
+from .external_settings import EXTERNAL, check_supported, is_external
 from .inference.inference_actors import InferenceActors
 from .learner_groups.gradient_worker import Advanced
 from .learning.learner import LearnedPolicy
 from .policies.normalization import ObservationMoments, RewardScaler
 from .policies.policy import Policy
-from .policies.policy_spec import NetworkSettings, PolicySpec, told_apart
+from .policies.policy_spec import NetworkSettings, PolicySpec, policy_spec, told_apart
 from .policies.weights import Weights
 from .rollouts.batch import Batch, FinishedEpisode, concatenate
 from .rollouts.collection import DynamicCollection, Segment
 from .rollouts.env_runner import Collected, EnvRunner
 from .rollouts.evaluation import Evaluation
+from .rollouts.external import EpisodeSource
 from .rollouts.whereabouts import Whereabouts
 from .training import saved_state
 from .training.checkpoints import Checkpoint, CheckpointError
@@ -66,8 +70,12 @@ class Algorithm(abc.ABC, Generic[C]):
     Config: ClassVar[type[AlgorithmConfig]]
 
     def __init__(self, config: C) -> None:
+        has_workers = not is_external(config)
         try:
-            opening.check(config.env, config.vector)
+            if has_workers:
+                opening.check(config.env, config.vector)
+            else:
+                check_supported(self.name, config)
         except UnknownEnvironment as error:
             raise ConfigError(f"env: {error}") from error
         self.config = config
@@ -85,16 +93,19 @@ class Algorithm(abc.ABC, Generic[C]):
         self.incidents: list[str] = []
         #: rollouts as they come, for algorithms that have made it, see ``dynamic_collection``
         self.collection: DynamicCollection | None = None
+        #: steps of simulators, where these play: then there are no workers
+        self.external: ExternalCollection | None = None
         self._resumed_at = 0
         self._rollouts = 0  # asked for so far; whatever wants another gets the next number
         self._held = ExitStack()
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
-        self._shards = np.array_split(np.arange(config.num_envs), config.num_workers)
-        self._whereabouts = Whereabouts(config.num_workers)
+        num_workers = config.num_workers if has_workers else 0
+        self._shards = np.array_split(np.arange(config.num_envs), num_workers) if has_workers else []
+        self._whereabouts = Whereabouts(num_workers)
         actors = config.num_inference_actors if config.inference == "actor" else 0
         self._inference = InferenceActors(actors, num_rows=config.num_envs, device=config.inference_device)
         self._held.callback(self._inference.close)
-        self.workers = WorkerSet(self._make_worker, config.num_workers)
+        self.workers = WorkerSet(self._make_worker, num_workers)
         self._held.callback(self.workers.close)
         self._held.callback(self._evaluator.close)
         try:
@@ -140,6 +151,8 @@ class Algorithm(abc.ABC, Generic[C]):
         """The shape of the policy that fits the environment, by asking every worker: an environment that cannot be
         made anywhere fails here, before training.
         """
+        if is_external(self.config):
+            return policy_spec(EXTERNAL, *external_settings.spaces(check_supported(self.name, self.config)), network)
         specs: list[PolicySpec] = self.workers.map("policy_spec", [(network,)] * len(self.workers))
         return specs[0]
 
@@ -193,6 +206,15 @@ class Algorithm(abc.ABC, Generic[C]):
             taken=self._taken,
         )
 
+    def external_collection(self, num_steps: int, *, max_lag: int) -> ExternalCollection:
+        """The way to take steps of external simulators; what is taken is counted. To be kept as ``external``, by
+        ``build_learner``, where these play: then ``broadcast`` publishes there.
+
+        Args:
+          num_steps, max_lag: See ``external_collection.py``.
+        """
+        return ExternalCollection(num_steps, max_lag=max_lag, taken=self._count)
+
     def copies_of(self, segments: Sequence[Segment]) -> np.ndarray:
         """Which of the run's copies each column of these segments is of, side by side, [B] int64; a copy that is there
         twice goes on in the later column where it stopped in the earlier, or begins a new episode.
@@ -208,6 +230,18 @@ class Algorithm(abc.ABC, Generic[C]):
                 # So that a checkpoint knows, also of a worker that has not sent anything yet.
                 self._whereabouts.begin(self.workers.map("begin", [(self._weights_ref,)] * len(self.workers)))
             self.collection.publish(self._acted_with, self.iteration)
+        if self.external is not None:
+            self.external.publish(self._weights_ref, self.iteration)
+
+    def learn_from(self, source: EpisodeSource) -> None:
+        """Take the steps of simulators from there: with env external, before the first ``step``.
+
+        Raises:
+          ConfigError: environments of the cluster play.
+        """
+        if self.external is None:
+            raise ConfigError(f"env: {self.config.env!r} is played in the cluster; with external simulators play")
+        self.external.connect(source)
 
     def report(self) -> dict[str, float]:
         """Progress: steps, iteration, episodes; mean return and length of the last episodes, NaN before the first."""
@@ -229,7 +263,11 @@ class Algorithm(abc.ABC, Generic[C]):
 
         Args:
           episodes: How many; split over the workers. The same ones each time, whatever the number of workers.
+
+        Raises:
+          ConfigError: external simulators play: there is nothing here to evaluate in.
         """
+        self._check_can_evaluate()
         if self.collection is not None:
             self.collection.settle()
         shares = [share.tolist() for share in np.array_split(np.arange(episodes), len(self.workers)) if len(share)]
@@ -246,7 +284,9 @@ class Algorithm(abc.ABC, Generic[C]):
 
         Raises:
           EnvFailure, WorkerLostError: an earlier one failed.
+          ConfigError: as ``evaluate``.
         """
+        self._check_can_evaluate()
         self._evaluator.submit(self.steps, self._weights_ref, episodes, films=films)
 
     def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
@@ -354,6 +394,10 @@ class Algorithm(abc.ABC, Generic[C]):
           state: Of all copies.
           began_at: Iteration at which the run last began new episodes everywhere: the key of their seeds.
         """
+        if self.external is not None:
+            self._resumed_at = self.iteration
+            self.incidents.append("episodes that simulators were in are lost: their states are no part of a checkpoint")
+            return
         if self.collection is not None:
             self.collection.settle()
             self.collection.restart(self.iteration)
@@ -420,8 +464,14 @@ class Algorithm(abc.ABC, Generic[C]):
         self._lengths.extend(finished.episode.length for finished in episodes)
 
     def _collection_metrics(self) -> dict[str, float]:
+        if self.external is not None:
+            return {f"external/{name}": value for name, value in self.external.metrics().items()}
         metrics = {} if self.collection is None else self.collection.metrics()
         return {f"collection/{name}": value for name, value in metrics.items()}
+
+    def _check_can_evaluate(self) -> None:
+        if self.external is not None:
+            raise ConfigError("env: external simulators play, so there is no environment here to evaluate in")
 
     def _make_worker(self, worker: int, replacement: int) -> Any:
         env_indices: Sequence[int] = self._shards[worker].tolist()

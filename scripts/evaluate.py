@@ -21,6 +21,7 @@ from shoal import algorithms
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
 from shoal.rllib.config import AlgorithmConfig, from_dict
+from shoal.rllib.external_settings import is_external
 from shoal.rllib.policies import policy_spec
 from shoal.rllib.policies.policy import Policy
 from shoal.rllib.rollouts import evaluation
@@ -76,6 +77,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     checkpoint = checkpoints.load(place)
     algorithm = algorithms.load(checkpoint.algorithm)
     config = from_dict(algorithms.config_class(checkpoint.algorithm), checkpoint.config)
+    if is_external(config):
+        raise UsageError(f"{options.run}: external simulators played, so there is no environment here to evaluate in")
     policy, steps = algorithm.policy_from(checkpoint), checkpoint.counter("steps")
     _check_fits(policy, config.env)
     episodes = config.eval_episodes if options.episodes is None else options.episodes

@@ -26,9 +26,11 @@ from shoal.rllib.policies.weights import Weights
 from shoal.rllib.training.callbacks import Callback
 from shoal.scripts.command_line import UsageError
 from shoal.serving import http_access
+from shoal.serving.episode_desk import EpisodeSettings
 from shoal.serving.http_server import HttpSettings
 from shoal.serving.policies import RefusedError
 from shoal.serving.policy_server import PolicyServer
+from shoal.serving.serving_settings import ServingSettings
 from shoal.serving.spaces import Space, space_form
 
 if TYPE_CHECKING:
@@ -109,16 +111,28 @@ class ServedBeside(Callback):
 
     Args:
       weights: Those that the run begins with.
-      env_id: The environment that it learns in.
+      spaces: Of the environment that it learns in, where they are known.
       host, port: Where to listen.
       token_file: Where the token is put.
+      episodes: External simulators play, and somebody else hands the weights over.
+      seed: Of what actions are drawn with.
 
     Raises:
       UsageError: nobody can listen there.
       RefusedError: the weights cannot be served.
     """
 
-    def __init__(self, weights: Weights, env_id: str, host: str, port: int, token_file: Path) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        spaces: tuple[Space, Space] | None,
+        host: str,
+        port: int,
+        token_file: Path,
+        *,
+        episodes: EpisodeSettings | None = None,
+        seed: int = 0,
+    ) -> None:
         port = free_port(host, port, f"--serve {host}:{port}")
         token = http_access.make_token()
         self._token_file, self.url = token_file, f"http://{host}:{port}"
@@ -129,33 +143,38 @@ class ServedBeside(Callback):
             raise UsageError(f"--serve: {token_file} cannot be written: {error.strerror}") from error
         made = shoal.remote(PolicyServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._journal = token_file.parent / JOURNAL
-        self._server: Any = made.remote(
+        shutil.rmtree(self._journal, ignore_errors=True)  # of a run that was killed, which may have been further
+        #: Handle of the server.
+        self.server: Any = made.remote(
             {USUAL_NAME: weights},
-            spaces=given({USUAL_NAME: spaces_for(weights.spec, env_id)}),
+            spaces=given({USUAL_NAME: spaces}),
+            settings=ServingSettings(seed=seed),
             http=HttpSettings(token=token, host=host, port=port, drain_s=1.0),
             journal=self._journal,
+            episodes=episodes,
         )
-        shoal.get(self._server.address.remote(), timeout=_START_S)
+        shoal.get(self.server.address.remote(), timeout=_START_S)
+        self._pushes = episodes is None
         self._pushed: Any = None
         self._pushed_at_s = -_PAUSE_S
 
     def on_iteration(self, algorithm: Trainable, row: dict[str, float]) -> None:
         """Hand the newest weights over, if it is time and the server has taken those before."""
         now_s = time.monotonic()
-        if now_s - self._pushed_at_s < _PAUSE_S:
+        if not self._pushes or now_s - self._pushed_at_s < _PAUSE_S:
             return
         if self._pushed is None or shoal.wait([self._pushed], timeout=0)[0]:
             self._look_at_last(algorithm)
             self._pushed_at_s = now_s
-            self._pushed = self._server.swap.remote(USUAL_NAME, shoal.put(algorithm.weights()))
+            self._pushed = self.server.swap.remote(USUAL_NAME, shoal.put(algorithm.weights()))
 
     def close(self) -> None:
         """Let the server answer what it has, and end it."""
         try:
-            shoal.get(self._server.drain.remote(1.0), timeout=_LAST_S)
+            shoal.get(self.server.drain.remote(1.0), timeout=_LAST_S)
         except (exceptions.ActorDiedError, exceptions.GetTimeoutError):
             pass  # it ends with the session in any case
-        shoal.kill(self._server)
+        shoal.kill(self.server)
         self._token_file.unlink(missing_ok=True)
         shutil.rmtree(self._journal, ignore_errors=True)  # the run's checkpoints have it all
 

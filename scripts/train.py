@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
@@ -29,16 +30,20 @@ import shoal
 from shoal import algorithms
 from shoal.algorithms import zoo
 from shoal.envs import opening
+from shoal.rllib import external_settings
 from shoal.rllib.config import AlgorithmConfig, from_dict
+from shoal.rllib.external_collection import LearnsFromOutside
+from shoal.rllib.external_settings import is_external
 from shoal.rllib.trainable import Trainable
 from shoal.rllib.training import callbacks, checkpoints, saved_state, video
 from shoal.rllib.training.callbacks import Callback
 from shoal.rllib.training.checkpoints import Checkpoint, CheckpointError
-from shoal.scripts import run_directory, serving_beside
+from shoal.scripts import run_directory, serving_beside, simulators
 from shoal.scripts.command_line import UsageError, parse, run_command, value_of
 from shoal.scripts.interruption import Interruption
-from shoal.scripts.serving_beside import ServedBeside
+from shoal.scripts.serving_beside import USUAL_NAME, ServedBeside
 from shoal.scripts.session_flags import NATIVE, SessionFlags
+from shoal.scripts.simulators import Simulators
 from shoal.scripts.standard_streams import leave
 from shoal.scripts.training_run import PROG, Display, Plan, Run
 
@@ -116,7 +121,7 @@ def plan(arguments: Sequence[str]) -> Plan:
         default=Options(algo=name, zoo=named, config=config),
     )
     options.session.check()
-    opening.check(options.config.env, options.config.stepped_by)
+    _check_environment(name, options)
     if checkpoint is None:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
@@ -124,7 +129,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     address = None if options.serve is None else serving_beside.address_of(options.serve)
     if address is not None and options.session.engine != "native":
         raise UsageError(f"--serve: the engine {options.session.engine} serves nobody; leave --engine away")
-    if options.record:
+    if options.record and not is_external(options.config):
         video.check(options.config.env)
     loaded = tuple(callbacks.load(called) for called in options.callback)
     return Plan(
@@ -137,6 +142,19 @@ def plan(arguments: Sequence[str]) -> Plan:
         records=options.record,
         serves_at=address,
     )
+
+
+def _check_environment(name: str, options: Options[AlgorithmConfig]) -> None:
+    """Look at whether there is what plays: an environment, or a place where external simulators can."""
+    config = options.config
+    if not is_external(config):
+        opening.check(config.env, config.stepped_by)
+        return
+    external_settings.spaces(external_settings.check_supported(name, config))
+    if options.serve is None:
+        raise UsageError("--env external needs --serve [HOST]:PORT, where the simulators act")
+    if options.record:
+        raise UsageError("--record: external simulators play, and there is nothing here to film")
 
 
 def _newest(resume: Path) -> Checkpoint:
@@ -168,7 +186,8 @@ def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: 
         raise UsageError(f"the run in {run_dir} has the seed {seed}, not {options.config.seed}: drop --seed")
     run_directory.check_logs(run_dir)
     steps = checkpoint.counter("steps")
-    if steps >= options.config.total_steps and run_directory.is_evaluated(run_dir, steps):
+    is_complete = is_external(options.config) or run_directory.is_evaluated(run_dir, steps)
+    if steps >= options.config.total_steps and is_complete:
         raise UsageError(f"the run in {run_dir} has done its {steps:,} steps: to go on, give a larger --total-steps")
     return run_dir
 
@@ -191,6 +210,8 @@ def run(
       UsageError, ConfigError, UnknownEnvironment: what is wrong, in one line.
       EnvFailure, CallbackFailure, WorkerLostError, Stopped, ...: what ended the run.
     """
+    if is_external(config):
+        raise UsageError("env external: simulators need a server, which `shoal train --serve` starts")
     opening.check(config.env, config.stepped_by)
     place = run_directory.choose(run_dir, algorithm, config)
     return train(Plan(algorithms.load(algorithm), config, place, None, tuple(callbacks)))
@@ -212,7 +233,7 @@ def train(planned: Plan) -> int:
             planned.session.begin(num_cpus=max(os.cpu_count() or 1, planned.config.num_workers))
             algorithm = planned.algorithm(planned.config)
             try:
-                with _served(planned, algorithm, display) as ready:
+                with _served(planned, algorithm, interruption, display) as ready:
                     return Run(ready, algorithm, interruption, display, held).go()
             finally:
                 interruption.over()
@@ -227,14 +248,22 @@ def train(planned: Plan) -> int:
 
 
 @contextmanager
-def _served(planned: Plan, algorithm: Trainable, display: Display) -> Iterator[Plan]:
+def _served(
+    planned: Plan, algorithm: Trainable, interruption: Interruption, display: Display
+) -> Iterator[Plan]:
     """The plan with a server among its callbacks, if it shall have one, for as long as the block."""
     if planned.serves_at is None:
         yield planned
         return
     saved, token_file = planned.resume_from, planned.run_dir / serving_beside.TOKEN
     weights = algorithm.weights() if saved is None else saved_state.weights_from(saved)
-    beside = ServedBeside(weights, planned.config.env, *planned.serves_at, token_file)
+    if isinstance(algorithm, LearnsFromOutside) and algorithm.external is not None:
+        beside = simulators.beside(weights, algorithm.external, planned.config, *planned.serves_at, token_file)
+        is_over = partial(getattr, interruption, "requested")
+        algorithm.learn_from(Simulators(beside.server, USUAL_NAME, weights.version, beside.url, is_over))
+    else:
+        spaces = serving_beside.spaces_for(weights.spec, planned.config.env)
+        beside = ServedBeside(weights, spaces, *planned.serves_at, token_file)
     try:
         display.say(f"serving at {beside.url}, token in {token_file}")
         yield dataclasses.replace(planned, callbacks=(*planned.callbacks, beside))

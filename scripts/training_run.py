@@ -24,9 +24,11 @@ from typing import TextIO, cast
 from shoal import exceptions
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.config import AlgorithmConfig
+from shoal.rllib.external_settings import is_external
 from shoal.rllib.learning.learner import DivergedError
 from shoal.rllib.policies.policy import Policy
 from shoal.rllib.rollouts.evaluation import Evaluation
+from shoal.rllib.rollouts.external import StoppedWaiting
 from shoal.rllib.trainable import Trainable
 from shoal.rllib.training import checkpoints
 from shoal.rllib.training.callbacks import Callback, CallbackFailure, Callbacks
@@ -157,7 +159,7 @@ class Run:
                 with Progress(self._config.total_steps, self._display.stream, start_steps=started_at) as progress:
                     self._train(log, progress)
                 if not self._interruption.requested:
-                    self._evaluate(log)
+                    self._conclude(log)
                 self._callbacks.on_end(algorithm)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; {self._how_to_go_on()}") from None
@@ -193,7 +195,10 @@ class Run:
             is_over = algorithm.is_done
             while not is_over and not self._interruption.requested:
                 steps_before = algorithm.steps
-                row = algorithm.step()
+                try:
+                    row = algorithm.step()
+                except StoppedWaiting:  # by a signal
+                    break
                 now_s = time.monotonic()
                 row["steps_per_second"] = (algorithm.steps - steps_before) / (now_s - before_s)
                 row["time/elapsed_s"] = now_s - began_s
@@ -239,6 +244,13 @@ class Run:
                     run_directory.place_for_film(self._plan.run_dir, evaluated.steps).write_bytes(evaluated.film)
             self._keep_if_best(self._under_evaluation.pop(evaluated.steps), evaluated.evaluation)
             progress.note(f"evaluation at {evaluated.steps:,} steps: {run_directory.describe(evaluated.evaluation)}")
+
+    def _conclude(self, log: RunLog) -> None:
+        """What is done when all steps are."""
+        if is_external(self._config):
+            self._display.say("no evaluation: external simulators play, and the returns are of their episodes")
+        else:
+            self._evaluate(log)
 
     def _evaluate(self, log: RunLog) -> None:
         """Play with the policy as it is in the end."""

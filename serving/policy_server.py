@@ -238,6 +238,15 @@ class PolicyServer:
         """
         return self._take(name, *self._intake.made(name, weights, version))
 
+    async def renew(self, name: str, weights: Weights) -> int:
+        """As ``swap``, but of weights that keep their version; it may be sent again: what is no newer is nothing new.
+
+        Raises:
+          RefusedError: as ``load``.
+        """
+        front = self._table.front(name)
+        return front if weights.version <= front else await self.swap(name, weights, version=weights.version)
+
     def share(self, name: str, shares: Mapping[int, float]) -> None:
         """Divide the requests for a policy: see ``PolicyTable.share``."""
         self._drop(name, self._table.share(name, shares))

@@ -54,4 +54,5 @@ class Whereabouts:
     def all_counted(self) -> State | None:
         """Of all copies, behind the last rollouts that were learned from; None if one place is not known."""
         states = [state for state in self._counted if state is not None]
-        return join_states(states) if len(states) == len(self._counted) else None
+        is_known = states and len(states) == len(self._counted)  # not where external simulators play
+        return join_states(states) if is_known else None

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -312,3 +314,13 @@ def test_a_client_that_has_lost_its_server_is_told_that_the_episode_is_unknown(s
     served.server.episodes._table._open.clear()
     with pytest.raises(EpisodeNotFound):
         episode.act(observation(0))
+
+
+def test_the_program_of_the_document_runs():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "external.md").read_text("utf-8")
+    [program] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    made = weights(observations=spaces.Box(-9, 9, (4,), np.float32), actions=spaces.Discrete(2))
+    with taking_episodes(made, batch_steps=100) as served:
+        exec(program, {"url": served.url, "token": TOKEN, "episodes": 2})  # noqa: S102 - what users type
+        taken = served.take(8)
+    assert len(taken.finished) == 2

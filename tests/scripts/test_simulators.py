@@ -1,0 +1,187 @@
+"""`--env external`: what is refused before anything starts, and PPO that learns from simulators in other processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from shoal.scripts import evaluate, train
+
+DEADLINE_S = 90.0
+FLAGS = ["--algo", "ppo", "--env", "external", "--external-spaces", "CartPole-v1", "--serve", "127.0.0.1:0"]
+
+#: Plays CartPole until the server has gone. A letter goes into a file for each step; "twice" sends all of it twice.
+SIMULATOR = """
+import os, sys
+from pathlib import Path
+import gymnasium
+from shoal.serving.client import PolicyClient
+from shoal.serving.errors import EpisodeOver, ServingError
+
+url, token, steps, how = sys.argv[1], Path(sys.argv[2]), os.open(sys.argv[3], os.O_CREAT | os.O_WRONLY), sys.argv[4]
+
+
+class Stutterer(PolicyClient):
+    def _send(self, sending, patience):
+        super()._send(sending, patience)
+        return super()._send(sending, patience)
+
+
+simulator = gymnasium.make("CartPole-v1")
+simulator.reset(seed=len(how))
+with (Stutterer if how == "twice" else PolicyClient)(url, token=token) as client:
+    while True:
+        observation, _ = simulator.reset()
+        length, is_over = 0, False
+        try:
+            episode = client.start_episode(timeout_s=20.0)
+            while not is_over:
+                action = episode.act(observation)
+                observation, reward, terminated, truncated, _ = simulator.step(action)
+                os.write(steps, b".")
+                length += 1
+                episode.log_returns(reward)
+                is_over = terminated or truncated
+            ended = episode.end(observation, terminated=terminated, truncated=truncated)
+        except EpisodeOver:
+            continue
+        except ServingError:
+            break
+        assert (ended.steps, ended.episode_return) == (length, length), ended
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--algo ppo --env external --external-spaces CartPole-v1", "--env external needs --serve"),
+        ("--algo ppo --env external --serve :0", "external_spaces must be an environment with the simulators' spaces"),
+        ("--algo ppo --env external --external-spaces Nothing-v9 --serve :0", "external_spaces: "),
+        ("--algo ppo --env external --external-spaces none.json --serve :0", "none.json cannot be read"),
+        ("--algo appo --env external --serve :0", "appo does not learn from external simulators; ppo does"),
+        ("--algo es --env external --serve :0", "es does not learn from external simulators; ppo does"),
+        ("--algo ppo --external-spaces CartPole-v1", "external_spaces must be left at None where env is not external"),
+        (" ".join([*FLAGS, "--num-workers 3"]), "num_workers must be left at 2 where env is external, not 3"),
+        (" ".join([*FLAGS, "--normalize-rewards"]), "normalize_rewards must be left at False where env is external"),
+        (" ".join([*FLAGS, "--eval-interval-steps 9"]), "eval_interval_steps must be left at 0 where env is external"),
+        (" ".join([*FLAGS, "--external-silence-s 0"]), "external_silence_s must be greater than 0"),
+        (" ".join([*FLAGS, "--record"]), "--record: external simulators play"),
+        (" ".join([*FLAGS, "--engine inline"]), "--serve: the engine inline serves nobody"),
+    ],
+)
+def test_what_does_not_go_together_is_told_in_one_line(flags, message, capsys, tmp_path):
+    assert train.main([*flags.split(), "--run-dir", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+class Training:
+    """`shoal train` with simulators, in processes of their own."""
+
+    def __init__(self, folder, *flags):
+        self.folder, self.run_dir, self.output = folder, folder / "run", folder / "output"
+        self.processes = []
+        with self.output.open("w") as file:
+            command = [sys.executable, "-m", "shoal.scripts", "train", *flags]
+            self.process = subprocess.Popen(command, stdout=file, stderr=file)
+        self.processes.append(self.process)
+        self.until(lambda: "run directory:" in self.told)
+        self.url = self.told.partition("serving at ")[2].partition(",")[0]
+
+    @property
+    def told(self):
+        return self.output.read_text()
+
+    def simulator(self, how):
+        script = self.folder / "simulator.py"
+        script.write_text(SIMULATOR)
+        arguments = [self.url, str(self.run_dir / "serve_token"), str(self.steps_of(how)), how]
+        self.processes.append(subprocess.Popen([sys.executable, str(script), *arguments]))
+        return self.processes[-1]
+
+    def steps_of(self, how):
+        return self.folder / f"steps-{how}"
+
+    def rows(self):
+        metrics = self.run_dir / "metrics.jsonl"
+        return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+
+    def until(self, condition):
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, self.told
+            assert self.process.poll() is None, self.told
+            time.sleep(0.02)
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def training(tmp_path):
+    made = []
+
+    def begin(*flags):
+        made.append(Training(tmp_path, *flags))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.close()
+
+
+def test_ppo_improves_with_simulators_of_which_one_is_killed_and_one_says_everything_twice(training, tmp_path, capsys):
+    sizes = ["--rollout-steps", "64", "--total-steps", "1000000", "--external-silence-s", "3"]
+    run = training(*FLAGS, *sizes, "--minibatch-size", "128", "--run-dir", str(tmp_path / "run"))
+    killed, twice = run.simulator("killed"), run.simulator("twice")
+    run.until(lambda: len(run.rows()) >= 2)
+    killed.send_signal(signal.SIGKILL)
+    first = run.rows()[0]
+
+    def has_improved():
+        last = run.rows()[-1]
+        return last["return_mean"] > 1.5 * first["return_mean"] and last["external/cut_episodes"]
+
+    run.until(has_improved)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(DEADLINE_S) == 128 + signal.SIGTERM, run.told
+    assert twice.wait(DEADLINE_S) == 0
+    last = run.rows()[-1]
+    assert last["return_mean"] == last["episode_length_mean"]  # so it is where no step counts twice
+    played = sum(run.steps_of(how).stat().st_size for how in ("killed", "twice"))
+    assert last["steps"] == 512 * last["iteration"]
+    assert last["steps"] + last["external/dropped_steps"] + last["external/waiting_steps"] == last["external/steps"]
+    assert last["external/steps"] <= played
+    assert last["external/duplicates"] > last["steps"] / 2
+    assert last["external/lag_max"] <= 2
+    assert evaluate.main([str(run.run_dir)]) == 2
+    assert "external simulators played" in capsys.readouterr().err
+
+
+def test_a_signal_ends_the_wait_for_simulators_and_the_run_goes_on_where_it_was(training, tmp_path):
+    sizes = ["--rollout-steps", "16", "--total-steps", "100000"]
+    run = training(*FLAGS, *sizes, "--run-dir", str(tmp_path / "run"))
+    simulator = run.simulator("once")
+    run.until(lambda: len(run.rows()) >= 2)
+    simulator.kill()
+    simulator.wait()
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(DEADLINE_S) == 128 + signal.SIGTERM, run.told
+    before = run.rows()[-1]
+    more = ["--total-steps", str(before["steps"] + 3 * 128)]
+    again = training("--resume", str(run.run_dir), "--serve", "127.0.0.1:0", *more)
+    again.simulator("again")
+    assert again.process.wait(DEADLINE_S) == 0, again.told
+    assert "episodes that simulators were in are lost" in again.told
+    assert "no evaluation: external simulators play" in again.told
+    after = run.rows()[-3:]
+    assert [row["steps"] - before["steps"] for row in after] == [128, 256, 384]
+    assert [row["iteration"] - before["iteration"] for row in after] == [1, 2, 3]
+    assert after[0]["external/lag_max"] == 0
