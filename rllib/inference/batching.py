@@ -19,8 +19,10 @@ being alone costs is at most twice as late as who knows when it comes (ski renta
 is asked once in a while waits for nobody, and under load batches grow by themselves while the last one runs.
 
 With an objective for the time from ``offer`` to ``finish`` a batch has at most the rows that take half of it: what
-comes when one has just begun waits for that one, and for its own. Who could not be served in time is refused at
-once, so that those who are accepted are: ``QueueFullError``. Without one, only the bound on waiting rows refuses.
+comes when one has just begun waits for that one, and for its own. Or more, as many as the oldest request has time for:
+requests of many rows do not fill each batch to the last row, and those after a short one may be longer. Who could not
+be served in time is refused at once, so that those who are accepted are: ``QueueFullError``. Without one, only the
+bound on waiting rows refuses.
 
 The version of what answers is stamped on a batch when it closes: it changes between batches and never inside one.
 """
@@ -36,6 +38,9 @@ _NEVER = float("inf")
 #: How many times longer than expected a batch may seem, once there have been some to expect anything by. What really
 #: has become slower is believed after a dozen batches.
 _MOST_SURPRISE, _FIRST_BATCHES = 3.0, 5
+#: How many times the mean surprise of a batch is held back of the next one's time when requests are taken in: who is
+#: in it by a hair would wait for another, if this one ended a little later.
+_SPARE = 2.0
 #: What the last gap between two requests counts in their mean.
 _GAP_SHARE = 0.1
 
@@ -170,7 +175,7 @@ class BatchQueue:
                 f"{self._waiting_rows} rows wait already, and {rows} more are over {self._max_waiting_rows}",
                 self._finished_s(0, now_s) - now_s,
             )
-        late_s = self._finished_s(rows, now_s) - deadline_s
+        late_s = self._finished_s(rows, now_s) - deadline_s + self.times.surprise_s
         if late_s > 0.0 and (self._waiting or self._running):  # alone it is served as soon as it can be
             raise QueueFullError(f"{self._waiting_rows} rows wait already: it would be {late_s:.3f} s late", late_s)
         request = Request(self._asked, client, rows, now_s, deadline_s)
@@ -207,7 +212,7 @@ class BatchQueue:
         """
         if self._running is not None or not self._waiting:
             raise ValueError("a batch still runs" if self._running else "nothing waits that could be a batch")
-        limit, rows = self.limit_rows, self._waiting[0].rows
+        limit, rows = self._room_rows(now_s), self._waiting[0].rows
         taken = [self._remove_first()]
         while self._waiting and rows + self._waiting[0].rows <= limit:
             rows += self._waiting[0].rows
@@ -258,11 +263,22 @@ class BatchQueue:
         """When all that runs and waits, and so many rows more, will be finished; the last with others that come until
         their batch begins.
         """
-        full, rest = divmod(self._waiting_rows + rows, self.limit_rows)
-        if self._running is None:
-            return now_s + full * self.times.seconds(self.limit_rows) + (self.times.seconds(rest) if rest else 0.0)
-        free_s = max(now_s, self._running.began_s + self.times.seconds(self._running.rows))
-        return free_s + (full + (rest > 0)) * self.times.seconds(self.limit_rows)
+        limit, free_s = self.limit_rows, now_s
+        if self._running is not None:
+            free_s = max(now_s, self._running.began_s + self.times.seconds(self._running.rows))
+        first = self._room_rows(free_s + _SPARE * self.times.surprise_s) if self._waiting else limit
+        behind = self._waiting_rows + rows - first
+        if behind <= 0:
+            last = limit if self._running is not None else min(self._waiting_rows + rows, limit)
+            return free_s + self.times.seconds(last)
+        return free_s + self.times.seconds(first) + -(-behind // limit) * self.times.seconds(limit)
+
+    def _room_rows(self, begin_s: float) -> int:
+        """Most rows of the next batch, if it begins then."""
+        if self._objective_s is None:
+            return self._full_rows
+        left_s = self._waiting[0].deadline_s - begin_s
+        return max(self.limit_rows, int(min(self.times.rows_within(left_s), self._full_rows)))
 
     def _remove_first(self) -> Request:
         request = self._waiting.popleft()

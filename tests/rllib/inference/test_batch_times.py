@@ -51,6 +51,14 @@ def test_it_is_the_weighted_least_squares_of_all_batches_kept_from_negative_numb
     assert times.fixed_s >= -1e-9
 
 
+def test_surprises_are_counted_when_there_is_something_to_expect():
+    line = [(rows, 0.005 + 0.001 * rows) for rows in (1, 50, 100, 20)]
+    assert observed(line).surprise_s == 0.0
+    times = observed([*line, (10, 0.015 + 0.002)])
+    assert times.surprise_s == pytest.approx(0.002)
+    assert observed([*line, (10, 0.013)] + line * 50).surprise_s < 0.0002
+
+
 def test_batches_of_one_size_have_a_time_and_no_slope():
     times = observed([(8, 0.01)] * 5)
     assert (times.fixed_s, times.slope_s) == (pytest.approx(0.01), 0.0)
