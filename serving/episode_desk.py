@@ -57,7 +57,7 @@ class EpisodeDesk:
     def __init__(
         self, settings: EpisodeSettings, info: PolicyInfo, act: Callable[[ActRequest], Awaitable[ActReply]]
     ) -> None:
-        self._settings, self._act, self._checker = settings, act, Checker(info)
+        self._act, self._checker = act, Checker(info)
         #: Name of the policy that learns.
         self.policy = settings.policy
         self._is_recurrent = info.state_size > 0
@@ -69,6 +69,7 @@ class EpisodeDesk:
         )
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._changed = asyncio.Event()  # somebody may act who had to wait, or enough has come
+        self._wanted_steps = settings.batch_steps
         self._is_leaving = False
 
     # ---- simulators
@@ -127,6 +128,7 @@ class EpisodeDesk:
           wait_s: How long at most; then None.
         """
         end_s = time.monotonic() + wait_s
+        self._wanted_steps = num_steps
         while True:
             now_s = time.monotonic()
             self._table.expire(now_s)
@@ -232,7 +234,7 @@ class EpisodeDesk:
             await self._change_within(left_s)
 
     def _tell_if_full(self) -> None:
-        if self._table.held >= self._settings.batch_steps:
+        if self._table.held >= self._wanted_steps:
             self._change()
 
     def _change(self) -> None:

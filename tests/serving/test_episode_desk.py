@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from gymnasium import spaces
+from hypothesis import given, settings, strategies as st
 
 from shoal.rllib.policies.initial_weights import initial_weights
 from shoal.rllib.policies.policy import Policy
@@ -19,9 +21,11 @@ from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.policies.weights import Weights
 from shoal.rllib.rollouts.external import packed
 from shoal.rllib.rollouts.rollout import reevaluated
+from shoal.serving import episode_wire, openapi, wire
 from shoal.serving.async_client import AsyncPolicyClient
 from shoal.serving.client import PolicyClient
 from shoal.serving.episode_desk import EpisodeSettings
+from shoal.serving.episode_requests import EpisodeStep
 from shoal.serving.errors import BadObservation, BadRequest, EpisodeNotFound, EpisodeOver, OutOfStep, PolicyNotFound
 from shoal.serving.http_server import HttpSettings
 from shoal.serving.policy_server import PolicyServer
@@ -65,9 +69,9 @@ def taking_episodes(made, **episodes):
     thread.start()
 
     async def start():
-        settings = EpisodeSettings(**({"policy": "policy", "batch_steps": 16} | episodes))
+        learner = EpisodeSettings(**({"policy": "policy", "batch_steps": 16} | episodes))
         server = PolicyServer(
-            {"policy": made}, http=HttpSettings(token=TOKEN, port=0), episodes=settings, is_alone=False
+            {"policy": made}, http=HttpSettings(token=TOKEN, port=0), episodes=learner, is_alone=False
         )
         return server, await server.address()
 
@@ -324,3 +328,62 @@ def test_the_program_of_the_document_runs():
         exec(program, {"url": served.url, "token": TOKEN, "episodes": 2})  # noqa: S102 - what users type
         taken = served.take(8)
     assert len(taken.finished) == 2
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda part: st.lists(part, max_size=4) | st.dictionaries(st.text(max_size=4), part, max_size=3),
+    max_leaves=6,
+)
+NEARLY = {
+    "episode": st.sampled_from(["known", "e1", "e 2", ""]) | ANYTHING,
+    "policy": st.sampled_from(["policy", "other"]) | ANYTHING,
+    "step": st.integers(-1, 3) | ANYTHING,
+    "reward": st.floats() | st.just(0.0) | ANYTHING,
+    "observation": st.lists(st.floats(-1, 1), min_size=4, max_size=4) | ANYTHING,
+    "action_mask": st.lists(st.booleans(), min_size=3, max_size=3) | ANYTHING,
+    "terminated": st.booleans() | ANYTHING,
+    "truncated": st.booleans() | ANYTHING,
+    "timeout_s": st.floats() | st.just(5.0) | ANYTHING,
+}
+#: Which of these belong to a request.
+PARTS = {
+    "": ["episode", "policy"],
+    "/steps": ["step", "reward", "observation", "action_mask", "timeout_s"],
+    "/end": ["step", "reward", "observation", "terminated", "truncated", "timeout_s"],
+}
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.data())
+def test_no_body_whatever_makes_a_fault_of_the_server(served_to_anybody, data):
+    path = data.draw(st.sampled_from([*PARTS]))
+    fitting = st.fixed_dictionaries({}, optional={name: NEARLY[name] for name in PARTS[path]})
+    body = data.draw(fitting | st.fixed_dictionaries({}, optional=NEARLY) | ANYTHING)
+    name = data.draw(st.sampled_from(["/known", "/e1", "/%F0%9F", "/a%20b"])) if path else ""
+    status, told = served_to_anybody.post(f"/v1/episodes{name}{path}", body)
+    assert status in (200, 400, 404, 409, 422), (status, told)
+    schema = "Error" if status != 200 else {"": "EpisodeStarted", "/steps": "StepReply", "/end": "EpisodeEnded"}[path]
+    document = openapi.document()
+    form = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+    jsonschema.validate(told, form, jsonschema.Draft202012Validator)
+    told_of = document["paths"][f"/v1/episodes{'/{name}' if path else ''}{path}"]["post"]["responses"]
+    assert str(status) in told_of
+
+
+@pytest.fixture(scope="module")
+def served_to_anybody():
+    with taking_episodes(weights(), batch_steps=100_000) as server:
+        yield server
+
+
+@settings(deadline=None, max_examples=60)
+@given(junk=st.binary(max_size=32), begin=st.integers(0, 160), end=st.integers(0, 160))
+def test_no_damaged_tensors_make_a_fault_of_the_server(served_to_anybody, junk, begin, end):
+    body = episode_wire.write(EpisodeStep(step=0, observation={"observation": np.zeros(4)}))
+    damaged = body[:begin] + junk + body[max(begin, end) :]
+    connection = http.client.HTTPConnection("127.0.0.1", served_to_anybody.port, timeout=DEADLINE_S)
+    with contextlib.closing(connection):
+        headers = {"Content-Type": wire.TENSOR_FORM, "Authorization": f"Bearer {TOKEN}"}
+        connection.request("POST", "/v1/episodes/damaged/steps", damaged, headers)
+        assert connection.getresponse().status in (200, 400, 404, 422)

@@ -13,7 +13,11 @@ from shoal.rllib.policies.initial_weights import initial_weights
 from shoal.rllib.policies.policy import Policy
 from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 from shoal.rllib.policies.weights import Weights
-from shoal.serving.errors import BadObservation, PolicyNotFound
+from shoal.scripts.serving_beside import free_port
+from shoal.serving.client import PolicyClient
+from shoal.serving.episode_desk import EpisodeSettings
+from shoal.serving.errors import BadObservation, EpisodeNotFound, PolicyNotFound
+from shoal.serving.http_server import HttpSettings
 from shoal.serving.models import FunctionModel
 from shoal.serving.policy_server import PolicyServer
 from shoal.serving.spaces import space_form
@@ -92,4 +96,35 @@ def test_a_server_that_is_killed_is_there_again_with_what_it_began_with():
     assert shoal.get(server.compute_actions.remote(rows(1)), timeout=30).version == 3
     assert time.monotonic() - began_s < 20
     assert shoal.get(server.pid.remote(), timeout=30) != pid
+    shoal.kill(server)
+
+
+def test_a_server_that_is_killed_under_a_simulator_listens_again_and_the_learner_gets_its_steps(tmp_path):
+    port = free_port("127.0.0.1", 0, "a test")
+    server = (
+        shoal.remote(Server)
+        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        .remote(
+            {"walker": weights(3)},
+            http=HttpSettings(token="a-token-for-a-test", port=port),
+            journal=tmp_path / "journal",
+            episodes=EpisodeSettings(policy="walker", batch_steps=8),
+        )
+    )
+    assert shoal.get(server.renew.remote("walker", shoal.put(weights(4))), timeout=30) == 4
+    assert shoal.get(server.renew.remote("walker", shoal.put(weights(4))), timeout=30) == 4  # nothing new
+    with PolicyClient(f"http://127.0.0.1:{port}", token="a-token-for-a-test", timeout_s=60.0) as client:
+        lost = client.start_episode()
+        for row in rows(3):
+            lost.act(row)
+        wanted = server.take_steps.remote(5, 4, 60.0)
+        os.kill(shoal.get(server.pid.remote(), timeout=30), signal.SIGKILL)
+        with pytest.raises(EpisodeNotFound):
+            lost.act(rows(1)[0])
+        episode = client.start_episode()
+        for row in rows(6):
+            episode.act(row, reward=0.0)
+        taken = shoal.get(wanted, timeout=60)
+    assert [len(segment) for segment in taken.segments] == [5]
+    assert taken.counts["steps"] == 5
     shoal.kill(server)
