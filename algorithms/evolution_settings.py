@@ -104,7 +104,7 @@ class EvolutionSettings:
         if self.stragglers == "wait":
             require(self, "spare_pairs", self.spare_pairs == 0, "0 where stragglers are waited for")
         else:
-            # A child of a tree answers when all that it was asked for is done, so its slowest worker holds it up.
+            # Aggregators join the reports of one generation; stragglers' are of another.
             require(self, "fan_out", self.fan_out == 0, f"0 with stragglers {self.stragglers}: a tree waits for all")
         if self.stop_at_return is not None:
             require(self, "centre_episodes", self.centre_episodes >= 1, "at least 1 with stop_at_return")

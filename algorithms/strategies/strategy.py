@@ -102,7 +102,8 @@ def pairs_of(population: int) -> int:
     Raises:
       ValueError: it is odd, or nobody.
     """
-    if not isinstance(population, int | np.integer) or population < 2 or population % 2:
+    is_whole = isinstance(population, int | np.integer)
+    if not is_whole or population < 2 or population % 2:
         raise ValueError(
             f"population {population}: every direction is tried with both signs, so it must be even, and at least 2"
         )

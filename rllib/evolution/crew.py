@@ -23,14 +23,11 @@ run, but an episode that kills its worker must, by name:
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from ...core import api
 from ...envs.vector import Episode
@@ -48,6 +45,8 @@ from .tree import Branch
 _SHARE_AT_ONCE = 0.5
 #: Seconds after which an aggregator tells what is done, as soon as there is something.
 REPORT_AFTER_S = 0.25
+#: Evaluation episodes that a worker plays in one request, side by side.
+_EVALUATED_AT_ONCE = 4
 #: Deaths in a row of those whose work is not what kills them: a start takes a second, and who kills at random may kill
 #: each second, so that half of all lives end before a word.
 MANY_DEATHS = 20
@@ -148,10 +147,29 @@ class Crew:
         return added(parts)
 
     def evaluate(self, weights: Any, episodes: Sequence[int]) -> list[Episode]:
-        """Play these evaluation episodes, in order; weights by reference."""
-        shares = [share.tolist() for share in np.array_split(np.asarray(episodes), len(self.children)) if len(share)]
+        """Play these evaluation episodes, in order; weights by reference. A few at a time, so that little is played
+        again when somebody dies.
+
+        Raises:
+          EnvFailure: an environment raised.
+          WorkerLostError: a child keeps dying.
+        """
         given = (weights,) if self._branches else weights  # a reference inside a tuple is passed on as it is
-        return list(itertools.chain(*self.children.map("evaluate", [(given, share) for share in shares])))
+        waiting, played = deque(episodes), dict[int, Episode]()
+        asked: list[list[int]] = [[] for _ in self.capacities]
+
+        def feed(child: int) -> None:
+            at_once = min(_EVALUATED_AT_ONCE * self.capacities[child], len(waiting))
+            asked[child] = [waiting.popleft() for _ in range(at_once)]
+            if asked[child]:
+                self.children.submit(child, "evaluate", given, asked[child])
+
+        for child in range(len(self.children)):
+            feed(child)
+        for completed in self.children.completed():
+            played.update(zip(asked[completed.worker], completed.value, strict=True))
+            feed(completed.worker)
+        return [played[episode] for episode in episodes]
 
     def close(self) -> None:
         """Kill the children, and theirs."""

@@ -15,6 +15,7 @@ import pytest
 
 import shoal
 from shoal.algorithms.appo import APPO, APPOConfig
+from shoal.algorithms.es import ES, ESConfig
 from shoal.algorithms.ppo import PPO, PPOConfig
 
 SETTINGS = {
@@ -35,12 +36,26 @@ def trained(env, num_workers):
         algorithm.close()
 
 
+def searched(num_workers, fan_out):
+    """Bits of all that an evolution strategy goes on from after two generations."""
+    settings = {"population_size": 24, "hidden_sizes": (8,), "block_size": 2, "normalize_observations": True}
+    where = {"num_workers": num_workers, "fan_out": fan_out}
+    algorithm = ES(ESConfig(env="CartPole-v1+time_limit=50", seed=3, **settings, **where))
+    try:
+        for _ in range(2):
+            algorithm.step()
+        tensors = algorithm.checkpoint().tensors
+        return {(group, name): array.tobytes() for group in tensors for name, array in tensors[group].items()}
+    finally:
+        algorithm.close()
+
+
 @pytest.fixture(scope="module")
 def native():
-    """What the native engine gives, for each environment, with one worker."""
+    """What the native engine gives, for each environment, with one worker; and a search."""
     shoal.init(num_cpus=2)
     try:
-        return {env: trained(env, 1) for env in SETTINGS}
+        return {env: trained(env, 1) for env in SETTINGS} | {"search": searched(1, 0)}
     finally:
         shoal.shutdown()
 
@@ -86,6 +101,12 @@ def test_an_inference_actor_that_is_killed_between_two_iterations_changes_no_bit
     assert row["inference/restarts"] == (engine != "inline")
     for name, array in native["CartPole-v1"][1].items():
         np.testing.assert_array_equal(weights[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(("num_workers", "fan_out"), [(2, 0), (3, 2)])
+@pytest.mark.usefixtures("engine")
+def test_a_search_gives_the_same_bits_flat_and_with_a_tree(native, num_workers, fan_out):
+    assert searched(num_workers, fan_out) == native["search"]
 
 
 def trained_as_it_comes(num_workers, **settings):

@@ -136,6 +136,13 @@ def test_an_evaluation_plays_the_centre_as_a_checkpoint_of_it_does(make):
     np.testing.assert_array_equal(weight.ravel(), algorithm.strategy.centre[:8])
 
 
+def test_an_evaluation_has_the_same_episodes_in_their_order_whoever_plays_them(make):
+    returns = [make(num_workers=1).evaluate(11).returns]
+    returns += [make(num_workers=3, fan_out=fan_out).evaluate(11).returns for fan_out in (0, 2)]
+    assert len(returns[0]) == 11
+    assert returns[1:] == returns[:1] * 2
+
+
 def test_training_stops_when_the_centre_earns_enough_and_keeps_that_centre(make):
     algorithm = make(stop_at_return=5.0, centre_episodes=2)
     before = algorithm.strategy.centre.copy()
