@@ -69,7 +69,7 @@ def in_turn(ask: Callable[[], Any], *, per_second: float, count: int, is_awake: 
     began_s = time.perf_counter()
     for number in range(count):
         due_s = number / per_second
-        while (ahead_s := due_s - (time.perf_counter() - began_s)) > 0.0:  # noqa: ASYNC110  nothing tells of time
+        while (ahead_s := due_s - (time.perf_counter() - began_s)) > 0.0:
             if not is_awake:
                 time.sleep(ahead_s)
         reply = ask()
