@@ -7,6 +7,7 @@ work.
     asyncio has nothing to do    select(None or a time): `Loop.drive_until` something has come, as any thread that waits
     asyncio has something to do  select(0): it only looks in, when there is something to send or a while has passed;
                                  and at its own descriptors, then: a look at nothing costs a turn as much as a callback
+    it fired, and more has come  as if asyncio had something to do: a busy HTTP server need not drive for each request
     user code blocks asyncio     nobody drives: the background thread sees to what comes, as for any user code
     another thread waits, too    one of them drives, and tells the other (loop.py)
     the actor is to leave        `stop`: asyncio waits for its own descriptors alone, and the main thread drives
@@ -70,11 +71,15 @@ class DrivingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What can be read or written; none of it, if a call has come first."""
         driven = self._driven
+        found: list[tuple[selectors.SelectorKey, int]] = []
         if self._is_stopped or driven.is_closed:
             return super().select(timeout)
         try:
             if timeout is not None and timeout <= 0:
                 is_to_look = self._glance()
+            elif not self._is_armed and (found := super().select(0)):
+                self._glance()
+                is_to_look = False
             else:
                 if not self._is_armed:
                     self._is_armed = True  # first: it may fire at once, in another thread
@@ -88,7 +93,7 @@ class DrivingSelector(selectors.DefaultSelector):
         if self._is_called():
             self._begin()
         # What fires from here on is seen in the next turn: asyncio looks as long as it is not armed.
-        return super().select(0) if is_to_look else []
+        return super().select(0) if is_to_look else found
 
     def _has_come(self) -> object:
         return not self._is_armed or self._is_called() or self._is_stopped
