@@ -237,7 +237,8 @@ def _cost(found: Mapping[str, Samples], what: str) -> str:
 
 def _quartiles(figures: Sequence[float]) -> str:
     """The median, and where the half in the middle lies."""
-    low, median, high = statistics.quantiles(figures, n=4, method="inclusive") if len(figures) > 1 else figures * 3
+    several = figures if len(figures) > 1 else [*figures, *figures]
+    low, median, high = statistics.quantiles(several, n=4, method="inclusive")
     return f"{median:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
