@@ -223,10 +223,21 @@ def verdicts(figures: Mapping[int, Mapping[str, Samples]]) -> list[Verdict]:
 
 
 def notes(figures: Mapping[int, Mapping[str, Samples]]) -> list[str]:
-    """What helps to read the verdicts."""
+    """What helps to read the verdicts: what a worker's process alone makes out, and what the requests alone."""
     if 1 not in figures:
         return []
-    return [f"{_cost(figures[1], 'all')}: no more than two processes differ that play the same"]
+    found = figures[1]
+    told = [f"{_cost(found, 'all')}: no more than two processes differ that play the same"]
+    for what in ("one", "some"):
+        in_time, in_processor = (
+            _quartiles([(1.0 + mine) / (1.0 + at_once) - 1.0 for mine, at_once in zip(*pair, strict=True)])
+            for pair in (
+                (found[f"{kind}_{what}"].figures, found[f"{kind}_all"].figures) for kind in ("added", "processor")
+            )
+        )
+        asked = f"beside itself when asked for all at once it takes, by {_ASKED[what]} at a time"
+        told.append(f"{asked}, {in_time}; of processor time {in_processor}")
+    return told
 
 
 def _cost(found: Mapping[str, Samples], what: str) -> str:
