@@ -112,7 +112,7 @@ class TorchLearner:
         _, metrics = self._differentiate(minibatch, settings)
         mine = self._in_order()
         found = [torch.zeros_like(each) if each.grad is None else each.grad for each in mine]
-        return _array(torch.cat([each.reshape(-1) for each in found])), metrics
+        return torch.cat([each.reshape(-1) for each in found]).cpu().numpy(), metrics  # nobody else has what cat made
 
     def apply(self, gradient: np.ndarray) -> float:
         """As in ``Learner``; reads the norm, so a driver waits for a GPU here. Weights that no loss reaches get a

@@ -59,8 +59,16 @@ def test_all_is_summed_once_in_buckets_that_follow_from_the_length_alone(length,
     vector, others = summed(gradient, falling, bucket_length, started)
     np.testing.assert_array_equal(vector, gradient * 0.5)
     np.testing.assert_array_equal(others, [1.5, 2.5])
-    whole, front = divmod(length - 1, bucket_length)
-    assert started.sizes == [bucket_length] * whole + [front + 1 + 2]
+    front = min(length, bucket_length)  # short as these are
+    whole, left = divmod(length - front, bucket_length)
+    assert started.sizes == [bucket_length] * whole + [left] * (left > 0) + [front + 2]
+
+
+def test_a_short_front_travels_with_the_metrics_however_large_a_bucket_is():
+    started, length = Started(), 100_000
+    vector, _ = summed(np.ones(length, np.float32), [20_000, 10], 60_000, started)
+    assert started.sizes == [60_000, 40_000 - (1 << 14), (1 << 14) + 2]
+    np.testing.assert_array_equal(vector, np.full(length, 0.5, np.float32))
 
 
 def test_a_bucket_is_set_going_as_soon_as_it_is_there_and_not_before():
@@ -70,7 +78,7 @@ def test_a_bucket_is_set_going_as_soon_as_it_is_there_and_not_before():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "all_reduce", started)
         total, vector = BucketedSum(1.0, 4), np.ones(10, np.float32)
-        for index, sizes in ((7, []), (6, [4]), (3, [4]), (0, [4, 4])):
+        for index, sizes in ((7, []), (6, [4]), (5, [4]), (4, [4, 2]), (0, [4, 2])):
             total.final_from(vector, index)
             assert started.sizes == sizes
 
