@@ -19,7 +19,7 @@ batches will take until they are too old. So at L = 0 all wait while the learner
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -91,7 +91,7 @@ class _Episode:
 class _Ending(NamedTuple):
     """What is remembered of an episode that is over; an answer of None: it was cut."""
 
-    told: EpisodeEnd | None
+    told: EpisodeEnd | None  #: without what was seen: thousands of images are too much to remember
     answer: EpisodeEnded | None
 
 
@@ -204,7 +204,7 @@ class EpisodeTable:
         over = self._over.get(episode)
         if over is not None and over.answer is not None and over.told is not None:
             self._counts["duplicates"] += 1
-            _check_same(over.told, told)
+            _check_same(over.told, replace(told, observation=None))
             return over.answer
         return self._begin(self._heard(episode, now_s), told)
 
@@ -225,7 +225,7 @@ class EpisodeTable:
         if live.num_steps:
             self._finished.append((live.episode_return, live.num_steps))
             self._counts["episodes"] += 1
-        self._close(episode, live, _Ending(told, answer))
+        self._close(episode, live, _Ending(replace(told, observation=None), answer))
         return answer
 
     def failed(self, episode: str) -> None:

@@ -346,3 +346,15 @@ def test_whatever_is_repeated_delayed_lost_or_abandoned_each_step_is_taken_at_mo
     assert counts["steps"] == len(rows) + counts["dropped_steps"]
     assert world.episodes._acted == counts["steps"] + counts["lost_steps"]
     assert counts["episodes"] <= counts["started"] <= sum(len(each.lengths) for each in world.simulators)
+
+
+def test_of_an_episode_that_is_over_no_observation_is_remembered():
+    episodes = table()
+    episodes.start("a", 0.0)
+    play(episodes, "a", 1)
+    episodes.end("a", end_of(1, terminated=False), 0.0)
+    answer = episodes.ended("a", 0.0)
+    assert episodes._over["a"].told.observation is None
+    assert episodes.end("a", end_of(1, terminated=False), 0.0) == answer
+    with pytest.raises(OutOfStep, match="another terminated"):
+        episodes.end("a", end_of(1), 0.0)
