@@ -84,15 +84,28 @@ def spaces(settings: ExternalSettings) -> tuple[gymnasium.Space[Any], gymnasium.
 
     Raises:
       ConfigError: they cannot be known; one line.
+      EnvFailure: the environment that has them cannot be made.
     """
-    told = settings.external_spaces or ""
     try:
-        if told.endswith(".json"):
-            return space_files.read(Path(told))
-        registry.check(told)
-        copy = EnvCopy(partial(registry.make, told), 0)
+        return spaces_at(settings.external_spaces or "")
     except (ValueError, registry.MissingLibrary) as error:
         raise ConfigError(f"external_spaces: {' '.join(str(error).split())}") from error
+
+
+def spaces_at(place: str) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
+    """Observation space, without an action mask, and action space.
+
+    Args:
+      place: The name of an environment that has them, or a JSON file of them.
+
+    Raises:
+      ValueError, MissingLibrary: there is no such thing.
+      EnvFailure: the environment cannot be made.
+    """
+    if place.endswith(".json"):
+        return space_files.read(Path(place))
+    registry.check(place)
+    copy = EnvCopy(partial(registry.make, place), 0)
     try:
         return copy.observation_space, copy.action_space
     finally:

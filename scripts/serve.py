@@ -98,7 +98,8 @@ def serve(arguments: Sequence[str]) -> int:
     for name, place in policies.items():
         checkpoint = checkpoints.load(run_directory.find_checkpoint(place))
         spec = saved_state.weights_from(checkpoint).spec
-        spaces[name] = spaces_for(spec, str(checkpoint.config.get("env")))
+        learned_in = checkpoint.config.get("external_spaces") or checkpoint.config.get("env")
+        spaces[name] = spaces_for(spec, str(learned_in))
         if options.follow and (place / checkpoints.MANIFEST).is_file():
             raise UsageError(f"--follow: {place} is a checkpoint; give the run directory that it is in")
     token, is_told = _token(options.token_file)

@@ -12,15 +12,14 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import shoal
 from shoal import exceptions
 from shoal.envs import registry
-from shoal.envs.copies import EnvCopy
 from shoal.envs.vector import EnvFailure
+from shoal.rllib.external_settings import spaces_at
 from shoal.rllib.policies.policy_spec import PolicySpec, check_fits
 from shoal.rllib.policies.weights import Weights
 from shoal.rllib.training.callbacks import Callback
@@ -88,22 +87,20 @@ def free_port(host: str, port: int, flags: str) -> int:
         raise UsageError(f"{flags}: {error.strerror or error}") from error
 
 
-def spaces_for(spec: PolicySpec, env_id: str) -> tuple[Space, Space] | None:
-    """The spaces of the environment that a policy was made for, in which its actions have their structure; None where
-    it cannot be made here, or is another one: then the policy's shape has to do.
+def spaces_for(spec: PolicySpec, place: str) -> tuple[Space, Space] | None:
+    """The spaces that a policy was made for, in which its actions have their structure; None where they are not known
+    here, or others: then the policy's shape has to do.
+
+    Args:
+      spec: Of the policy.
+      place: The environment that it learned in, or what its simulators' spaces are told by.
     """
     try:
-        registry.check(env_id)
-        copy = EnvCopy(partial(registry.make, env_id), 0)
+        observations, actions = spaces_at(place)
+        check_fits(spec, place, observations, actions)
+        return space_form(observations), space_form(actions)
     except (ValueError, registry.MissingLibrary, EnvFailure):
         return None
-    try:
-        check_fits(spec, env_id, copy.observation_space, copy.action_space)
-        return space_form(copy.observation_space), space_form(copy.action_space)
-    except ValueError:
-        return None
-    finally:
-        copy.close()
 
 
 class ServedBeside(Callback):

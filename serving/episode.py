@@ -109,9 +109,7 @@ class EpisodeScript:
 class Episode:
     """An episode under way; ``PolicyClient.start_episode`` makes it."""
 
-    def __init__(
-        self, script: EpisodeScript, answer: Callable[[Made, float | None], Answer], timeout_s: float
-    ) -> None:
+    def __init__(self, script: EpisodeScript, answer: Callable[[Made, float | None], Answer], timeout_s: float) -> None:
         self._script, self._answer, self._timeout_s = script, answer, timeout_s
 
     @property

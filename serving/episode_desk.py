@@ -22,7 +22,7 @@ from ..rllib.rollouts.external import Taken
 from .checking import Checker
 from .episode_requests import EpisodeEnd, EpisodeEnded, EpisodeStarted, EpisodeStep, StartEpisode, StepReply
 from .episodes import Acted, EpisodeTable, Found
-from .errors import BadObservation, BadRequest, Overloaded, PolicyNotFound, ServingError, Unready
+from .errors import BadObservation, BadRequest, Overloaded, PolicyNotFound, Unready
 from .requests import Actions, ActReply, ActRequest, Columns, PolicyInfo
 
 R = TypeVar("R")
@@ -250,9 +250,9 @@ class EpisodeDesk:
 
 
 def _noticed(task: asyncio.Task[Any]) -> None:
-    """Whoever waited for it may be gone: what it raised is no news then, unless it is a fault."""
-    if not task.cancelled() and isinstance(task.exception(), ServingError):
-        return
+    """Whoever waited for it may be gone, and asyncio complains of what nobody was told. The twin hears it again."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _row(columns: Mapping[str, np.ndarray]) -> Columns:

@@ -299,7 +299,7 @@ class EpisodeTable:
         if episode not in self._open:
             if episode in self._over:
                 self._raise_over(episode)
-            raise EpisodeNotFound(f"no episode {episode!r} was started since this server was", field="episode")
+            raise EpisodeNotFound(f"no episode {episode[:64]!r} was started since this server was", field="episode")
         return self._hear(episode, now_s)
 
     def _raise_over(self, episode: str) -> None:

@@ -109,7 +109,8 @@ class Training:
 
     def rows(self):
         metrics = self.run_dir / "metrics.jsonl"
-        return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        whole = metrics.read_text().rpartition("\n")[0] if metrics.exists() else ""
+        return [json.loads(line) for line in whole.splitlines()]
 
     def until(self, condition):
         deadline = time.monotonic() + DEADLINE_S
