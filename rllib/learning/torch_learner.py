@@ -119,7 +119,10 @@ class TorchLearner:
         gradient of zero, and so a memory of the optimiser, where ``update`` leaves them without.
         """
         for each, part in self._parts("a gradient", gradient):
-            each.grad = part
+            if each.grad is None:
+                each.grad = part.clone()
+            else:
+                each.grad.copy_(part)  # memory that is there already: fresh memory of a large net takes milliseconds
         norm = float(self._clip())
         if not math.isfinite(norm):
             raise diverged(norm, None)
@@ -202,13 +205,13 @@ class TorchLearner:
         return torch.nn.utils.clip_grad_norm_(self._nets.parameters(), limit)
 
     def _parts(self, what: str, flat: np.ndarray) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
-        """Each parameter, and its part of a copy of this vector [P], in its shape."""
+        """Each parameter, and its part of this vector [P], in its shape; to be copied, for on a CPU it is the same."""
         import torch
 
         mine = self._in_order()
         sizes = [each.numel() for each in mine]
         check_length(what, flat, sum(sizes))
-        parts = torch.split(torch.tensor(flat, device=self.device), sizes)
+        parts = torch.split(torch.from_numpy(np.require(flat, requirements="W")).to(self.device), sizes)
         return [(each, part.view_as(each)) for each, part in zip(mine, parts, strict=True)]
 
     def _in_order(self) -> list[torch.nn.Parameter]:
