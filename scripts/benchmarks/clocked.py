@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
@@ -10,18 +11,27 @@ import gymnasium
 from shoal.envs import registry
 
 
-class Clocked(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """HalfCheetah-v5; all copies of a process add up their seconds."""
+@dataclass(slots=True)
+class Clock:
+    """What the steps of all copies of a process have taken."""
 
-    seconds: ClassVar[float] = 0.0
-    steps: ClassVar[int] = 0
+    seconds: float = 0.0
+    steps: int = 0
+
+
+class Clocked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """HalfCheetah-v5."""
+
+    #: An object of its own: who writes to a class makes Python look up all of its methods anew, 0.1 us a step.
+    clock: ClassVar[Clock] = Clock()
 
     def __init__(self) -> None:
         super().__init__(registry.make("HalfCheetah-v5"))
 
     def step(self, action: Any) -> Any:
+        clock = self.clock
         began = time.perf_counter()
         outcome = self.env.step(action)
-        Clocked.seconds += time.perf_counter() - began
-        Clocked.steps += 1
+        clock.seconds += time.perf_counter() - began
+        clock.steps += 1
         return outcome

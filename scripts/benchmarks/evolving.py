@@ -130,13 +130,13 @@ def play(block_size: int, hidden_sizes: Sequence[int], rounds: int) -> Played:
     generation = Generation(asked, num_pairs, spec, moments.normalizers(), 0)
     found: list[Played] = []
     for block in range(rounds + 1):
-        Clocked.seconds, Clocked.steps = 0.0, 0
+        Clocked.clock.seconds, Clocked.clock.steps = 0.0, 0
         began = time.perf_counter()
         told = player.play(generation, block)
         took = time.perf_counter() - began
         content = told.to_bytes()
         travelled = (len(content) - Report.from_bytes(content).moments.nbytes) / block_size
-        found.append(Played(Clocked.steps / took, 1.0 - Clocked.seconds / took, travelled))
+        found.append(Played(Clocked.clock.steps / took, 1.0 - Clocked.clock.seconds / took, travelled))
     player.close()
     return sorted(found[1:], key=lambda each: each.share_outside)[(rounds - 1) // 2]
 
