@@ -129,7 +129,7 @@ class AsyncLanes:
 
     @property
     def drives(self) -> bool:
-        return self._selector is not None
+        return self._selector is not None and self._selector.drives
 
     def stop_driving(self) -> None:
         if self._selector is not None:

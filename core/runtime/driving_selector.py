@@ -64,6 +64,11 @@ class DrivingSelector(selectors.DefaultSelector):
         self._is_armed = True
         driven.submit(lambda _: driven.watch_once(self.fileno(), self._fire), None)
 
+    @property
+    def drives(self) -> bool:
+        """It has not been told to stop."""
+        return not self._is_stopped
+
     def stop(self) -> None:
         """Drive no more; who calls wakes asyncio."""
         self._is_stopped = True
@@ -73,6 +78,10 @@ class DrivingSelector(selectors.DefaultSelector):
         driven = self._driven
         found: list[tuple[selectors.SelectorKey, int]] = []
         if self._is_stopped or driven.is_closed:
+            # User code that waited in the loop may have read calls in this thread: nobody else begins them.
+            if self._is_called():
+                self._begin()
+                timeout = 0
             return super().select(timeout)
         try:
             if timeout is not None and timeout <= 0:

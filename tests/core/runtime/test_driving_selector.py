@@ -184,6 +184,24 @@ def test_when_it_is_to_stop_driving_another_thread_can_and_calls_still_run(worke
     assert call.over.wait(DEADLINE_S)
 
 
+def test_a_call_that_comes_in_its_own_thread_is_run_though_it_stops_driving_in_that_same_turn(worker, caller):
+    async def nothing():
+        pass
+
+    async def waits_in_the_loop():
+        assert worker.loop.drive_until(lambda: worker.seen, DEADLINE_S)
+        worker.lanes.stop_driving()
+
+    first = asking(worker, caller, waits_in_the_loop)
+    eventually(lambda: first.thread, "it waits, and drives")
+    late = worker.calls[2] = Call(b"2", nothing)
+    caller.say(m.FetchFunction(2, b"key"))
+    caller.say(m.ItemsTaken(b"t", 1))
+    assert first.over.wait(DEADLINE_S)
+    assert late.over.wait(DEADLINE_S)
+    assert not worker.lanes.drives
+
+
 def test_a_fault_of_ours_while_it_drives_is_told(worker, caller, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     fault = RuntimeError("a handler has failed")
