@@ -11,6 +11,7 @@ may not act yet, as the learner has all that it can use, waits here, and not by 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,10 +23,12 @@ from ..rllib.rollouts.external import Taken
 from .checking import Checker
 from .episode_requests import EpisodeEnd, EpisodeEnded, EpisodeStarted, EpisodeStep, StartEpisode, StepReply
 from .episodes import Acted, EpisodeTable, Found
-from .errors import BadObservation, BadRequest, Overloaded, PolicyNotFound, Unready
+from .errors import BadObservation, BadRequest, Overloaded, PolicyNotFound, ServingError, Unready
 from .requests import Actions, ActReply, ActRequest, Columns, PolicyInfo
 
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 #: How long a step waits for the learner before it is told to come again: less than a client's usual patience.
 _PATIENCE_S = 5.0
@@ -250,9 +253,12 @@ class EpisodeDesk:
 
 
 def _noticed(task: asyncio.Task[Any]) -> None:
-    """Whoever waited for it may be gone, and asyncio complains of what nobody was told. The twin hears it again."""
-    if not task.cancelled():
-        task.exception()
+    """Whoever waited for it may be gone, and then nobody is told: the twin hears again what can be said to a client; a
+    fault is for the log.
+    """
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ServingError):
+        _log.error("a step or an end of an episode failed by a fault of the server", exc_info=error)
 
 
 def _row(columns: Mapping[str, np.ndarray]) -> Columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -124,8 +123,9 @@ def _step(value: Any, name: str, _: Reader) -> int:
 def _reward(value: Any, name: str, _: Reader) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest("no number", field=name)
-    if not (math.isfinite(value) and abs(value) <= MAX_REWARD):
-        raise BadObservation(f"{value:g} is no number that can be learned from", field=name)
+    if not abs(value) <= MAX_REWARD:  # nor is NaN
+        told = f"{value:g}" if isinstance(value, float) else "more than a float32 holds, it"
+        raise BadObservation(f"{told} is no number that can be learned from", field=name)
     return float(value)
 
 

@@ -25,10 +25,11 @@ from shoal.serving import episode_wire, openapi, wire
 from shoal.serving.async_client import AsyncPolicyClient
 from shoal.serving.client import PolicyClient
 from shoal.serving.episode_desk import EpisodeSettings
-from shoal.serving.episode_requests import EpisodeStep
+from shoal.serving.episode_requests import EpisodeStep, StartEpisode
 from shoal.serving.errors import BadObservation, BadRequest, EpisodeNotFound, EpisodeOver, OutOfStep, PolicyNotFound
 from shoal.serving.http_server import HttpSettings
 from shoal.serving.policy_server import PolicyServer
+from shoal.serving.spaces import ONLY
 
 DEADLINE_S = 30.0
 TOKEN = "a-token-for-simulators"
@@ -201,6 +202,28 @@ def test_twins_that_come_at_once_get_the_same_answer_and_one_whose_sender_left_i
     assert taken.finished == ((5.0, 5),)
 
 
+def test_a_fault_in_a_step_is_logged_though_whoever_asked_has_left(served, caplog):
+    async def leave():
+        desk, gate = served.server.episodes, asyncio.Event()
+
+        async def fails(request):
+            await gate.wait()
+            raise RuntimeError("a fault of ours")
+
+        desk._act = fails
+        await desk.start(StartEpisode(episode="e"))
+        step = EpisodeStep(step=0, observation={ONLY: observation(0)})
+        asking = asyncio.ensure_future(desk.step("e", step))
+        await asyncio.sleep(0)
+        (under_way,) = desk._under_way.values()
+        asking.cancel()
+        gate.set()
+        await asyncio.wait([asking, under_way])
+
+    served.run(leave())
+    assert "a fault of ours" in caplog.text
+
+
 def test_steps_wait_for_a_learner_that_has_all_it_can_use_and_go_on_with_newer_weights():
     bounds = {"batch_steps": 4, "max_lag": 0}
     with taking_episodes(weights(), **bounds) as served, PolicyClient(served.url, token=TOKEN) as client:
@@ -275,6 +298,7 @@ END = {"step": 0, "terminated": True}
         ("/known/steps", STEP | {"reward": 1.0}, 400, "reward"),
         ("/known/steps", STEP | {"reward": float("nan")}, 422, "reward"),
         ("/known/steps", STEP | {"reward": 1e300}, 422, "reward"),
+        ("/known/steps", STEP | {"reward": -(10**400)}, 422, "reward"),
         ("/known/steps", STEP | {"observation": [0.0] * 3}, 422, "observation.observation"),
         ("/known/steps", STEP | {"observation": [[0.0] * 4]}, 422, "observation.observation"),
         ("/known/steps", STEP | {"observation": {"camera": [0.0]}}, 422, "observation.camera"),
