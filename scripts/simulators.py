@@ -76,14 +76,15 @@ class Simulators:
     def __init__(self, server: Any, policy: str, version: int, url: str, is_over: Callable[[], bool]) -> None:
         self._server, self._policy, self._url, self._is_over = server, policy, url, is_over
         self._version = version
+        self._newest: Any = None  # reference to weights that the server did not begin with
         self._pushed: Any = None
         self._has_told = False
 
     def publish(self, weights_ref: Any, version: int) -> None:
         """Act with these weights from now on; see ``EpisodeSource``."""
         if version > self._version:
-            self._version = version
-            self._pushed = self._server.renew.remote(self._policy, weights_ref)
+            self._version, self._newest = version, weights_ref
+            self._push()
 
     def take(self, num_steps: int, version: int) -> Taken:
         """Wait for so many steps, and take them; see ``EpisodeSource``.
@@ -91,14 +92,9 @@ class Simulators:
         Raises:
           DivergedError: the server refused the newest weights.
         """
-        if self._pushed is not None:
-            try:
-                shoal.get(self._pushed)
-            except RefusedError as error:
-                raise DivergedError(f"nobody can act with the newest weights: {error}") from error
-            self._pushed = None
         began_s = time.monotonic()
         while True:
+            self._check_pushed()
             taken: Taken | None = shoal.get(self._server.take_steps.remote(num_steps, version, _LOOK_S))
             if taken is not None:
                 return taken
@@ -108,3 +104,18 @@ class Simulators:
                 self._has_told = True
                 told = "external simulators have not sent a batch of %d steps for %.0f s: are they at %s?"
                 _log.warning(told, num_steps, _NOTICE_S, self._url)
+            if self._newest is not None:
+                # A server that was killed before it had them on disk acts with older ones: what comes of it may all be
+                # too old to be taken, and then nothing newer would ever be published.
+                self._push()
+
+    def _push(self) -> None:
+        self._pushed = self._server.renew.remote(self._policy, self._newest)
+
+    def _check_pushed(self) -> None:
+        if self._pushed is not None:
+            try:
+                shoal.get(self._pushed)
+            except RefusedError as error:
+                raise DivergedError(f"nobody can act with the newest weights: {error}") from error
+            self._pushed = None

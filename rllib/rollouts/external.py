@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -82,15 +82,6 @@ class EpisodeSource(Protocol):
         Raises:
           StoppedWaiting: nobody wants them any more.
         """
-        ...
-
-
-@runtime_checkable
-class LearnsFromOutside(Protocol):
-    """An algorithm that can learn from simulators."""
-
-    def learn_from(self, source: EpisodeSource) -> None:
-        """Take the steps that are learned from from there."""
         ...
 
 

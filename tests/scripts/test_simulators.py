@@ -8,7 +8,10 @@ import time
 
 import pytest
 
+import shoal
+from shoal.rllib.rollouts.external import Taken
 from shoal.scripts import evaluate, train
+from shoal.scripts.simulators import Simulators
 
 DEADLINE_S = 240.0
 FLAGS = ["--algo", "ppo", "--env", "external", "--external-spaces", "CartPole-v1", "--serve", "127.0.0.1:0"]
@@ -78,6 +81,32 @@ def test_what_does_not_go_together_is_told_in_one_line(flags, message, capsys, t
     assert message in told
     assert told.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+class Forgetful:
+    """A server that was killed after it had answered that it has the newest weights, and acts with older ones."""
+
+    def __init__(self):
+        self.renewed = []
+
+    def renew(self, policy, weights):
+        self.renewed.append((policy, weights))
+
+    def take_steps(self, num_steps, version, wait_s):
+        is_up_to_date = self.renewed == [("policy", "newest")] * 2
+        return Taken((), (), {}, 0, 0) if is_up_to_date else None
+
+
+def test_a_server_that_has_come_back_with_older_weights_is_given_the_newest_again():
+    shoal.init(engine="inline")
+    try:
+        server = shoal.remote(Forgetful).remote()
+        looks = iter([False, False, True])  # it is given up at the third
+        simulators = Simulators(server, "policy", 3, "http://nowhere", lambda: next(looks))
+        simulators.publish(shoal.put("newest"), 4)
+        assert simulators.take(16, 4) == Taken((), (), {}, 0, 0)
+    finally:
+        shoal.shutdown()
 
 
 class Training:
