@@ -168,7 +168,7 @@ def training(tmp_path):
 
 
 def test_ppo_improves_though_one_simulator_is_killed_and_one_says_all_twice_and_goes_on(training, tmp_path, capsys):
-    sizes = ["--rollout-steps", "64", "--total-steps", "1000000", "--external-silence-s", "3"]
+    sizes = ["--rollout-steps", "64", "--total-steps", "1000000", "--external-silence-s", "1.5"]
     run = training(*FLAGS, *sizes, "--minibatch-size", "128", "--run-dir", str(tmp_path / "run"))
     killed, twice = run.simulator("killed"), run.simulator("twice")
     run.until(lambda: len(run.rows()) >= 2)
