@@ -18,7 +18,7 @@ run, but an episode that kills its worker must, by name:
 
     worker      plays environments, which may be at fault. Three deaths in a row -> the episodes of the task one by one,
                 each by a worker that has started; what has been played is kept. Three deaths in one episode end it.
-    aggregator  runs nothing of anybody's: only 20 deaths in a row without a word in between end the run.
+    aggregator  runs nothing of anybody's: only 50 deaths in a row without a word in between end the run.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ REPORT_AFTER_S = 0.25
 #: Evaluation episodes that a worker plays in one request, side by side.
 _EVALUATED_AT_ONCE = 4
 #: Deaths in a row of those whose work is not what kills them: a start takes a second, and who kills at random may kill
-#: each second, so that half of all lives end before a word.
-MANY_DEATHS = 20
+#: each second, so that most lives end before a word.
+MANY_DEATHS = 50
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,14 @@ def test_whoever_hears_that_a_worker_is_lost_gets_its_requests_and_may_go_on_wit
     assert workers.replacements == 3
 
 
+def test_a_set_is_told_how_many_deaths_of_a_worker_it_is_to_bear(monkeypatch):
+    runtime = Runtime(dies=[(0, life) for life in range(7)])
+    monkeypatch.setattr(worker_set, "api", runtime)
+    assert WorkerSet(runtime.make, 1, max_deaths=8).map("work", [("x",)]) == [(0, "x")]
+    with pytest.raises(WorkerLostError, match="worker 0 died 7 times in a row"):
+        WorkerSet(runtime.make, 1, max_deaths=7).map("work", [("x",)])
+
+
 def test_who_asks_one_worker_says_how_often_it_may_die(started):
     runtime, workers = started(1, dies=[(0, life) for life in range(6)])
     with pytest.raises(WorkerLostError, match="died 1 times in a row"):
