@@ -38,6 +38,8 @@ _NEVER = float("inf")
 #: How many times longer than expected a batch may seem, once there have been some to expect anything by. What really
 #: has become slower is believed after a dozen batches.
 _MOST_SURPRISE, _FIRST_BATCHES = 3.0, 5
+#: One that takes so many times longer, when none of so many before it did, tells nothing of those to come.
+_HICCUP, _QUIET_BATCHES = 1.5, 2
 #: How many times the mean surprise of a batch is held back of the next one's time when requests are taken in: who is
 #: in it by a hair would wait for another, if this one ended a little later.
 _SPARE = 2.0
@@ -119,6 +121,7 @@ class BatchQueue:
         self._open: set[object] = set()
         self._waiting_of: Counter[object] = Counter()
         self._asked = self._num_batches = 0
+        self._quiet_batches = 0  # since one took long
         self._last_arrival_s = -_NEVER
         self._mean_gap_s = _NEVER
 
@@ -233,11 +236,17 @@ class BatchQueue:
 
     def note_batch(self, rows: int, seconds: float) -> None:
         """A batch has taken so long; also one that did not pass through the queue. One that took far longer than was
-        expected, because the process was held up for instance, counts as a moderate surprise: otherwise a second's
-        pause would have everybody refused for a long time after.
+        expected, because the process was held up for instance, counts for nothing, or if one just before was slow, too,
+        as a moderate surprise: otherwise a second's pause would have everybody refused for a long time after.
         """
         if self._num_batches >= _FIRST_BATCHES:
-            seconds = min(seconds, _MOST_SURPRISE * self.times.seconds(rows))
+            expected_s = self.times.seconds(rows)
+            quiet_batches, self._quiet_batches = self._quiet_batches, self._quiet_batches + 1
+            if seconds > _HICCUP * expected_s:
+                self._quiet_batches = 0
+                if quiet_batches >= _QUIET_BATCHES:
+                    return
+            seconds = min(seconds, _MOST_SURPRISE * expected_s)
         self._num_batches += 1
         self.times.observe(rows, seconds)
 

@@ -367,6 +367,26 @@ def test_requests_of_many_rows_and_batches_that_differ_leave_little_of_the_optim
     assert np.quantile(latencies, 0.99) <= OBJECTIVE_S * 1.01
 
 
+@pytest.mark.parametrize(("share", "least"), [(0.05, 0.81), (0.1, 0.7)])
+def test_batches_that_are_held_up_now_and_then_do_not_have_the_others_refused(share, least):
+    noise = np.random.default_rng(7)
+
+    def seconds_of(rows):
+        return FIXED_S + SLOPE_S * rows + (noise.random() < share) * noise.exponential(0.02)
+
+    arrivals = np.arange(0.0, 15.0, 10 / (0.93 * BEST_ROWS_PER_S)).tolist()
+    latencies, _ = served(objective_queue(), arrivals, seconds_of, 10)
+    assert 10 * len(latencies) / arrivals[-1] >= least * BEST_ROWS_PER_S
+
+
+def test_what_has_really_become_slower_is_believed():
+    for turn in (1, 2):  # every batch, or every other
+        made = trained()
+        for number in range(60):
+            made.note_batch(50, 0.0075 * (3 if number % turn == 0 else 1))
+        assert made.times.seconds(50) >= 0.0075 * (2.5 if turn == 1 else 1.5)
+
+
 def test_a_request_a_second_is_delayed_by_nothing():
     latencies, refused = served(objective_queue(), poisson(1.0, 200, seed=5))
     assert refused == 0
