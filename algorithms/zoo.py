@@ -168,9 +168,10 @@ ENTRIES = (
     ),
     Entry(
         "CartPole-v1-a2c",
-        {"env": "CartPole-v1", "total_steps": 150_000},
+        # With 0.99, or with rollouts of 16 steps, a seed in five stays at 200 or falls back to it.
+        {"env": "CartPole-v1", "total_steps": 300_000, "gamma": 0.98, "rollout_steps": 8, "learning_rate": 1e-3},
         475.0,
-        "shoal's defaults",
+        "shoal's defaults, with the RL Zoo's discount for PPO, shorter rollouts and smaller steps",
         algorithm="a2c",
     ),
     Entry(
