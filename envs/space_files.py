@@ -67,7 +67,7 @@ def _space(told: Any, place: str) -> Space:
     from gymnasium import spaces
 
     kind = told.get("kind") if isinstance(told, dict) else None
-    if kind not in _FIELDS:
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise SpaceFileError(f"{place} has no kind of {', '.join(_FIELDS)}")
     may_have = _FIELDS[kind] if kind in ("dict", "tuple") else _TOLD_OF_ALL
     for name in told:
@@ -76,7 +76,9 @@ def _space(told: Any, place: str) -> Space:
     try:
         if kind in ("dict", "tuple"):
             parts = {str(name): _space(part, f"{place}.{name}") for name, part in told["parts"].items()}
-            return spaces.Dict(parts) if kind == "dict" else spaces.Tuple([*parts.values()])
+            if kind == "dict":
+                return spaces.Dict(parts)
+            return spaces.Tuple([parts[str(number)] for number in range(len(parts))])
         return _leaf(kind, told)
     except SpaceFileError:
         raise
@@ -99,14 +101,18 @@ def _leaf(kind: str, told: dict[str, Any]) -> Space:
     if kind == "multi_discrete":
         return spaces.MultiDiscrete(_spread(told["nvec"], shape, np.int64), start=_spread(start, shape, np.int64))
     dtype = np.dtype(told.get("dtype", "float32"))
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    if dtype.kind in "iu":  # as whole numbers: the largest of 64 bits is no float64
+        limits = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     low, high = (
-        _spread([limit if bound is None else bound for bound in told.get(name) or [None]], shape, np.float64)
-        for name, limit in (("low", -math.inf), ("high", math.inf))
+        _spread(
+            [limit if bound is None else min(max(bound, limits[0]), limits[1]) for bound in told.get(name) or [None]],
+            shape,
+            dtype,
+        )
+        for name, limit in zip(("low", "high"), limits, strict=True)
     )
-    if dtype.kind in "iu":
-        whole = np.iinfo(dtype)
-        low, high = np.maximum(low, whole.min), np.minimum(high, whole.max)
-    return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype.type)
+    return spaces.Box(low, high, shape, dtype.type)
 
 
 def _spread(values: list[Any], shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -42,6 +42,22 @@ def test_what_is_left_away_is_usual(tmp_path):
     assert actions == spaces.Discrete(3)
 
 
+def test_whole_numbers_of_64_bits_without_bounds_have_those_of_their_kind(tmp_path):
+    unbounded = {"kind": "box", "shape": [1], "dtype": "int64"}
+    above = {"kind": "box", "shape": [2], "dtype": "uint64", "low": [-5, 7], "high": [None, 1e300]}
+    observations, actions = read(written(tmp_path, {"observation_space": unbounded, "action_space": above}))
+    whole = np.iinfo(np.int64)
+    assert observations == spaces.Box(whole.min, whole.max, (1,), np.int64)
+    assert (actions.low.tolist(), actions.high.tolist()) == ([0, 7], [2**64 - 1] * 2)
+
+
+def test_the_parts_of_a_tuple_are_in_the_order_of_their_numbers(tmp_path):
+    parts = {"1": {"kind": "discrete", "nvec": [7]}, "0": {"kind": "box", "shape": [2]}}
+    told = {"observation_space": {"kind": "tuple", "parts": parts}, "action_space": GOOD}
+    observations, _ = read(written(tmp_path, told))
+    assert [type(part) for part in observations.spaces] == [spaces.Box, spaces.Discrete]
+
+
 GOOD = {"kind": "discrete", "nvec": [3]}
 
 
@@ -51,6 +67,11 @@ GOOD = {"kind": "discrete", "nvec": [3]}
         ("{", "is no JSON"),
         ({"observation_space": GOOD}, "is no object of observation_space and action_space"),
         ({"observation_space": 3, "action_space": GOOD}, "observation_space has no kind of box"),
+        ({"observation_space": {"kind": []}, "action_space": GOOD}, "observation_space has no kind of box"),
+        (
+            {"observation_space": {"kind": "tuple", "parts": {"a": GOOD}}, "action_space": GOOD},
+            "observation_space: '0' is missing",
+        ),
         ({"observation_space": {"kind": "sequence"}, "action_space": GOOD}, "observation_space has no kind of box"),
         ({"observation_space": {"kind": "box"}, "action_space": GOOD}, "observation_space: 'shape' is missing"),
         ({"observation_space": GOOD | {"size": 3}, "action_space": GOOD}, "observation_space.size: a discrete has"),
