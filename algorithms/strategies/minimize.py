@@ -94,7 +94,10 @@ def minimize(
             reason = "target" if lowest <= target else "spread"
             break
     centre = strategy.centre.astype(np.float64)
-    value = _value(f, centre, f"the centre after {strategy.generation} generations, seed {seed}")
+    name = f"the centre after {strategy.generation} generations, seed {seed}"
+    value = _value(f, centre, name)
+    if not np.isfinite(value):
+        raise ObjectiveError(f"the objective returned {value} for {name}: give finite numbers", centre)
     if value < lowest:
         best, lowest = centre, value
     return Result(best, lowest, evaluations + 1, strategy.generation, reason)
@@ -147,6 +150,6 @@ def _value(f: Callable[[np.ndarray], float], x: np.ndarray, name: str) -> float:
         raise ObjectiveError(f"the objective raised {type(error).__name__} for {name}: {error}", x) from error
     try:
         return float(given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         told = " ".join(repr(given).split())
         raise ObjectiveError(f"the objective gave {told:.80} for {name}: that is no number", x) from error

@@ -111,6 +111,11 @@ def test_the_candidate_that_failed_is_at_hand(method):
         minimize(lambda x: None, np.zeros(3), method=method)
     with pytest.raises(ObjectiveError, match="raised ValueError for the centre after 0 generations, seed 0"):
         minimize(lambda x: math.sqrt(-1.0), np.zeros(3), method=method, max_evaluations=1)
+    with pytest.raises(ObjectiveError, match="returned -inf for the centre after 0 generations, seed 0") as caught:
+        minimize(lambda x: -math.inf, np.zeros(3), method=method, max_evaluations=1)
+    assert caught.value.x.tolist() == [0.0] * 3
+    with pytest.raises(ObjectiveError, match=r"the objective gave 1000.* for pair 0, sign \+.*: that is no number"):
+        minimize(lambda x: 10**400, np.zeros(3), method=method)
 
 
 def test_what_cannot_be_is_refused_in_a_line():
