@@ -38,8 +38,9 @@ _NEVER = float("inf")
 #: How many times longer than expected a batch may seem, once there have been some to expect anything by. What really
 #: has become slower is believed after a dozen batches.
 _MOST_SURPRISE, _FIRST_BATCHES = 3.0, 5
-#: One that takes so many times longer, when none of so many before it did, tells nothing of those to come.
-_HICCUP, _QUIET_BATCHES = 1.5, 2
+#: One that takes so many times longer tells nothing of those to come, if the two largest since the last such one did not
+#: and have half of its rows or more: what larger ones take, smaller ones do not tell.
+_HICCUP, _ALIKE = 1.5, 0.5
 #: How many times the mean surprise of a batch is held back of the next one's time when requests are taken in: who is
 #: in it by a hair would wait for another, if this one ended a little later.
 _SPARE = 2.0
@@ -121,7 +122,7 @@ class BatchQueue:
         self._open: set[object] = set()
         self._waiting_of: Counter[object] = Counter()
         self._asked = self._num_batches = 0
-        self._quiet_batches = 0  # since one took long
+        self._quiet_rows = (0, 0)  # of the two largest batches since one took long, larger first
         self._last_arrival_s = -_NEVER
         self._mean_gap_s = _NEVER
 
@@ -236,16 +237,18 @@ class BatchQueue:
 
     def note_batch(self, rows: int, seconds: float) -> None:
         """A batch has taken so long; also one that did not pass through the queue. One that took far longer than was
-        expected, because the process was held up for instance, counts for nothing, or if one just before was slow, too,
-        as a moderate surprise: otherwise a second's pause would have everybody refused for a long time after.
+        expected, because the process was held up for instance, counts for nothing; or if one before was slow, too, or
+        none was as large, as a moderate surprise: otherwise a second's pause would have everybody refused for a long time after.
         """
         if self._num_batches >= _FIRST_BATCHES:
             expected_s = self.times.seconds(rows)
-            quiet_batches, self._quiet_batches = self._quiet_batches, self._quiet_batches + 1
+            larger, smaller = self._quiet_rows
             if seconds > _HICCUP * expected_s:
-                self._quiet_batches = 0
-                if quiet_batches >= _QUIET_BATCHES:
+                self._quiet_rows = (0, 0)
+                if smaller >= _ALIKE * rows:
                     return
+            elif rows > smaller:
+                self._quiet_rows = (max(larger, rows), min(larger, rows))
             seconds = min(seconds, _MOST_SURPRISE * expected_s)
         self._num_batches += 1
         self.times.observe(rows, seconds)

@@ -387,6 +387,14 @@ def test_what_has_really_become_slower_is_believed():
         assert made.times.seconds(50) >= 0.0075 * (2.5 if turn == 1 else 1.5)
 
 
+def test_large_batches_that_come_after_small_ones_have_been_learned_are_not_taken_for_hiccups():
+    made = objective_queue()
+    for number in range(100):
+        rows = 60 if number > 10 and number % 4 == 0 else 1
+        made.note_batch(rows, FIXED_S + SLOPE_S * rows)
+    assert made.times.seconds(60) >= 0.8 * (FIXED_S + SLOPE_S * 60)
+
+
 def test_a_request_a_second_is_delayed_by_nothing():
     latencies, refused = served(objective_queue(), poisson(1.0, 200, seed=5))
     assert refused == 0
