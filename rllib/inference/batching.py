@@ -38,8 +38,8 @@ _NEVER = float("inf")
 #: How many times longer than expected a batch may seem, once there have been some to expect anything by. What really
 #: has become slower is believed after a dozen batches.
 _MOST_SURPRISE, _FIRST_BATCHES = 3.0, 5
-#: One that takes so many times longer tells nothing of those to come, if the two largest since the last such one did not
-#: and have half of its rows or more: what larger ones take, smaller ones do not tell.
+#: One that takes so many times longer tells nothing of those to come if two others since the last such one, which had
+#: this share of its rows or more, did not: what large ones take, small ones do not tell.
 _HICCUP, _ALIKE = 1.5, 0.5
 #: How many times the mean surprise of a batch is held back of the next one's time when requests are taken in: who is
 #: in it by a hair would wait for another, if this one ended a little later.
@@ -238,7 +238,8 @@ class BatchQueue:
     def note_batch(self, rows: int, seconds: float) -> None:
         """A batch has taken so long; also one that did not pass through the queue. One that took far longer than was
         expected, because the process was held up for instance, counts for nothing; or if one before was slow, too, or
-        none was as large, as a moderate surprise: otherwise a second's pause would have everybody refused for a long time after.
+        none was as large, as a moderate surprise. Otherwise a second's pause would have everybody refused for a long
+        time after.
         """
         if self._num_batches >= _FIRST_BATCHES:
             expected_s = self.times.seconds(rows)
