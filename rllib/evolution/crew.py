@@ -211,7 +211,7 @@ class Crew:
           WorkerLostError: it died of one of them, and of that one alone; names it.
         """
         worker, (generation, task) = suspect.worker, suspect.arguments
-        titles: list[str] = self.children.ask(worker, "titles", generation, task, max_deaths=MANY_DEATHS)
+        titles = self._titles(worker, generation, task)
         outcomes: list[Outcome] = []
         for place, title in enumerate(titles):
             deaths = 0
@@ -226,11 +226,26 @@ class Crew:
                             f"the last with nothing beside it: {error.__cause__}"
                         ) from error
                     # Whether the next has started is another question than whether it lives through this.
-                    self.children.ask(worker, "titles", generation, task, max_deaths=MANY_DEATHS)
+                    self._titles(worker, generation, task)
         content: bytes = self.children.ask(worker, "join", generation, task, outcomes, max_deaths=MANY_DEATHS)
         for other in others:
             self.children.submit(worker, other.method, *other.arguments)
         return self._received(worker, content)
+
+    def _titles(self, worker: int, generation: Any, task: int) -> list[str]:
+        """What the episodes of a task are called, by a worker that has made all that playing them needs.
+
+        Raises:
+          WorkerLostError: it never comes so far; says so.
+        """
+        try:
+            titles: list[str] = self.children.ask(worker, "titles", generation, task, max_deaths=MANY_DEATHS)
+        except WorkerLostError as error:
+            raise WorkerLostError(
+                f"rollout worker {worker} dies before it plays anything, while it makes its environments, which are the "
+                f"fewer the smaller --block-size is: {error}"
+            ) from error
+        return titles
 
     def _make(self, child: int, replacement: int) -> Any:
         if self._branches:

@@ -138,6 +138,21 @@ def test_what_workers_die_of_again_and_again_is_played_one_by_one_and_no_bit_cha
     assert struck.report()["workers_replaced"] == MAX_DEATHS_IN_A_ROW
 
 
+class DiesBeforeItPlays(EvolutionWorker):
+    """Never comes so far as to have its environments."""
+
+    def _player_for(self, generation):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_when_it_makes_its_environments_ends_the_run_with_that(make, monkeypatch):
+    let_all_play_as(DiesBeforeItPlays, monkeypatch)
+    monkeypatch.setattr(shoal.rllib.evolution.crew, "MANY_DEATHS", 2)
+    poisoned = make(num_workers=1)
+    with pytest.raises(WorkerLostError, match="(?s)worker 0 dies before it plays anything.*block-size.*SIGKILL"):
+        poisoned.step()
+
+
 class DiesOfOne(EvolutionWorker):
     """Is killed by one candidate whenever it plays it."""
 
