@@ -242,8 +242,8 @@ class Crew:
             titles: list[str] = self.children.ask(worker, "titles", generation, task, max_deaths=MANY_DEATHS)
         except WorkerLostError as error:
             raise WorkerLostError(
-                f"rollout worker {worker} dies before it plays anything, while it makes its environments, which are the "
-                f"fewer the smaller --block-size is: {error}"
+                f"rollout worker {worker} dies before it plays anything, while it makes its environments, which are "
+                f"the fewer the smaller --block-size is: {error}"
             ) from error
         return titles
 

@@ -149,7 +149,7 @@ def test_a_worker_that_dies_when_it_makes_its_environments_ends_the_run_with_tha
     let_all_play_as(DiesBeforeItPlays, monkeypatch)
     monkeypatch.setattr(shoal.rllib.evolution.crew, "MANY_DEATHS", 2)
     poisoned = make(num_workers=1)
-    with pytest.raises(WorkerLostError, match="(?s)worker 0 dies before it plays anything.*block-size.*SIGKILL"):
+    with pytest.raises(WorkerLostError, match=r"(?s)worker 0 dies before it plays anything.*block-size.*SIGKILL"):
         poisoned.step()
 
 
