@@ -49,8 +49,8 @@ TRAINING, DYNAMIC, CHEETAH, DYNAMIC_CHEETAH, SIMULATION, ROLLOUT = (
     "HalfCheetah-v5, simulation alone",
     "CartPole of many copies, a policy acting",
 )
-#: The same, but workers play on with weights of one update ago while the learner learns.
-_OVERLAPPED = {**_PPO, "collect": "dynamic", "max_in_flight": 2, "max_lag": 1}
+#: The same, but workers play on with the weights that they have while the learner learns, at most two updates old.
+_OVERLAPPED = {**_PPO, "collect": "dynamic", "max_in_flight": 2, "max_lag": 2}
 CASES = (
     Case(TRAINING, {**_PPO, "work": "train", "env": "CartPole-v1", "total_steps": 102_400}, has_peer=True),
     Case(DYNAMIC, {**_OVERLAPPED, "work": "train", "env": "CartPole-v1", "total_steps": 102_400}),
