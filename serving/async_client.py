@@ -117,6 +117,8 @@ class AsyncPolicyClient:
             try:
                 return exchange.good(await self._send(sending, patience))
             except ServingError as error:
+                if self._exchange.has_newer_token(sending, error):
+                    continue
                 await asyncio.sleep(patience.pause(error, can_repeat=sending.can_repeat))
 
     async def _send(self, sending: Sending, patience: Patience) -> Answer:

@@ -40,7 +40,7 @@ class PolicyClient:
 
     Args:
       url: Of the server: "http://127.0.0.1:8000".
-      token: What it asks for, or the file that holds it.
+      token: What it asks for, or the file that holds it, which is read again when the server has another.
       timeout_s: For a call with all its tries, where the call says nothing else.
 
     Raises:
@@ -135,6 +135,8 @@ class PolicyClient:
             try:
                 return exchange.good(self._send(sending, patience))
             except ServingError as error:
+                if self._exchange.has_newer_token(sending, error):
+                    continue
                 time.sleep(patience.pause(error, can_repeat=sending.can_repeat))
 
     def _send(self, sending: Sending, patience: Patience) -> Answer:

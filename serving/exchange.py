@@ -82,9 +82,28 @@ class Exchange:
 
     def __init__(self, url: str, token: str | Path) -> None:
         self.address = Address.of(url)
-        said = http_access.read_token(token) if isinstance(token, Path) else token
-        self._headers = {"Authorization": f"Bearer {said}"}
+        self._token_file = token if isinstance(token, Path) else None
+        self._take(http_access.read_token(token) if isinstance(token, Path) else token)
+
+    def _take(self, token: str) -> None:
+        self._headers = {"Authorization": f"Bearer {token}"}
         self._acting_headers = {**self._headers, "Content-Type": wire.TENSOR_FORM}
+
+    def has_newer_token(self, sent: Sending, error: errors.ServingError) -> bool:
+        """Whether what is made from now on has another token than what was sent: a server that was started again may
+        have written a new one into the file.
+
+        Args:
+          sent: What was not answered.
+          error: Why not; the file is looked at where the token was wrong, and only then.
+        """
+        if self._token_file is None or not isinstance(error, errors.Unauthorized):
+            return False
+        try:
+            self._take(http_access.read_token(self._token_file))
+        except (OSError, ValueError):
+            return False  # what the server said tells more
+        return sent.headers not in (self._headers, self._acting_headers)
 
     def acting(
         self,

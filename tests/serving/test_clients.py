@@ -218,6 +218,28 @@ def test_the_token_may_be_in_a_file(served, tmp_path):
         assert client.act("cartpole", OBSERVATION).version == 1
 
 
+def test_a_token_file_is_read_anew_when_the_server_has_another_token(kind, served, tmp_path):
+    write_token(tmp_path / "token", "that-of-the-server-before")
+    with kind(f"http://127.0.0.1:{served.port}", token=tmp_path / "token") as client:
+        with pytest.raises(Unauthorized):
+            client.act("cartpole", OBSERVATION)
+        write_token(tmp_path / "token", served.token)
+        assert client.act("cartpole", OBSERVATION).version == 1
+        assert client.policies()
+        write_token(tmp_path / "token", "that-of-another-server")
+        assert client.policies(), "while the token is right nobody looks"
+        (tmp_path / "token").unlink()
+        assert client.act("cartpole", OBSERVATION).version == 1
+
+
+def test_a_wrong_token_stays_wrong_where_its_file_has_gone(kind, served, tmp_path):
+    write_token(tmp_path / "token", "that-of-the-server-before")
+    with kind(f"http://127.0.0.1:{served.port}", token=tmp_path / "token") as client:
+        (tmp_path / "token").unlink()
+        with pytest.raises(Unauthorized):
+            client.act("cartpole", OBSERVATION)
+
+
 @pytest.mark.parametrize(
     ("url", "address"),
     [
