@@ -150,7 +150,12 @@ class ServedBeside(Callback):
             journal=self._journal,
             episodes=episodes,
         )
-        shoal.get(self.server.address.remote(), timeout=_START_S)
+        try:
+            shoal.get(self.server.address.remote(), timeout=_START_S)
+        except BaseException:  # Ctrl-C, too; nobody will close what has not begun
+            token_file.unlink(missing_ok=True)
+            shutil.rmtree(self._journal, ignore_errors=True)
+            raise
         self._pushes = episodes is None
         self._pushed: Any = None
         self._pushed_at_s = -_PAUSE_S

@@ -6,15 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
-from shoal.scripts import train
+from shoal.scripts import serving_beside, train
 from shoal.scripts.command_line import UsageError
-from shoal.scripts.serving_beside import address_of, free_port, spaces_for
+from shoal.scripts.serving_beside import ServedBeside, address_of, free_port, spaces_for
 
 DEADLINE_S = 60.0
 
@@ -50,6 +51,18 @@ def test_another_engine_serves_nobody(capsys, tmp_path):
     arguments = ["--env", "CartPole-v1", "--engine", "inline", "--serve", ":0", "--run-dir", str(tmp_path / "run")]
     assert train.main(arguments) == 2
     assert "--serve: the engine inline serves nobody" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_begin_leaves_no_token_behind(tmp_path, monkeypatch):
+    class Interrupted(MagicMock):
+        def get(self, *_, **__):
+            assert (tmp_path / "run" / "serve_token").exists()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving_beside, "shoal", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        ServedBeside(Mock(), None, "127.0.0.1", 0, tmp_path / "run" / "serve_token")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_newer_weights_answer_after_each_iteration_and_the_server_ends_with_the_run(tmp_path):
