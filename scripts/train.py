@@ -33,7 +33,8 @@ from shoal.envs import opening
 from shoal.rllib import external_settings
 from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.rllib.external_collection import LearnsFromOutside
-from shoal.rllib.external_settings import is_external
+from shoal.rllib.external_settings import ExternalSettings, is_external
+from shoal.rllib.policies.policy_spec import check_fits
 from shoal.rllib.trainable import Trainable
 from shoal.rllib.training import callbacks, checkpoints, saved_state, video
 from shoal.rllib.training.callbacks import Callback
@@ -105,6 +106,8 @@ def plan(arguments: Sequence[str]) -> Plan:
     checkpoint = _newest(Path(resume)) if resume else None
     usual = checkpoint.algorithm if checkpoint else entry.algorithm if entry else DEFAULT_ALGORITHM
     name = value_of("--algo", arguments) or usual
+    if checkpoint and name != checkpoint.algorithm:
+        raise UsageError(f"the run in {resume} is one of {checkpoint.algorithm}, not of {name}: drop --algo")
     if entry and name != entry.algorithm:
         raise UsageError(f"the zoo's {entry.name} is for {entry.algorithm}, not for {name}: drop --algo")
     algorithm = algorithms.load(name)
@@ -178,12 +181,13 @@ def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: 
         raise UsageError("--resume needs the run directory behind it")
     if options.run_dir is not None:
         raise UsageError("--resume goes on in the run's own directory: leave --run-dir away")
-    if options.algo != checkpoint.algorithm:
-        raise UsageError(f"the run in {run_dir} is one of {checkpoint.algorithm}, not of {options.algo}: drop --algo")
     if options.config.env != learns:
         raise UsageError(f"the run in {run_dir} learns {learns}, not {options.config.env}: drop --env")
     if options.config.seed != seed:
         raise UsageError(f"the run in {run_dir} has the seed {seed}, not {options.config.seed}: drop --seed")
+    if isinstance(options.config, ExternalSettings) and options.config.external_spaces is not None:
+        told = options.config.external_spaces
+        check_fits(saved_state.weights_from(checkpoint).spec, told, *external_settings.spaces(options.config))
     run_directory.check_logs(run_dir)
     steps = checkpoint.counter("steps")
     is_complete = is_external(options.config) or run_directory.is_evaluated(run_dir, steps)

@@ -194,6 +194,11 @@ def test_ppo_improves_though_one_simulator_is_killed_and_one_says_all_twice_and_
     assert last["external/lag_max"] <= 2
     assert evaluate.main([str(run.run_dir)]) == 2
     assert "external simulators played" in capsys.readouterr().err
+    others = ["--external-spaces", "Pendulum-v1", "--total-steps", "2000000"]
+    assert train.main(["--resume", str(run.run_dir), "--serve", "127.0.0.1:0", *others]) == 2
+    told = capsys.readouterr().err
+    assert "'Pendulum-v1' has observations observation (3,)" in told
+    assert told.count("\n") == 1
     goes_on(training, run, last)
 
 

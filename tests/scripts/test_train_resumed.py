@@ -84,6 +84,7 @@ def test_a_directory_that_holds_a_run_is_refused(run_dir, story, capsys):
         ([], "has done its 50 steps: to go on, give a larger --total-steps"),
         (["--env", "Acrobot-v1"], "learns CartPole-v1, not Acrobot-v1: drop --env"),
         (["--run-dir", "elsewhere"], "leave --run-dir away"),
+        (["--algo", "es"], "is one of sample, not of es: drop --algo"),
     ],
 )
 def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, text):
