@@ -106,6 +106,8 @@ def read_token(path: Path) -> str:
     Raises:
       ValueError: others can read the file, or what it holds is no token.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
     if path.stat().st_mode & 0o077:
         raise ValueError(f"{path} can be read by others: chmod 600 {path}")
     token = path.read_text(encoding="utf-8").strip()

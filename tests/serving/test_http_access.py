@@ -109,6 +109,12 @@ def test_what_is_no_token_is_refused(tmp_path, text):
         read_token(path)
 
 
+def test_a_folder_is_no_token_and_its_permissions_are_not_the_matter(tmp_path):
+    tmp_path.chmod(0o755)
+    with pytest.raises(ValueError, match=f"^{tmp_path} is a folder"):
+        read_token(tmp_path)
+
+
 def test_lengths_are_digits():
     assert http_access.content_length("12") == 12
     assert http_access.content_length(None) is None
