@@ -176,8 +176,24 @@ def settings_of(options: Options) -> ServingSettings:
     )
 
 
+def _check_names(options: Options) -> None:
+    """Look at what no request will ever be compared with successfully.
+
+    Raises:
+      UsageError: a host with a port, an origin with a path.
+    """
+    for host in options.allow_host:
+        if not host or "/" in host or host.count(":") == 1:  # more are an address of IPv6
+            raise UsageError(f"--allow-host {host!r} is no name without port, as example.org is")
+    for origin in options.allow_origin:
+        scheme, _, place = origin.removesuffix("/").partition("://")
+        if origin != "null" and (not scheme or not place or "/" in place):  # "null": of pages that lie in files
+            raise UsageError(f"--allow-origin {origin!r} is no origin, as https://example.org is")
+
+
 def _http_settings(options: Options, token: str) -> HttpSettings:
     """Raises UsageError if nobody can listen like that."""
+    _check_names(options)
     try:
         http_access.served_hosts(options.host, options.allow_host)
     except ValueError as error:
