@@ -20,6 +20,7 @@ def train(order: dict[str, Any]) -> dict[str, float]:
     import torch
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.logger import Logger
 
     torch.set_num_threads(1)
     envs = make_vec_env(order["env"], n_envs=order["num_envs"], seed=order["seed"])
@@ -45,6 +46,7 @@ def train(order: dict[str, Any]) -> dict[str, float]:
             "optimizer_kwargs": {"eps": order["adam_epsilon"]},
         },
     )
+    algorithm.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave an empty folder in /tmp
     began_s = time.perf_counter()
     algorithm.learn(order["total_steps"])
     took_s = time.perf_counter() - began_s
