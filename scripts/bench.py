@@ -87,11 +87,11 @@ class Options:
             "straggler",
         ]
     ] = "core"
-    """What to measure. core: tasks, actors, objects and life cycle. appo: APPO beside Sample Factory and PPO. engine: what
-    the engine "ray" adds to Ray. envs: steps of environments. es: evolution strategies. http: policies over HTTP.
+    """What to measure. core: tasks, actors, objects and life cycle. appo: APPO beside Sample Factory and PPO. engine:
+    what the engine "ray" adds to Ray. envs: steps of environments. es: evolution strategies. http: policies over HTTP.
     inference: workers that ask for their actions. learners: learners that share their work. rl: training. serve:
-    policies through a handle. simulation: rollouts of unequal length. straggler: one slow environment. All but core have
-    options of their own, which --help behind the subject tells."""
+    policies through a handle. simulation: rollouts of unequal length. straggler: one slow environment. All but core
+    have options of their own, which --help behind the subject tells."""
 
     vs: Literal["nothing", "ray"] = "nothing"
     """Run the same on an installed Ray, in turn with ours, and print the ratios."""
