@@ -6,6 +6,7 @@ the cause. The guard below looks after collection and again after the last test,
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -64,6 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # Ray would leave a token in the home of whoever runs the tests. It looks when it is imported, here or in a child.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     config.pluginmanager.register(RootIsNoTestPackage())
+    # Under nohup, or behind `&` in a script, signals come ignored, and so they would to all that a test starts.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _check() -> None:
