@@ -59,16 +59,24 @@ def strikes(runtime):
 
 def struck(strikes, task_id, work, after_s):
     """Run `work` as a task and strike it; whether it was interrupted."""
-    timer = threading.Timer(after_s, strikes.strike, (task_id,))
+    begun = threading.Event()
+
+    def strike():
+        begun.wait(DEADLINE_S)
+        time.sleep(after_s)
+        strikes.strike(task_id)
+
+    striker = threading.Thread(target=strike)
+    striker.start()  # before the task: a strike may not hit the start of a thread
     strikes.begin(task_id)
     try:
-        timer.start()
+        begun.set()
         work()
     except KeyboardInterrupt:
         return True
     finally:
         strikes.end()
-        timer.join()
+        striker.join()
     return False
 
 
