@@ -259,7 +259,7 @@ class A3C(Algorithm[A3CConfig]):
                     self._job,
                     step=clocks[worker],
                     num_steps=config.rollout_steps,
-                    rollout=self._next_rollout(),
+                    rollout=self.next_rollout(),
                     settings=_loss_settings(config),
                     learning_rate=self._learning_rate(),
                 )

@@ -260,7 +260,7 @@ class APPO(Algorithm[APPOConfig]):
         """[T, B] what is learned from, scaled if that is on."""
         if self._reward_scaler is None:
             return batch.rewards
-        ends, copies = batch.terminated | batch.truncated, self.copies_of(segments)
+        ends, copies = batch.terminated | batch.truncated, self.fleet.copies_of(segments)
         return self._reward_scaler(batch.rewards, ends, batch.valid, copies, begins=batch.starts[0])
 
     def _learn(self, batch: Batch, settings: Mapping[str, float]) -> dict[str, float]:

@@ -34,7 +34,6 @@ from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.vector import EnvFailure
 from ..rllib import streams
-from ..rllib.algorithm import EPISODE_WINDOW
 from ..rllib.config import AlgorithmConfig, ConfigError, to_dict
 from ..rllib.evolution.candidate_nets import check_dense
 from ..rllib.evolution.candidate_player import Generation, PlaySettings
@@ -56,7 +55,7 @@ from ..rllib.rollouts.evaluation import Evaluation
 from ..rllib.training import saved_state
 from ..rllib.training.checkpoints import Checkpoint, CheckpointError
 from ..rllib.training.evaluator import Evaluated, Evaluator
-from ..rllib.training.metrics import Window
+from ..rllib.training.metrics import RecentEpisodes
 from .evolution_settings import EvolutionConfig
 from .strategies.strategy import Strategy, candidate_name
 
@@ -92,7 +91,7 @@ class Evolution(abc.ABC, Generic[C]):
         self.iteration = 0  #: generations done so far
         self.episodes = 0  #: training episodes that ended so far
         self.incidents: list[str] = []
-        self._returns, self._lengths = Window(EPISODE_WINDOW), Window(EPISODE_WINDOW)
+        self._recent = RecentEpisodes()
         self._schedules: dict[str, float] = {_STEP_LIMIT: self.settings.step_limit}
         self._has_reached = False
         self._evaluator = Evaluator(env_id=config.env, seed=config.seed, checks=config.checks)
@@ -165,8 +164,7 @@ class Evolution(abc.ABC, Generic[C]):
             "steps": self.steps,
             "iteration": self.iteration,
             "episodes": self.episodes,
-            "return_mean": self._returns.mean,
-            "episode_length_mean": self._lengths.mean,
+            **self._recent.means(),
             "workers_replaced": self._crew.replaced,
         }
 
@@ -223,10 +221,7 @@ class Evolution(abc.ABC, Generic[C]):
             tensors={
                 "policy": self._vector.arrays(self.strategy.centre),
                 "strategy": self.strategy.state(),
-                "episodes": {
-                    "returns": np.array(self._returns.values, np.float64),
-                    "lengths": np.array(self._lengths.values, np.float64),
-                },
+                "episodes": self._recent.arrays(),
                 **({} if self._moments is None else {saved_state.group_of("observations"): self._moments.arrays()}),
             },
             extra={"policy_spec": self.spec.to_dict(), "schedules": dict(self._schedules)},
@@ -248,7 +243,7 @@ class Evolution(abc.ABC, Generic[C]):
             saved, ours = ("observations", "nothing") if self._moments is None else ("nothing", "observations")
             raise CheckpointError(f"the checkpoint normalises {saved}, this run {ours}")
         counters = {name: checkpoint.counter(name) for name in _COUNTERS}
-        episodes = checkpoint.group("episodes", {"returns": (None,), "lengths": (None,)})
+        recent = checkpoint.group("episodes", RecentEpisodes.SHAPES)
         schedules = saved_state.schedules_from(checkpoint, self._schedules)
         statistics = None if self._moments is None else checkpoint.group(group, saved_state.shapes_of(self._moments))
         try:
@@ -260,8 +255,7 @@ class Evolution(abc.ABC, Generic[C]):
             self._moments.load(statistics)
         self.steps, self.iteration, self.episodes = (counters[name] for name in ("steps", "iteration", "episodes"))
         self._has_reached = bool(counters["reached"])
-        self._returns = Window(EPISODE_WINDOW, episodes["returns"].tolist())
-        self._lengths = Window(EPISODE_WINDOW, episodes["lengths"].tolist())
+        self._recent.load(recent)
         self._schedules = schedules
         self._publish()
 
@@ -309,8 +303,7 @@ class Evolution(abc.ABC, Generic[C]):
         """Note what the episodes earned, and let the step limit follow their lengths."""
         again, lengths = self.settings.episodes_per_candidate, batch.records["length"]
         self.episodes += again * lengths.size + len(centre)
-        self._returns.extend(batch.records["score"].ravel().tolist())
-        self._lengths.extend((lengths / again).ravel().tolist())
+        self._recent.extend(batch.records["score"].ravel().tolist(), (lengths / again).ravel().tolist())
         limit = int(self._schedules[_STEP_LIMIT])
         if limit and (lengths == again * limit).mean() >= self.settings.step_limit_share:
             self._schedules[_STEP_LIMIT] = int(limit * self.settings.step_limit_growth) + 1

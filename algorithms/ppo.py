@@ -248,7 +248,7 @@ class PPO(Algorithm[PPOConfig]):
         else:
             segments = self.collection.take(config.rollout_steps * config.num_envs)
             batch = concatenate([segment.batch for segment in segments], versions_may_differ=True)
-            copies = self.copies_of(segments)
+            copies = self.fleet.copies_of(segments)
         collected = time.monotonic()
 
         settings = {

@@ -1,4 +1,4 @@
-"""The mean of the last values of a stream that is rarer than iterations: episodes.
+"""Means over the last values of a stream that is rarer than iterations: episodes.
 
 Made and read on the driver; not thread-safe.
 """
@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from .checkpoints import Shape
+
+#: Episodes over which ``return_mean`` and ``episode_length_mean`` are taken.
+EPISODE_WINDOW = 100
 
 
 class Window:
@@ -29,3 +37,32 @@ class Window:
     def mean(self) -> float:
         """Mean of the window."""
         return math.fsum(self._values) / len(self._values) if self._values else math.nan
+
+
+class RecentEpisodes:
+    """Returns and lengths of the last training episodes that ended; saved with a run."""
+
+    #: Of what ``arrays`` gives.
+    SHAPES: ClassVar[Mapping[str, Shape]] = {"returns": (None,), "lengths": (None,)}
+
+    def __init__(self) -> None:
+        self._returns, self._lengths = Window(EPISODE_WINDOW), Window(EPISODE_WINDOW)
+
+    def extend(self, returns: Iterable[float], lengths: Iterable[float]) -> None:
+        """More episodes have ended."""
+        self._returns.extend(returns)
+        self._lengths.extend(lengths)
+
+    def means(self) -> dict[str, float]:
+        """Mean return and length; NaN before the first episode."""
+        return {"return_mean": self._returns.mean, "episode_length_mean": self._lengths.mean}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Oldest first, [N] float64 each."""
+        windows = {"returns": self._returns, "lengths": self._lengths}
+        return {name: np.array(window.values, np.float64) for name, window in windows.items()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on behind what ``arrays`` gave."""
+        self._returns = Window(EPISODE_WINDOW, arrays["returns"].tolist())
+        self._lengths = Window(EPISODE_WINDOW, arrays["lengths"].tolist())

@@ -40,7 +40,7 @@ def steps_taken(algorithm, segments):
     """The steps that each copy of the run took, one segment behind the other: positions in corridors."""
     taken = {}
     for segment in segments:
-        for column, copy in enumerate(algorithm.copies_of([segment])):
+        for column, copy in enumerate(algorithm.fleet.copies_of([segment])):
             taken.setdefault(int(copy), []).extend(segment.batch.observations[ONLY][:, column, 0].tolist())
     return taken
 
@@ -150,7 +150,7 @@ def test_segments_of_several_versions_and_of_one_copy_twice_make_one_batch(make)
     segments = play(algorithm, 2 * 5 * 16)
     segments += play(algorithm, 5 * 16)
     assert [segment.lag for segment in segments] == [0, 0, 1]
-    assert algorithm.copies_of(segments).tolist() == [0, 1, 2, 3, 4] * 3
+    assert algorithm.fleet.copies_of(segments).tolist() == [0, 1, 2, 3, 4] * 3
     algorithm.collection.settle()
 
 
