@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from shoal.rllib.policies.spaces import ActionSpec, InputColumn, ObservationSpec
 from shoal.rllib.rollouts.evaluation import Evaluation
 from shoal.rllib.training.checkpoints import Checkpoint
 from shoal.rllib.training.evaluator import Evaluated
+from shoal.rllib.training.loggers import read_csv
+from shoal.scripts.train import main as shoal_train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,3 +150,39 @@ def story(monkeypatch: pytest.MonkeyPatch) -> Story:
     monkeypatch.setattr(shoal, "init", lambda **_: Sample.story.events.append("init"), raising=False)
     monkeypatch.setattr(shoal, "shutdown", lambda: Sample.story.events.append("shutdown"), raising=False)
     return Sample.story
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, story: Story) -> Path:
+    """Where a run of the double leaves what it does."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def train(story: Story) -> Callable[..., int]:
+    """`shoal train` with the double, for 50 steps; gives the exit code."""
+
+    def start(run_dir: Path | str, *flags: str) -> int:
+        return shoal_train(["--algo", "sample", "--total-steps", "50", "--run-dir", str(run_dir), *flags])
+
+    return start
+
+
+@pytest.fixture
+def saved_steps() -> Callable[[Path], list[int]]:
+    """After which steps a run has saved checkpoints that are kept, but for the best."""
+
+    def read(run_dir: Path) -> list[int]:
+        return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").glob("step_*"))
+
+    return read
+
+
+@pytest.fixture
+def logged_steps() -> Callable[[Path], list[int]]:
+    """The steps in the rows of iterations of a run's progress.csv."""
+
+    def read(run_dir: Path) -> list[int]:
+        return [int(row["steps"]) for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
+
+    return read

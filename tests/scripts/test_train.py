@@ -11,24 +11,7 @@ from shoal.rllib.training.loggers import read_csv
 from shoal.scripts.train import main, run
 
 
-@pytest.fixture
-def run_dir(tmp_path, story):
-    return tmp_path / "run"
-
-
-def train(run_dir, *flags: str) -> int:
-    return main(["--algo", "sample", "--total-steps", "50", "--run-dir", str(run_dir), *flags])
-
-
-def saved_steps(run_dir) -> list[int]:
-    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").glob("step_*"))
-
-
-def logged_steps(run_dir) -> list[int]:
-    return [int(row["steps"]) for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
-
-
-def test_a_run_leaves_every_file_that_was_promised(run_dir, story, capsys):
+def test_a_run_leaves_every_file_that_was_promised(run_dir, story, capsys, train, saved_steps, logged_steps):
     assert train(run_dir, "--seed", "3") == 0
     names = {place.name.split(".out")[0] for place in run_dir.iterdir()}
     assert names == {
@@ -46,7 +29,7 @@ def test_a_run_leaves_every_file_that_was_promised(run_dir, story, capsys):
     assert out.splitlines()[-1].startswith("evaluation at 50 steps: 20 episodes, mean return 9.50, standard deviation")
 
 
-def test_rows_have_a_rate_and_the_time_since_the_start(run_dir):
+def test_rows_have_a_rate_and_the_time_since_the_start(run_dir, train):
     train(run_dir)
     rows = [row for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
     assert len(rows) == 5
@@ -55,7 +38,7 @@ def test_rows_have_a_rate_and_the_time_since_the_start(run_dir):
     assert elapsed == sorted(elapsed)
 
 
-def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story):
+def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story, train, saved_steps):
     train(run_dir, "--checkpoint-interval-steps", "15", "--eval-interval-steps", "25", "--eval-episodes", "2")
     assert saved_steps(run_dir) == [20, 30, 50]
     assert [event for event in story.events if "evaluate" in event] == ["evaluate 2 at 30", "evaluate 2 at 50"]
@@ -63,13 +46,13 @@ def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story):
     assert evaluated == ["30", "50"]
 
 
-def test_only_the_newest_checkpoints_stay_as_many_as_were_asked_for(run_dir):
+def test_only_the_newest_checkpoints_stay_as_many_as_were_asked_for(run_dir, train, saved_steps):
     train(run_dir, "--checkpoint-interval-steps", "10", "--keep-checkpoints", "2")
     assert saved_steps(run_dir) == [40, 50]
     assert {place.name for place in (run_dir / "checkpoints").iterdir()} == {"step_000000040", "step_000000050", "best"}
 
 
-def test_the_checkpoint_of_the_best_evaluation_is_kept_with_what_it_earned(run_dir, story):
+def test_the_checkpoint_of_the_best_evaluation_is_kept_with_what_it_earned(run_dir, story, train):
     story.bonus = lambda steps: 100.0 if steps == 30 else 0.0
     train(run_dir, "--eval-interval-steps", "10", "--eval-episodes", "2", "--keep-checkpoints", "1")
     best = checkpoints.load(run_dir / "checkpoints" / "best")
@@ -117,7 +100,7 @@ def test_callbacks_see_iterations_evaluations_checkpoints_and_the_end_and_add_to
     assert [row["diary/pages"] for row in read_csv(run_dir / "progress.csv") if row["iteration"]] == ["1", "3"]
 
 
-def test_a_callback_ends_training_and_the_run_can_go_on(run_dir, story):
+def test_a_callback_ends_training_and_the_run_can_go_on(run_dir, story, saved_steps, logged_steps):
     diary = Diary(stop_at=30)
     assert run("sample", story.algorithm.Config(total_steps=50), run_dir=run_dir, callbacks=[diary, Callback()]) == 0
     assert logged_steps(run_dir) == [10, 20, 30]
@@ -143,7 +126,7 @@ number = 3
 
 
 def test_a_callback_that_raises_ends_the_run_with_its_own_traceback_and_the_last_checkpoint(
-    run_dir, story, capsys, tmp_path, monkeypatch
+    run_dir, story, capsys, tmp_path, monkeypatch, train
 ):
     (tmp_path / "my_callbacks.py").write_text(MODULE_OF_CALLBACKS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -165,7 +148,7 @@ def test_a_callback_that_raises_ends_the_run_with_its_own_traceback_and_the_last
     ],
 )
 def test_a_callback_that_cannot_be_had_is_told_in_one_line_and_nothing_is_started(
-    run_dir, story, capsys, tmp_path, monkeypatch, name, text
+    run_dir, story, capsys, tmp_path, monkeypatch, name, text, train
 ):
     (tmp_path / "my_callbacks.py").write_text(MODULE_OF_CALLBACKS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -213,7 +196,7 @@ def test_bad_input_is_one_line_and_starts_nothing(story, capsys, tmp_path, monke
     ],
 )
 def test_a_place_that_cannot_be_a_run_directory_is_refused_before_anything_starts(
-    tmp_path, story, capsys, monkeypatch, name, text
+    tmp_path, story, capsys, monkeypatch, name, text, train
 ):
     (tmp_path / "file").touch()
     (tmp_path / "taken" / "curve.png").mkdir(parents=True)
@@ -229,7 +212,9 @@ def test_a_place_that_cannot_be_a_run_directory_is_refused_before_anything_start
     assert story.events == []
 
 
-def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(tmp_path, story, capsys, monkeypatch):
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(
+    tmp_path, story, capsys, monkeypatch, train
+):
     # The system's answer is put in by hand: root, as whom tests may run, may write everywhere.
     monkeypatch.setattr(os, "access", lambda path, mode: not (str(path) == str(tmp_path) and mode & os.W_OK))
     assert train(tmp_path / "run") == 2
@@ -238,7 +223,7 @@ def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(tmp_
 
 
 @pytest.mark.parametrize("name", ["progress.csv", "metrics.jsonl"])
-def test_logs_that_are_no_text_are_refused_before_anything_starts(run_dir, story, capsys, name):
+def test_logs_that_are_no_text_are_refused_before_anything_starts(run_dir, story, capsys, name, train):
     train(run_dir)
     story.events.clear()
     capsys.readouterr()
@@ -274,7 +259,7 @@ def test_an_empty_place_is_refused(tmp_path, story, capsys, monkeypatch, flags, 
         ("learners/shards_restarted", "a shard of the parameter server died and came back from its log"),
     ],
 )
-def test_who_died_and_was_replaced_is_told_once(run_dir, story, capsys, monkeypatch, counter, told):
+def test_who_died_and_was_replaced_is_told_once(run_dir, story, capsys, monkeypatch, counter, told, train):
     step = story.algorithm.step
 
     def replaced(self):

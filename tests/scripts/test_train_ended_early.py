@@ -9,29 +9,11 @@ import pytest
 import shoal
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.learning.learner import DivergedError
-from shoal.rllib.training.loggers import read_csv
 from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts.train import main
 
 
-@pytest.fixture
-def run_dir(tmp_path, story):
-    return tmp_path / "run"
-
-
-def train(run_dir, *flags: str) -> int:
-    return main(["--algo", "sample", "--total-steps", "50", "--run-dir", str(run_dir), *flags])
-
-
-def saved_steps(run_dir) -> list[int]:
-    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").glob("step_*"))
-
-
-def logged_steps(run_dir) -> list[int]:
-    return [int(row["steps"]) for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
-
-
-def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_running(run_dir, story, capsys):
+def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_running(run_dir, story, capsys, train):
     def fail(steps: int) -> None:
         raise EnvFailure("worker 1, environment 5: its step raised E: boom\nTraceback (most recent call last):")
 
@@ -43,7 +25,7 @@ def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_runn
     assert story.events[-2:] == ["close", "shutdown"]
 
 
-def test_an_algorithm_that_cannot_start_leaves_no_run_directory(run_dir, story, capsys):
+def test_an_algorithm_that_cannot_start_leaves_no_run_directory(run_dir, story, capsys, train):
     def fail() -> None:
         raise EnvFailure("worker 0, environment 0: its constructor raised OSError: no ROM")
 
@@ -54,7 +36,7 @@ def test_an_algorithm_that_cannot_start_leaves_no_run_directory(run_dir, story, 
     assert not run_dir.exists()
 
 
-def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
+def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story, train):
     def fail(steps: int) -> None:
         raise ZeroDivisionError
 
@@ -65,7 +47,9 @@ def test_an_error_of_ours_keeps_its_traceback_and_shuts_down(run_dir, story):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, story, capsys, request, number, code):
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
+    run_dir, story, capsys, request, number, code, train, saved_steps, logged_steps
+):
     if signal.getsignal(number) is signal.SIG_IGN:  # the tests themselves run under nohup
         signal.signal(number, signal.SIG_DFL)
         request.addfinalizer(lambda: signal.signal(number, signal.SIG_IGN))
@@ -85,7 +69,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(run_dir, st
     assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
 
 
-def test_a_second_signal_leaves_at_once(run_dir, story, capsys):
+def test_a_second_signal_leaves_at_once(run_dir, story, capsys, train, saved_steps):
     def twice(steps: int) -> None:
         if steps == 30:
             os.kill(os.getpid(), signal.SIGINT)
@@ -98,14 +82,14 @@ def test_a_second_signal_leaves_at_once(run_dir, story, capsys):
     assert story.events[-2:] == ["close", "shutdown"]
 
 
-def test_a_signal_in_the_last_evaluation_leaves_the_saved_run(run_dir, story, capsys):
+def test_a_signal_in_the_last_evaluation_leaves_the_saved_run(run_dir, story, capsys, train, saved_steps):
     story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT)
     assert train(run_dir) == 130
     assert saved_steps(run_dir) == [50]
     assert "a checkpoint of 50 steps is saved" in capsys.readouterr().out
 
 
-def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys):
+def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys, train):
     story.on_start = lambda: os.kill(os.getpid(), signal.SIGINT)
     assert train(run_dir) == 130
     assert capsys.readouterr().out == "interrupted before training began; nothing was saved\n"
@@ -113,13 +97,13 @@ def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys):
     assert not run_dir.exists()
 
 
-def test_signal_handlers_are_put_back(run_dir):
+def test_signal_handlers_are_put_back(run_dir, train):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     train(run_dir)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_hangup_that_the_parent_ignores_stays_ignored(run_dir, story):
+def test_a_hangup_that_the_parent_ignores_stays_ignored(run_dir, story, train):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGHUP)
@@ -128,7 +112,7 @@ def test_a_hangup_that_the_parent_ignores_stays_ignored(run_dir, story):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_run_whose_display_is_lost_goes_on_and_says_so_once(run_dir, story, capsys, monkeypatch):
+def test_a_run_whose_display_is_lost_goes_on_and_says_so_once(run_dir, story, capsys, monkeypatch, train, logged_steps):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
         assert train(run_dir) == 0
@@ -139,7 +123,7 @@ def test_a_run_whose_display_is_lost_goes_on_and_says_so_once(run_dir, story, ca
     assert result.startswith("evaluation at 50 steps: ")
 
 
-def test_signals_while_the_run_is_taken_down_change_nothing(run_dir, story, capsys, monkeypatch):
+def test_signals_while_the_run_is_taken_down_change_nothing(run_dir, story, capsys, monkeypatch, train):
     monkeypatch.setattr(story.algorithm, "close", lambda self: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(shoal, "shutdown", lambda: os.kill(os.getpid(), signal.SIGINT))
     story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGINT) if steps == 20 else None
@@ -171,7 +155,7 @@ def fail_at(steps_at: int, error: BaseException):
         (shoal.exceptions.SessionError("the session is shut down"), 1, "the session is shut down; "),
     ],
 )
-def test_whatever_ends_training_the_last_checkpoint_is_named(run_dir, story, capsys, error, code, text):
+def test_whatever_ends_training_the_last_checkpoint_is_named(run_dir, story, capsys, error, code, text, train):
     story.on_step = fail_at(40, error)
     assert train(run_dir, "--checkpoint-interval-steps", "20") == code
     hint = f"a checkpoint of 20 steps is saved: shoal train --resume {run_dir}\n"
@@ -185,7 +169,7 @@ def no_room(*_args, **_more):
 @pytest.mark.parametrize(
     "place", ["shoal.rllib.training.checkpoints.save", "shoal.rllib.training.loggers.CsvLog.write"]
 )
-def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, capsys, monkeypatch, place):
+def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, capsys, monkeypatch, place, train):
     story.on_step = lambda steps: monkeypatch.setattr(place, no_room) if steps == 30 else None
     assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
     assert capsys.readouterr().err == (
@@ -195,14 +179,14 @@ def test_a_disk_that_fills_up_is_one_line_with_the_way_to_go_on(run_dir, story, 
     assert story.events[-2:] == ["close", "shutdown"]
 
 
-def test_a_run_directory_that_is_deleted_under_the_run_is_one_line(run_dir, story, capsys):
+def test_a_run_directory_that_is_deleted_under_the_run_is_one_line(run_dir, story, capsys, train):
     story.on_step = lambda steps: shutil.rmtree(run_dir) if steps == 30 else None
     assert train(run_dir, "--checkpoint-interval-steps", "20") == 1
     assert capsys.readouterr().err == f"shoal train: the run directory {run_dir} is gone\n"
     assert not run_dir.exists()
 
 
-def test_a_curve_that_cannot_be_drawn_is_one_line(run_dir, story, capsys):
+def test_a_curve_that_cannot_be_drawn_is_one_line(run_dir, story, capsys, train):
     story.on_step = lambda steps: (run_dir / "curve.png").mkdir() if steps == 30 else None
     assert train(run_dir) == 1
     err = capsys.readouterr().err
@@ -211,7 +195,7 @@ def test_a_curve_that_cannot_be_drawn_is_one_line(run_dir, story, capsys):
     assert err.count("\n") == 1
 
 
-def test_what_happened_to_environments_is_told_but_not_without_end(run_dir, story, capsys):
+def test_what_happened_to_environments_is_told_but_not_without_end(run_dir, story, capsys, train):
     story.incidents = tuple(f"environment {i}: it was replaced" for i in range(5))
     assert train(run_dir, "--total-steps", "10") == 0
     lines = capsys.readouterr().out.splitlines()

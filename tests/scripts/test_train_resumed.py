@@ -10,35 +10,19 @@ import pytest
 
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.training import checkpoints
-from shoal.rllib.training.loggers import read_csv
 from shoal.scripts.train import main
 
 
-@pytest.fixture
-def run_dir(tmp_path, story):
-    return tmp_path / "run"
-
-
-def train(run_dir, *flags: str) -> int:
-    return main(["--algo", "sample", "--total-steps", "50", "--run-dir", str(run_dir), *flags])
-
-
-def saved_steps(run_dir) -> list[int]:
-    return sorted(int(place.name.removeprefix("step_")) for place in (run_dir / "checkpoints").glob("step_*"))
-
-
-def logged_steps(run_dir) -> list[int]:
-    return [int(row["steps"]) for row in read_csv(run_dir / "progress.csv") if row["iteration"]]
-
-
-def test_a_best_checkpoint_that_is_damaged_is_named_on_resume(run_dir, capsys):
+def test_a_best_checkpoint_that_is_damaged_is_named_on_resume(run_dir, capsys, train):
     train(run_dir)
     (run_dir / "checkpoints" / "best" / "policy.safetensors").write_bytes(b"")
     assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 2
     assert "best/policy.safetensors is damaged" in capsys.readouterr().err
 
 
-def test_a_resumed_run_goes_on_from_its_newest_checkpoint_with_its_settings(run_dir, story):
+def test_a_resumed_run_goes_on_from_its_newest_checkpoint_with_its_settings(
+    run_dir, story, train, saved_steps, logged_steps
+):
     train(run_dir, "--rollout-steps", "5", "--checkpoint-interval-steps", "20")
     story.events.clear()
     assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
@@ -48,7 +32,7 @@ def test_a_resumed_run_goes_on_from_its_newest_checkpoint_with_its_settings(run_
     assert saved_steps(run_dir)[-1] == 70
 
 
-def test_rows_after_the_checkpoint_are_made_again(run_dir, story):
+def test_rows_after_the_checkpoint_are_made_again(run_dir, story, train, logged_steps):
     def fail_late(steps: int) -> None:
         if steps == 40:
             raise EnvFailure("worker 0, environment 1: its step raised")
@@ -61,7 +45,7 @@ def test_rows_after_the_checkpoint_are_made_again(run_dir, story):
     assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
 
 
-def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir, story):
+def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir, story, train, logged_steps):
     train(run_dir)
     (run_dir / "evaluation.json").unlink()
     assert main(["--resume", str(run_dir)]) == 0
@@ -69,7 +53,7 @@ def test_a_run_that_was_stopped_before_its_evaluation_gets_it_on_resume(run_dir,
     assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
 
 
-def test_a_directory_that_holds_a_run_is_refused(run_dir, story, capsys):
+def test_a_directory_that_holds_a_run_is_refused(run_dir, story, capsys, train):
     train(run_dir)
     story.events.clear()
     capsys.readouterr()
@@ -87,7 +71,7 @@ def test_a_directory_that_holds_a_run_is_refused(run_dir, story, capsys):
         (["--algo", "es"], "is one of sample, not of es: drop --algo"),
     ],
 )
-def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, text):
+def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, text, train):
     train(run_dir)
     story.events.clear()
     capsys.readouterr()
@@ -96,7 +80,7 @@ def test_a_run_that_cannot_go_on_so_is_refused(run_dir, story, capsys, flags, te
     assert story.events == []
 
 
-def test_a_run_without_a_checkpoint_has_one_way_out_whichever_flag_names_it(run_dir, story, capsys):
+def test_a_run_without_a_checkpoint_has_one_way_out_whichever_flag_names_it(run_dir, story, capsys, train):
     def fail(steps: int) -> None:
         raise EnvFailure("worker 0, environment 1: its step raised")
 
@@ -116,7 +100,7 @@ def test_a_run_without_a_checkpoint_has_one_way_out_whichever_flag_names_it(run_
     assert story.events == []
 
 
-def test_an_evaluation_of_earlier_steps_does_not_stand_for_the_last_one(run_dir, story):
+def test_an_evaluation_of_earlier_steps_does_not_stand_for_the_last_one(run_dir, story, train):
     at: list[int] = []
     story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT) if at[-1] == 50 else None
     story.on_step = lambda steps: at.append(steps)
@@ -128,14 +112,14 @@ def test_an_evaluation_of_earlier_steps_does_not_stand_for_the_last_one(run_dir,
     assert main(["--resume", str(run_dir)]) == 2
 
 
-def test_an_evaluation_that_was_cut_while_it_was_written_is_made_again(run_dir):
+def test_an_evaluation_that_was_cut_while_it_was_written_is_made_again(run_dir, train):
     train(run_dir)
     (run_dir / "evaluation.json").write_text('{"steps": 5')
     assert main(["--resume", str(run_dir)]) == 0
     assert json.loads((run_dir / "evaluation.json").read_text())["steps"] == 50
 
 
-def test_a_run_directory_in_use_is_refused_to_a_second_run_in_one_line(run_dir, story, capsys):
+def test_a_run_directory_in_use_is_refused_to_a_second_run_in_one_line(run_dir, story, capsys, train):
     refused = []
 
     def try_again(steps: int) -> None:
@@ -152,7 +136,7 @@ def test_a_run_directory_in_use_is_refused_to_a_second_run_in_one_line(run_dir, 
     assert main(["--resume", str(run_dir), "--total-steps", "70"]) == 0
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, capsys):
+def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, capsys, train, saved_steps):
     train(run_dir, "--checkpoint-interval-steps", "20")
     story.events.clear()
     capsys.readouterr()
@@ -177,7 +161,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_started(run_dir, story, ca
     ("change", "text"),
     [({"counters": {}}, "has no counter 'steps'; it counts nothing"), ({"config": {}}, "learns")],
 )
-def test_a_checkpoint_that_lacks_something_is_told_and_nothing_is_started(run_dir, story, capsys, change, text):
+def test_a_checkpoint_that_lacks_something_is_told_and_nothing_is_started(run_dir, story, capsys, change, text, train):
     train(run_dir, "--env", "Acrobot-v1")
     story.events.clear()
     capsys.readouterr()
@@ -190,13 +174,13 @@ def test_a_checkpoint_that_lacks_something_is_told_and_nothing_is_started(run_di
     assert story.events == []
 
 
-def test_resume_wants_the_run_and_not_one_of_its_checkpoints(run_dir, story, capsys):
+def test_resume_wants_the_run_and_not_one_of_its_checkpoints(run_dir, story, capsys, train):
     train(run_dir)
     assert main(["--resume", str(checkpoints.place_for(run_dir, 50))]) == 2
     assert "is a checkpoint: give the run directory that it is in" in capsys.readouterr().err
 
 
-def test_another_seed_is_refused_on_resume(run_dir, story, capsys):
+def test_another_seed_is_refused_on_resume(run_dir, story, capsys, train):
     train(run_dir, "--seed", "3")
     capsys.readouterr()
     assert main(["--resume", str(run_dir), "--seed", "4", "--total-steps", "70"]) == 2

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -58,8 +59,8 @@ def group():
         each.close()
 
 
-def in_numpy():
-    return NumpyLearner(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+def in_numpy(kind=NumpyLearner):
+    return kind(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
 
 
 def in_torch():
@@ -78,54 +79,14 @@ def in_torch():
     )
 
 
-def killed(moment, marker):
-    """Makes learners of which one is killed at its third step: before the sum, or when it is there."""
-
-    class Mortal(NumpyLearner):
-        steps = 0
-
-        def gradients(self, minibatch, settings, **told):
-            self.steps += 1
-            self.strike("before the sum")
-            return super().gradients(minibatch, settings, **told)
-
-        def apply(self, gradient):
-            self.strike("after the sum")
-            return super().apply(gradient)
-
-        def strike(self, now):
-            if now == moment and self.steps == 3:
-                try:
-                    marker.touch(exist_ok=False)
-                except FileExistsError:
-                    return
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return lambda: Mortal(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
-
-
-def columns(seed, rows=41):
-    rng = np.random.default_rng(seed)
-    given = {name: rng.standard_normal(rows).astype(np.float32) for name in ("advantages", "returns")}
-    given["log_probs"] = (rng.standard_normal(rows) - 4.0).astype(np.float32)
-    given["observations/observation"] = rng.standard_normal((rows, 3)).astype(np.float32)
-    return {**given, "actions": rng.standard_normal((rows, 3)).astype(np.float32)}
-
-
-def learn(group, steps):
-    asked = [group.update(columns(seed), SETTINGS) for seed in range(steps)]
+def learn(group, minibatches):
+    asked = [group.update(minibatch, SETTINGS) for minibatch in minibatches]
     return [group.means([each]) for each in asked]
-
-
-def same(mine, its, atol=0.0):
-    assert mine.keys() == its.keys()
-    for name, array in mine.items():
-        np.testing.assert_allclose(array, its[name], rtol=0.0, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("make", [in_numpy, in_torch])
 @pytest.mark.usefixtures("one_torch_thread")
-def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make):
+def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make, columns, same):
     many, one = group(make), make()
     assert {name: array.shape for name, array in one.weights(0).arrays.items()} == SPEC.array_shapes()
     for seed in range(5):
@@ -144,11 +105,11 @@ def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, make):
     same(heir.weights(0).arrays, many.weights(0).arrays)
 
 
-@pytest.mark.parametrize("moment", ["before the sum", "after the sum"])
-def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
+@pytest.mark.parametrize("moment", ["gradients", "apply"], ids=["before the sum", "after the sum"])
+def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment, same, mortal, columns):
     marker = tmp_path / "struck"
-    struck, left_alone = group(killed(moment, marker)), group(in_numpy)
-    assert learn(struck, 6) == learn(left_alone, 6)
+    struck, left_alone = group(partial(in_numpy, mortal(moment, marker))), group(in_numpy)
+    assert learn(struck, map(columns, range(6))) == learn(left_alone, map(columns, range(6)))
     assert marker.exists()
     assert struck.counters() == {"replaced": 1}
     same(struck.weights(0).arrays, left_alone.weights(0).arrays)
@@ -156,7 +117,7 @@ def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
 
 
 @pytest.mark.usefixtures("one_torch_thread")
-def test_three_learners_take_the_steps_of_one_in_buckets_too(group):
+def test_three_learners_take_the_steps_of_one_in_buckets_too(group, columns, same):
     three, one = group(in_torch, 3, bucket_mb=BUCKET_MB), in_torch()
     for seed in range(4):
         three.update(columns(seed), SETTINGS)
@@ -164,7 +125,7 @@ def test_three_learners_take_the_steps_of_one_in_buckets_too(group):
         same(three.weights(0).arrays, one.weights(0).arrays, 1e-5)
 
 
-def test_neither_buckets_nor_a_learner_that_is_killed_between_two_change_a_bit(group, tmp_path):
+def test_neither_buckets_nor_a_learner_that_is_killed_between_two_change_a_bit(group, tmp_path, same, columns):
     marker = tmp_path / "struck"
 
     def make():
@@ -188,14 +149,14 @@ def test_neither_buckets_nor_a_learner_that_is_killed_between_two_change_a_bit(g
         return learner
 
     struck, left_alone = group(make, bucket_mb=BUCKET_MB), group(in_torch)  # in buckets, and as a whole
-    assert learn(struck, 5) == learn(left_alone, 5)
+    assert learn(struck, map(columns, range(5))) == learn(left_alone, map(columns, range(5)))
     assert marker.exists()
     assert struck.counters() == {"replaced": 1}
     same(struck.weights(0).arrays, left_alone.weights(0).arrays)
     same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
 
 
-def test_one_row_for_two_learners_is_a_step_too(group):
+def test_one_row_for_two_learners_is_a_step_too(group, columns, same):
     many, one = group(in_numpy), in_numpy()
     told = many.means([many.update(columns(0, rows=1), SETTINGS)])
     assert told == pytest.approx(one.update(one.to_device(columns(0, rows=1)), SETTINGS), rel=1e-4, abs=1e-5)
@@ -210,7 +171,7 @@ def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
         many.weights(0)
 
 
-def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group):
+def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group, same, columns):
     many = group(in_numpy)
     weights = {name: array + 1.0 for name, array in many.weights(0).arrays.items()}
     memory = many.optimizer_arrays()
@@ -218,7 +179,7 @@ def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group):
     many.load(weights, memory)
     same(many.weights(0).arrays, weights)
     assert many.counters() == {"replaced": 1}
-    learn(many, 1)
+    learn(many, map(columns, range(1)))
 
 
 class Latecomer(SummingReplica):
@@ -228,7 +189,7 @@ class Latecomer(SummingReplica):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
+def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group, columns):
     many = group(in_numpy)
     api.kill(many._replicas[1])
     many._replicas[1] = api.remote(Latecomer).options(num_cpus=0).remote(in_numpy, 1, 2, driver_pid=os.getpid())
@@ -236,10 +197,10 @@ def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group):
     assert not many._have_met()
     assert time.monotonic() - started < WAIT_S / 2
     many._recover()
-    learn(many, 1)
+    learn(many, map(columns, range(1)))
 
 
-def test_learners_meet_again_when_the_place_where_they_do_is_killed(group, tmp_path, monkeypatch):
+def test_learners_meet_again_when_the_place_where_they_do_is_killed(group, tmp_path, monkeypatch, columns):
     marker = tmp_path / "struck"
 
     class Struck(MeetingPlace):
@@ -251,23 +212,23 @@ def test_learners_meet_again_when_the_place_where_they_do_is_killed(group, tmp_p
 
     monkeypatch.setattr(all_reduce, "MeetingPlace", Struck)
     many = group(in_numpy)
-    learn(many, 1)
+    learn(many, map(columns, range(1)))
     assert marker.exists()
     assert many.counters() == {"replaced": 0}
 
 
-def test_all_go_on_from_whoever_is_furthest(group):
+def test_all_go_on_from_whoever_is_furthest(group, columns):
     many = group(in_numpy)
-    learn(many, 1)
+    learn(many, map(columns, range(1)))
     state = api.get(many._replicas[0].state.remote())
     api.get(many._replicas[1].take_over.remote(replace(state, step=2)))
     assert many._recover().step == 2
     assert [api.get(replica.state.remote()).step for replica in many._replicas] == [2, 2]
 
 
-def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group):
+def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group, columns, same):
     many = group(in_numpy)
-    learn(many, 1)
+    learn(many, map(columns, range(1)))
     before, memory = many.weights(0).arrays, many.optimizer_arrays()
     spoilt = columns(1)
     spoilt["advantages"][0] = np.nan
@@ -277,7 +238,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(
         many.means([after])
     same(many.weights(0).arrays, before)
     same(many.optimizer_arrays(), memory)
-    learn(many, 2)
+    learn(many, map(columns, range(2)))
 
 
 def test_what_cannot_be_shared_is_refused():
@@ -293,7 +254,7 @@ def test_what_cannot_be_shared_is_refused():
 
 
 @pytest.mark.parametrize("rows", [[-1], [0, -1]])
-def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group_goes_on(group, rows):
+def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group_goes_on(group, rows, columns):
     def make():
         def loss(log_probs, entropies, values, minibatch, settings):
             if (minibatch["returns"] > 1e6).any():
@@ -309,11 +270,11 @@ def test_when_the_loss_raises_in_some_learners_or_all_nobody_waits_and_the_group
     with pytest.raises(ArithmeticError, match="such returns cannot be"):
         many.means(steps)
     assert time.monotonic() - started < 30.0
-    learn(many, 2)
+    learn(many, map(columns, range(2)))
     assert many.counters() == {"replaced": 0}
 
 
-def test_when_the_backward_pass_raises_between_two_buckets_nobody_waits_and_the_group_goes_on(group):
+def test_when_the_backward_pass_raises_between_two_buckets_nobody_waits_and_the_group_goes_on(group, columns):
     def make():
         learner = in_torch()
         gradients = learner.gradients
@@ -330,11 +291,11 @@ def test_when_the_backward_pass_raises_between_two_buckets_nobody_waits_and_the_
         return learner
 
     many, spoilt = group(make, bucket_mb=BUCKET_MB), columns(0)
-    learn(many, 1)
+    learn(many, map(columns, range(1)))
     spoilt["returns"][-1] = 1e9
     started = time.monotonic()
     with pytest.raises(ArithmeticError, match="such returns cannot be"):
         many.means([many.update(spoilt, SETTINGS)])
     assert time.monotonic() - started < WAIT_S / 2
-    learn(many, 2)
+    learn(many, map(columns, range(2)))
     assert many.counters() == {"replaced": 0}

@@ -46,52 +46,38 @@ def group(engine):
         each.close()
 
 
-def columns(seed, rows=41):
-    rng = np.random.default_rng(seed)
-    given = {name: rng.standard_normal(rows).astype(np.float32) for name in ("advantages", "returns")}
-    given["log_probs"] = (rng.standard_normal(rows) - 4.0).astype(np.float32)
-    given["observations/observation"] = rng.standard_normal((rows, 3)).astype(np.float32)
-    return {**given, "actions": rng.standard_normal((rows, 3)).astype(np.float32)}
-
-
-def step(learner, seed):
-    return learner.update(learner.to_device(columns(seed)), SETTINGS)
-
-
-def same(mine, its, atol=0.0):
-    assert mine.keys() == its.keys()
-    for name, array in mine.items():
-        np.testing.assert_allclose(array, its[name], rtol=0.0, atol=atol, err_msg=name)
+def step(learner, minibatch):
+    return learner.update(learner.to_device(minibatch), SETTINGS)
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.1, None])
-def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, max_grad_norm):
+def test_each_step_of_many_is_that_of_one_with_the_whole_minibatch(group, max_grad_norm, same, columns):
     many = group(lambda: in_numpy(max_grad_norm), 2, max_grad_norm=max_grad_norm)
     one = in_numpy(max_grad_norm)
     for seed in range(6):
         for learner in (many, one):
             learner.set_learning_rate(3e-3 / (1 + seed))
-        mine, its = step(many, seed), one.means([step(one, seed)])
+        mine, its = step(many, columns(seed)), one.means([step(one, columns(seed))])
         assert mine == pytest.approx(its, rel=1e-4, abs=1e-5)
         same(many.weights(seed).arrays, one.weights(seed).arrays, 1e-5)
     same(many.optimizer_arrays(), one.optimizer_arrays(), 1e-5)
     assert {name: array.shape for name, array in many.optimizer_arrays().items()} == many.optimizer_shapes()
 
 
-def test_a_checkpoint_of_one_learner_is_gone_on_with_by_many_and_back(group):
+def test_a_checkpoint_of_one_learner_is_gone_on_with_by_many_and_back(group, same, columns):
     one, many = in_numpy(), group(count=3)
     for seed in range(3):
-        step(one, seed)
+        step(one, columns(seed))
     many.load(one.weights(0).arrays, one.optimizer_arrays())
     same(many.weights(0).arrays, one.weights(0).arrays)
     same(many.optimizer_arrays(), one.optimizer_arrays())
     for learner in (one, many):
-        step(learner, 3)
+        step(learner, columns(3))
     same(many.weights(0).arrays, one.weights(0).arrays, 1e-5)
     heir = in_numpy()
     heir.load(many.weights(0).arrays, many.optimizer_arrays())
     for learner in (heir, many):
-        step(learner, 4)
+        step(learner, columns(4))
     same(many.weights(0).arrays, heir.weights(0).arrays, 1e-5)
     many.load(initial_weights(SPEC, 0), {})
     assert many.optimizer_arrays() == {}
@@ -99,9 +85,9 @@ def test_a_checkpoint_of_one_learner_is_gone_on_with_by_many_and_back(group):
 
 
 @pytest.mark.parametrize("row", [0, 40])
-def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group, row):
+def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(group, row, columns, same):
     many = group()
-    step(many, 0)
+    step(many, columns(0))
     before, memory = many.weights(0).arrays, many.optimizer_arrays()
     spoilt = columns(1)
     spoilt["advantages"][row] = np.nan
@@ -109,11 +95,11 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights_alone(
         many.update(spoilt, SETTINGS)
     same(many.weights(0).arrays, before)
     same(many.optimizer_arrays(), memory)
-    step(many, 2)
+    step(many, columns(2))
     assert not np.array_equal(many.weights(0).arrays["value.head.weight"], before["value.head.weight"])
 
 
-def test_one_row_for_two_learners_is_a_step_too(group):
+def test_one_row_for_two_learners_is_a_step_too(group, columns, same):
     many, one = group(), in_numpy()
     told = many.update(columns(0, rows=1), SETTINGS)
     assert told == pytest.approx(one.update(one.to_device(columns(0, rows=1)), SETTINGS), rel=1e-4, abs=1e-5)

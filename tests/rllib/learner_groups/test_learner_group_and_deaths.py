@@ -3,8 +3,8 @@
 import os
 import signal
 import threading
+from functools import partial
 
-import numpy as np
 import pytest
 from gymnasium import spaces
 
@@ -43,66 +43,27 @@ def group():
         each.close()
 
 
-def immortal():
-    return NumpyLearner(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+def in_numpy(kind=NumpyLearner):
+    return kind(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
 
 
-def killed(moment, marker):
-    """Makes learners of which one is killed at its third step: before its push, or when the shards have it."""
-
-    class Mortal(NumpyLearner):
-        steps = 0
-
-        def gradients(self, minibatch, settings):
-            self.steps += 1
-            self.strike("before its push")
-            return super().gradients(minibatch, settings)
-
-        def means(self, steps):
-            self.strike("after its push")
-            return super().means(steps)
-
-        def strike(self, now):
-            if now == moment and self.steps == 3:
-                try:
-                    marker.touch(exist_ok=False)
-                except FileExistsError:
-                    return
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return lambda: Mortal(SPEC, initial_weights(SPEC, 0), ppo_gradients, **ADAM)
+def learn(group, minibatches):
+    return [group.update(minibatch, SETTINGS) for minibatch in minibatches]
 
 
-def columns(seed, rows=40):
-    rng = np.random.default_rng(seed)
-    given = {name: rng.standard_normal(rows).astype(np.float32) for name in ("advantages", "returns", "log_probs")}
-    given["observations/observation"] = rng.standard_normal((rows, 3)).astype(np.float32)
-    return {**given, "actions": rng.standard_normal((rows, 3)).astype(np.float32)}
-
-
-def learn(group, steps):
-    return [group.update(columns(seed), SETTINGS) for seed in range(steps)]
-
-
-def same(mine, its):
-    assert mine.keys() == its.keys()
-    for name, array in mine.items():
-        np.testing.assert_array_equal(array, its[name], err_msg=name)
-
-
-@pytest.mark.parametrize("moment", ["before its push", "after its push"])
-def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment):
+@pytest.mark.parametrize("moment", ["gradients", "means"], ids=["before its push", "after its push"])
+def test_a_learner_that_is_killed_changes_not_a_bit(group, tmp_path, moment, same, mortal, columns):
     marker = tmp_path / "struck"
-    struck, left_alone = group(killed(moment, marker)), group(immortal)
-    assert learn(struck, 6) == learn(left_alone, 6)
+    struck, left_alone = group(partial(in_numpy, mortal(moment, marker))), group(in_numpy)
+    assert learn(struck, map(columns, range(6))) == learn(left_alone, map(columns, range(6)))
     assert marker.exists()
     assert struck.counters() == {"replaced": 1, "shards_restarted": 0}
     same(struck.weights(0).arrays, left_alone.weights(0).arrays)
     same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
 
 
-def test_shards_that_are_killed_while_learners_learn_change_not_a_bit(group):
-    struck, left_alone, over, killed = group(immortal), group(immortal), threading.Event(), []
+def test_shards_that_are_killed_while_learners_learn_change_not_a_bit(group, same, columns):
+    struck, left_alone, over, killed = group(in_numpy), group(in_numpy), threading.Event(), []
 
     def strike():
         while len(killed) < 3 and not over.wait(0.01):
@@ -114,11 +75,11 @@ def test_shards_that_are_killed_while_learners_learn_change_not_a_bit(group):
     striker = threading.Thread(target=strike)
     striker.start()
     try:
-        reports = learn(struck, 30)
+        reports = learn(struck, map(columns, range(30)))
     finally:
         over.set()
         striker.join(60)
-    assert reports == learn(left_alone, 30)
+    assert reports == learn(left_alone, map(columns, range(30)))
     same(struck.weights(0).arrays, left_alone.weights(0).arrays)
     same(struck.optimizer_arrays(), left_alone.optimizer_arrays())
     assert struck.counters() == {"replaced": 0, "shards_restarted": 3}
