@@ -14,6 +14,7 @@ whose rows make one gradient; GAE between the n-step returns of the paper (``gae
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -29,11 +30,13 @@ from ..rllib.actor_critic_learner import single_learner
 from ..rllib.algorithm import Algorithm
 from ..rllib.config import AlgorithmConfig, RolloutSettings, require
 from ..rllib.learner_groups.gradient_worker import Advance, Advanced, GradientWorker, Job
+from ..rllib.learner_groups.learner_group import let_others_finish
 from ..rllib.learner_groups.parameter_shard import Mode, ShardSettings
 from ..rllib.learner_groups.replica import mean_of_steps
 from ..rllib.learner_groups.served_policy import ServedPolicy
 from ..rllib.learner_groups.staleness import StalenessHistogram
 from ..rllib.learning.advantages import gae
+from ..rllib.learning.learner import DivergedError
 from ..rllib.learning.schedules import scheduled
 from ..rllib.policies.initial_weights import initial_weights
 from ..rllib.policies.policy_spec import NetworkSettings, PolicySpec
@@ -169,7 +172,11 @@ class A2C(Algorithm[A2CConfig]):
         return served
 
     def step(self) -> dict[str, float]:
-        """A gradient of each worker, from the same weights, and the step that is their mean."""
+        """A gradient of each worker, from the same weights, and the step that is their mean.
+
+        Raises:
+          DivergedError: a gradient is not finite; the weights are as they were, and nothing was counted.
+        """
         config, progress = self.config, self.steps / self.config.total_steps
         started = time.monotonic()
         orders = [
@@ -183,7 +190,13 @@ class A2C(Algorithm[A2CConfig]):
             )
             for clock in self.learner.clocks
         ]
-        found: list[Advanced] = self.workers.map("advance", [(order,) for order in orders])
+        try:
+            found: list[Advanced] = self.workers.map("advance", [(order,) for order in orders])
+        except DivergedError:
+            let_others_finish(self.workers)
+            self.workers.map("forgive", [()] * len(self.workers))
+            self.learner.give_up()
+            raise
         norm = self.learner.apply([each.squared_norms for each in found], config.max_grad_norm)
         for worker, advanced in enumerate(found):
             self.learned_where_played(worker, advanced)
@@ -219,15 +232,23 @@ class A3C(Algorithm[A3CConfig]):
         return served
 
     def step(self) -> dict[str, float]:
-        """Let the workers go on until they have played so many steps; they go on behind it, too."""
+        """Let the workers go on until they have played so many steps; they go on behind it, too.
+
+        Raises:
+          DivergedError: a gradient is not finite, and was not pushed; those of all others are.
+        """
         started, until = time.monotonic(), self.steps + self.config.iteration_steps
         found: list[Advanced] = []
         self._ask_all()
-        for completed in self.workers.completed():
-            found.append(self._take(completed))
-            self._ask_all()
-            if self.steps >= until:
-                break
+        try:
+            for completed in self.workers.completed():
+                found.append(self._take(completed))
+                self._ask_all()
+                if self.steps >= until:
+                    break
+        except DivergedError:
+            self._give_up()
+            raise
         self.iteration += 1
         self.broadcast()
         row = _row(self.report(), found, time.monotonic() - started)
@@ -276,9 +297,23 @@ class A3C(Algorithm[A3CConfig]):
 
     def _settle(self) -> None:
         """Until nobody plays; then what the driver has of the policy is the newest."""
-        for completed in self.workers.completed():
-            self._take(completed)
+        try:
+            for completed in self.workers.completed():
+                self._take(completed)
+        except DivergedError:
+            self._give_up()
+            raise
         self.broadcast()
+
+    def _give_up(self) -> None:
+        """A worker has diverged: take what the others push, and go on where each stands then."""
+        while any(self.workers.in_flight(worker) for worker in range(len(self.workers))):
+            with contextlib.suppress(DivergedError):  # one has been told of
+                for completed in self.workers.completed():
+                    self._take(completed)
+        self.workers.map("forgive", [()] * len(self.workers))
+        self.learner.read_clocks()
+        self._finished = list(self.learner.clocks)
 
     def _learning_rate(self) -> float:
         return _learning_rate(self.config, min(self.steps / self.config.total_steps, 1.0))

@@ -143,12 +143,12 @@ class AsynchronousLearners(ServedPolicy):
         self._staleness.add(computed.staleness)
 
     def _give_up(self) -> None:
-        """Nobody has anything; who has pushed, and who has not, the shards know."""
+        """Nobody has anything any more."""
         for number in self._numbers.values():
             self._window.take_in(number)
         self._numbers.clear()
         self._reports.clear()
-        self.clocks = list(self._server.statuses()[0].clocks)
+        self.read_clocks()
 
 
 #: The number of a minibatch, in what ``update`` returns.

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...core import api
 from ...envs.replay import State
-from ..learning.learner import GradientLearner, diverged
+from ..learning.learner import DivergedError, GradientLearner, diverged
 from ..learning.minibatches import samples
 from ..policies.policy_spec import PolicySpec
 from ..policies.weights import Weights, by_name
@@ -70,14 +70,18 @@ class GradientWorker(EnvRunner):
     _job_ref: Any = None
     _job: Job
     _learner: GradientLearner
+    _has_diverged = False
 
     def advance(self, order: Advance) -> Advanced:
         """Pull, play, push.
 
         Raises:
-          DivergedError: the gradient is not finite; it was not pushed.
+          DivergedError: the gradient is not finite; it was not pushed. What was asked for behind it is refused
+            likewise, for the shards take steps in their order, until ``forgive``.
           EnvFailure: an environment raised.
         """
+        if self._has_diverged:
+            raise DivergedError(f"step {order.step} comes behind one that has diverged")
         if self._job_ref != order.job:  # else it would travel with each request
             self._job = api.get(order.job)
             self._job_ref, self._learner = order.job, self._job.make()
@@ -93,6 +97,7 @@ class GradientWorker(EnvRunner):
         gradient, metrics = self._learner.gradients(self._learner.to_device(rows), order.settings)
         norm = math.sqrt(np.square(gradient, dtype=np.float64).sum())
         if not math.isfinite(norm):
+            self._has_diverged = True
             raise diverged(norm, None)
         if (scale := job.max_grad_norm / (norm + 1e-6)) < 1.0:  # as torch.nn.utils.clip_grad_norm_ has it
             gradient *= np.float32(scale)
@@ -109,3 +114,7 @@ class GradientWorker(EnvRunner):
             squared_norms=[ack.squared_norm for ack in acks],
             staleness=max(acks[0].version - 1 - pulled, 0),
         )
+
+    def forgive(self) -> None:
+        """All requests that were behind one that diverged are refused: take requests again."""
+        self._has_diverged = False

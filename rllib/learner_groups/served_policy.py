@@ -107,6 +107,10 @@ class ServedPolicy:
         """Let the shards forget the step of bulk that has been pushed to; no push of it may come any more."""
         self._commit(None)
 
+    def read_clocks(self) -> None:
+        """Set ``clocks`` by who has pushed and who has not, which the shards know; nobody may be pushing."""
+        self.clocks = list(self._server.statuses()[0].clocks)
+
     def counters(self) -> dict[str, float]:
         """``shards_restarted``: processes of shards that died and were followed by others so far."""
         return {"shards_restarted": sum(status.lives - 1 for status in self._server.statuses())}

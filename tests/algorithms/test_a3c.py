@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import shoal
+from shoal.algorithms import a3c
 from shoal.algorithms.a3c import A2C, A3C, A2CConfig, A3CConfig, estimates
 from shoal.algorithms.appo_gradients import policy_gradients
 from shoal.core import api
 from shoal.rllib.config import ConfigError
+from shoal.rllib.learning.learner import DivergedError
 from shoal.rllib.learning.minibatches import samples
 from shoal.rllib.learning.numpy_learner import NumpyLearner
 from shoal.rllib.rollouts.env_runner import EnvRunner
@@ -106,6 +108,62 @@ def test_a3c_counts_each_rollout_once_whoever_is_killed(make, engine, staleness)
     assert row["workers_replaced"] == row["learners/shards_restarted"] == (0 if engine == "inline" else 1)
     assert sum(algorithm._staleness.counters().values()) == sum(clocks)
     assert staleness is None or abs(clocks[0] - clocks[1]) <= staleness + 1
+
+
+def spoil(monkeypatch, marker, copies):
+    """While the marker is there, the worker of so many copies has a gradient that is not finite; once."""
+
+    def spoilt(batch, **settings):
+        found = estimates(batch, **settings)
+        if marker.exists() and batch.rewards.shape[1] == copies:
+            marker.unlink()
+            found["advantages"][0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(a3c, "estimates", spoilt)
+
+
+@pytest.mark.parametrize("copies", [3, 2])
+def test_after_a_gradient_that_is_not_finite_a2c_has_the_weights_as_they_were_and_goes_on(
+    make, monkeypatch, tmp_path, copies
+):
+    spoil(monkeypatch, tmp_path / "spoil", copies)
+    algorithm = make(num_shards=2)
+    algorithm.step()
+    before = algorithm.checkpoint()
+    (tmp_path / "spoil").touch()
+    with pytest.raises(DivergedError, match="training has diverged"):
+        algorithm.step()
+    after = algorithm.checkpoint()
+    assert after.counters == before.counters
+    for group, arrays in before.tensors.items():
+        same(arrays, after.tensors[group])
+    assert algorithm.evaluate(2).returns
+    assert algorithm.step()["steps"] == 2 * 8 * 5
+    assert not np.array_equal(
+        algorithm.weights().arrays["value.head.weight"], before.tensors["policy"]["value.head.weight"]
+    )
+
+
+@pytest.mark.parametrize("staleness", [None, 1])
+def test_after_a_gradient_that_is_not_finite_a3c_goes_on_with_the_others(make, monkeypatch, tmp_path, staleness):
+    spoil(monkeypatch, tmp_path / "spoil", 2)
+    algorithm = make(A3C, iteration_steps=200, staleness=staleness)
+    algorithm.step()
+    (tmp_path / "spoil").touch()
+
+    def learn_until_it_has_been_struck():
+        for _ in range(20):
+            algorithm.step()
+
+    with pytest.raises(DivergedError, match="training has diverged"):
+        learn_until_it_has_been_struck()
+    assert algorithm.evaluate(2).returns
+    algorithm.step()
+    algorithm.checkpoint()
+    clocks = algorithm.learner._server.statuses()[0].clocks
+    assert list(clocks) == algorithm.learner.clocks == algorithm._finished
+    assert algorithm.steps == 8 * (clocks[0] * 3 + clocks[1] * 2)
 
 
 def test_a2c_goes_on_from_a_checkpoint_to_the_same_bits(make):
