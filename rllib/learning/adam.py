@@ -29,20 +29,32 @@ class Adam:
         self.exp_avg_sq = np.zeros(size, np.float32)  #: [P] v in the paper
         self._work = np.empty(size, np.float32)
 
-    def step(self, weights: np.ndarray, gradient: np.ndarray) -> None:
-        """Move weights [P], in place; the gradient [P] is used up."""
+    @property
+    def moments(self) -> dict[str, np.ndarray]:
+        """Both, by name; not copies."""
+        return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+
+    def step(self, weights: np.ndarray, gradient: np.ndarray, scale: float = 1.0) -> None:
+        """Move weights [P], in place.
+
+        Args:
+          weights: [P].
+          gradient: [P], used up.
+          scale: What it is multiplied by before anything else; a walk over the vector less than to do so.
+        """
         self.steps += 1
         m, v, work = self.exp_avg, self.exp_avg_sq, self._work
         m *= _BETA1
-        np.multiply(gradient, 1.0 - _BETA1, out=work)
+        np.multiply(gradient, (1.0 - _BETA1) * scale, out=work)
         m += work
         v *= _BETA2
         np.multiply(gradient, gradient, out=gradient)
-        gradient *= 1.0 - _BETA2
+        gradient *= (1.0 - _BETA2) * scale * scale
         v += gradient
+        # Kingma and Ba's more efficient order (end of section 2), with their epsilon: the corrections are two numbers.
+        correction = math.sqrt(1.0 - _BETA2**self.steps)
         np.sqrt(v, out=work)
-        work *= 1.0 / math.sqrt(1.0 - _BETA2**self.steps)
-        work += self.epsilon
+        work += self.epsilon * correction
         np.divide(m, work, out=work)
-        work *= self.learning_rate / (1.0 - _BETA1**self.steps)
+        work *= self.learning_rate * correction / (1.0 - _BETA1**self.steps)
         weights -= work

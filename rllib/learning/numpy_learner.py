@@ -24,7 +24,7 @@ import numpy as np
 from ..config import ConfigError, LearnerChoice
 from ..policies.modules import OBSERVATIONS
 from ..policies.policy_spec import PolicySpec
-from ..policies.weights import Weights, flattened
+from ..policies.weights import Weights, by_name, flattened
 from ..threads import limit_matrix_threads
 from .adam import Adam
 from .dense_nets import DenseNets
@@ -151,27 +151,28 @@ class NumpyLearner:
         final_from: Callable[[np.ndarray, int], None] | None = None,  # all is there at once
     ) -> tuple[np.ndarray, Metrics]:
         derivatives = self._differentiate(minibatch, settings)
-        return self._nets.gradient.copy(), derivatives.metrics
+        return self._nets.in_order(self._nets.gradient), derivatives.metrics
 
     def apply(self, gradient: np.ndarray) -> float:
         check_length("a gradient", gradient, len(self._nets.weights))
-        return self._step(gradient.astype(np.float32), None)
+        self._nets.take_in_order(gradient, self._nets.gradient)
+        return self._step(self._nets.gradient, None)
 
     def flat_weights(self) -> np.ndarray:
-        return np.array(self._nets.weights)
+        return self._nets.in_order(self._nets.weights)
 
     def set_flat_weights(self, flat: np.ndarray) -> None:
         check_length("weights", flat, len(self._nets.weights))
-        self._nets.weights[:] = flat
+        self._nets.take_in_order(flat, self._nets.weights)
 
     def means(self, steps: Sequence[Metrics]) -> dict[str, float]:
         return {name: math.fsum(step[name] for step in steps) / len(steps) for name in steps[0]}
 
     def weights(self, version: int) -> Weights:
-        return Weights(version, self._spec, self._nets.named(self._nets.weights.copy()))
+        return Weights(version, self._spec, by_name(self.flat_weights(), self._spec.array_shapes()))
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        moments = {"exp_avg": self._adam.exp_avg, "exp_avg_sq": self._adam.exp_avg_sq}
+        moments = {name: self._nets.in_order(moment) for name, moment in self._adam.moments.items()}
         return memory_by_name(self._adam.steps, moments, self._spec.array_shapes())
 
     def optimizer_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -181,8 +182,9 @@ class NumpyLearner:
         shapes = self._spec.array_shapes()
         flat = flattened(weights, shapes)
         steps, moments = memory_from(optimizer, shapes)
-        self._nets.weights[:] = flat
-        self._adam.exp_avg[:], self._adam.exp_avg_sq[:] = moments["exp_avg"], moments["exp_avg_sq"]
+        self._nets.take_in_order(flat, self._nets.weights)
+        for name, moment in self._adam.moments.items():
+            self._nets.take_in_order(moments[name], moment)
         self._adam.steps = steps
 
     def counters(self) -> dict[str, float]:
@@ -208,8 +210,6 @@ class NumpyLearner:
             norm = math.sqrt(gradient @ gradient)
         if not math.isfinite(norm):
             raise diverged(norm, loss)
-        scale = self._max_grad_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
-        if scale < 1.0:
-            gradient *= scale
-        self._adam.step(self._nets.weights, gradient)
+        scale = min(self._max_grad_norm / (norm + 1e-6), 1.0)  # as torch.nn.utils.clip_grad_norm_ has it
+        self._adam.step(self._nets.weights, gradient, scale)
         return norm

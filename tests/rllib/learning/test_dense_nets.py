@@ -82,10 +82,23 @@ def test_a_relu_has_no_slope_at_its_kink():
     np.testing.assert_array_equal(nets.named(nets.gradient)["policy.hidden.0.bias"], [4.0, 4.0])
 
 
-def test_weights_by_name_are_the_flat_vector():
-    _, nets = twins()
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("actions", [BOX, spaces.Discrete(4)])
+def test_weights_by_name_are_the_flat_vector(actions, shared):
+    _, nets = twins(actions=actions, shared_value_net=shared)
     named = nets.named(nets.weights)
     assert sum(array.size for array in named.values()) == nets.weights.size
+    before = nets.weights.copy()
     for name in named:
         named[name] += 1.0
-    assert np.array_equal(np.concatenate([array.ravel() for array in named.values()]), nets.weights)
+    assert np.array_equal(nets.weights, before + 1.0)  # each exactly once
+
+
+def test_a_vector_in_the_order_of_the_names_is_the_same_as_one_in_the_nets_own():
+    policy, nets = twins()
+    ordered = nets.in_order(nets.weights)
+    assert list(nets.named(nets.weights)) == list(policy.spec.array_shapes())
+    assert np.array_equal(ordered, np.concatenate([array.ravel() for array in nets.named(nets.weights).values()]))
+    other = np.zeros_like(nets.weights)
+    nets.take_in_order(ordered, other)
+    assert np.array_equal(other, nets.weights)
