@@ -33,12 +33,13 @@ def ppo_gradients(
     count, clip_range = len(values), settings["clip_range"]
     log_ratio = log_probs - minibatch["log_probs"]
     ratio = np.exp(log_ratio)
-    surrogate, by_ratio = _surrogate(ratio, minibatch["advantages"], settings)
+    clipped = ratio.clip(1.0 - clip_range, 1.0 + clip_range)
+    surrogate, by_ratio = _surrogate(ratio, clipped, minibatch["advantages"], settings)
     squared_errors, by_values = _squared_errors(values, minibatch, settings)
     policy_loss, value_loss, entropy = -mean(surrogate), mean(squared_errors), mean(entropies)
     by_ratio *= ratio  # d ratio / d log_prob
     by_ratio *= -1.0 / count
-    by_values *= settings["value_coef"] / count
+    by_values *= 2.0 * settings["value_coef"] / count
     return Derivatives(
         loss=policy_loss + settings["value_coef"] * value_loss - settings["entropy_coef"] * entropy,
         metrics={
@@ -47,7 +48,7 @@ def ppo_gradients(
             "entropy": entropy,
             "approx_kl": mean(ratio - 1.0 - log_ratio),
             "approx_kl_k1": -mean(log_ratio),
-            "clip_fraction": float(np.count_nonzero(np.abs(ratio - 1.0) > clip_range)) / count,
+            "clip_fraction": float(np.count_nonzero(ratio != clipped)) / count,
         },
         by_log_probs=by_ratio,
         by_entropies=-settings["entropy_coef"] / count,
@@ -56,40 +57,38 @@ def ppo_gradients(
 
 
 def _surrogate(
-    ratio: np.ndarray, advantages: np.ndarray, settings: Mapping[str, float]
+    ratio: np.ndarray, clipped: np.ndarray, advantages: np.ndarray, settings: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Eq. 7 of the paper, row by row, and its derivatives by the ratios."""
-    clipped = ratio.clip(1.0 - settings["clip_range"], 1.0 + settings["clip_range"])
     unclipped_objective, clipped_objective = ratio * advantages, clipped * advantages
     surrogate = np.minimum(unclipped_objective, clipped_objective)
-    # 1 where the ratio counts, 0 where the clip has cut it off.
-    slope = _share(unclipped_objective < clipped_objective, unclipped_objective == clipped_objective)
-    slope += (1.0 - slope) * (ratio == clipped)
+    # The ratio counts where it is not clipped, and where clipping it would be the better of the two. Two that are equal
+    # are those of a ratio that is not clipped, or of an advantage of 0, which the derivative is, too.
+    slope = (unclipped_objective <= clipped_objective) * advantages
     if "dual_clip" in settings:
         limits = settings["dual_clip"] * advantages
         is_negative = advantages < 0.0
         slope *= np.where(is_negative, _share(surrogate > limits, surrogate == limits), np.float32(1.0))
         surrogate = np.where(is_negative, np.maximum(surrogate, limits), surrogate)
-    slope *= advantages
     return surrogate, slope
 
 
 def _squared_errors(
     values: np.ndarray, minibatch: Mapping[str, np.ndarray], settings: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The critic's squared errors, row by row, and their derivatives by the values."""
+    """The critic's squared errors, row by row, and half of their derivatives by the values."""
     returns = minibatch["returns"]
     errors = values - returns
     squared = errors * errors
     if "value_clip_range" not in settings:
-        return squared, 2.0 * errors
+        return squared, errors
     limit, before = settings["value_clip_range"], minibatch["values"]
     moved = values - before
     near = moved.clip(-limit, limit)
     near_errors = before + near - returns
     near_squared = near_errors * near_errors
     share = _share(squared > near_squared, squared == near_squared)
-    slope = 2.0 * (share * errors + (1.0 - share) * (near == moved) * near_errors)
+    slope = share * errors + (1.0 - share) * (near == moved) * near_errors
     return np.maximum(squared, near_squared), slope
 
 
