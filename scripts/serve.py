@@ -23,7 +23,7 @@ from shoal.rllib.training import checkpoints, saved_state
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.interruption import Interruption
-from shoal.scripts.serving_beside import USUAL_NAME, free_port, given, spaces_for
+from shoal.scripts.serving_beside import USUAL_NAME, free_port, given, spaces_for, token_in
 from shoal.scripts.standard_streams import leave, printing, say
 from shoal.serving import http_access
 from shoal.serving.http_server import HttpSettings
@@ -102,7 +102,7 @@ def serve(arguments: Sequence[str]) -> int:
         spaces[name] = spaces_for(spec, str(learned_in))
         if options.follow and (place / checkpoints.MANIFEST).is_file():
             raise UsageError(f"--follow: {place} is a checkpoint; give the run directory that it is in")
-    token, is_told = _token(options.token_file)
+    token = http_access.make_token() if options.token_file is None else token_in(options.token_file)
     interruption = Interruption()
     with interruption.handled():
         try:
@@ -119,7 +119,8 @@ def serve(arguments: Sequence[str]) -> int:
                 http=http,
             )
             shoal.get(server.address.remote(), timeout=_START_S)
-            _tell(server, f"http://{options.host}:{http.port}", token if is_told else f"in {options.token_file}")
+            told = token if options.token_file is None else f"in {options.token_file}"
+            _tell(server, f"http://{options.host}:{http.port}", told)
             return _wait(server, interruption, options.drain_s)
         except KeyboardInterrupt:
             return interruption.exit_code  # before anybody was served
@@ -221,22 +222,6 @@ def _gpus(device: str) -> int:
     if device == "cuda" and not there:
         raise UsageError("--device cuda: there is no GPU here")
     return 1 if there else 0
-
-
-def _token(path: Path | None) -> tuple[str, bool]:
-    """The token, and whether it has to be printed."""
-    if path is None:
-        return http_access.make_token(), True
-    try:
-        if path.exists():
-            return http_access.read_token(path), False
-        token = http_access.make_token()
-        http_access.write_token(path, token)
-    except ValueError as error:
-        raise UsageError(f"--token-file: {error}") from error
-    except OSError as error:
-        raise UsageError(f"--token-file {path}: {error.strerror}") from error
-    return token, False
 
 
 def _tell(server: Any, url: str, token: str) -> None:

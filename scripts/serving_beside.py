@@ -3,7 +3,8 @@
 The server begins with the weights that the run begins with, and gets newer ones after an iteration, but no more than
 twice a second, and not while it still has those before in hand. What it refuses, weights that are no numbers for
 instance, is told among the run's incidents, and the ones before serve on. It ends with the run. The token that requests
-need lies in the run directory, readable by its owner alone.
+need lies in the run directory, readable by its owner alone, and ends with the run; or it is that of --token-file, which
+stays, so that whoever has it goes on when the run is resumed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,15 @@ _PAUSE_S = 0.5
 _START_S, _LAST_S = 60.0, 10.0
 
 
+@dataclass(frozen=True)
+class ServedAt:
+    """Where the policy of a run answers."""
+
+    host: str
+    port: int  #: 0: any that is free
+    token_file: Path | None = None  #: with the token, of the user's own; None: one is made for this run
+
+
 def address_of(flag: str) -> tuple[str, int]:
     """Host and port of ":8000", "8000" or "0.0.0.0:8000".
 
@@ -62,6 +73,24 @@ def address_of(flag: str) -> tuple[str, int]:
     except ValueError as error:
         raise UsageError(f"--serve {flag}: {error}; `shoal serve RUN_DIR --follow --allow-host` can be told") from error
     return host, int(port)
+
+
+def token_in(path: Path) -> str:
+    """The token in the file that --token-file names; if it is not there, it is made.
+
+    Raises:
+      UsageError: it cannot be read, or made, or holds none; or others can read it.
+    """
+    try:
+        if path.exists():
+            return http_access.read_token(path)
+        token = http_access.make_token()
+        http_access.write_token(path, token)
+    except ValueError as error:
+        raise UsageError(f"--token-file: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--token-file {path}: {error.strerror}") from error
+    return token
 
 
 def given(spaces: Mapping[str, tuple[Space, Space] | None]) -> dict[str, tuple[Space, Space]]:
@@ -109,13 +138,13 @@ class ServedBeside(Callback):
     Args:
       weights: Those that the run begins with.
       spaces: Of the environment that it learns in, where they are known.
-      host, port: Where to listen.
-      token_file: Where the token is put.
+      at: Where to listen.
+      run_dir: Of the run.
       episodes: External simulators play, and somebody else hands the weights over.
       seed: Of what actions are drawn with.
 
     Raises:
-      UsageError: nobody can listen there.
+      UsageError: nobody can listen there, or there is no token.
       RefusedError: the weights cannot be served.
     """
 
@@ -123,38 +152,34 @@ class ServedBeside(Callback):
         self,
         weights: Weights,
         spaces: tuple[Space, Space] | None,
-        host: str,
-        port: int,
-        token_file: Path,
+        at: ServedAt,
+        run_dir: Path,
         *,
         episodes: EpisodeSettings | None = None,
         seed: int = 0,
     ) -> None:
-        port = free_port(host, port, f"--serve {host}:{port}")
-        token = http_access.make_token()
-        self._token_file, self.url = token_file, f"http://{host}:{port}"
-        try:
-            token_file.parent.mkdir(parents=True, exist_ok=True)
-            http_access.write_token(token_file, token)
-        except OSError as error:
-            raise UsageError(f"--serve: {token_file} cannot be written: {error.strerror}") from error
+        port = free_port(at.host, at.port, f"--serve {at.host}:{at.port}")
+        self.url = f"http://{at.host}:{port}"
+        #: File with the token that requests must have.
+        self.token_file = at.token_file or run_dir / TOKEN
+        self._ends_token = at.token_file is None
+        token = _token_of_run(run_dir) if at.token_file is None else token_in(at.token_file)
         made = shoal.remote(PolicyServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-        self._journal = token_file.parent / JOURNAL
+        self._journal = run_dir / JOURNAL
         shutil.rmtree(self._journal, ignore_errors=True)  # of a run that was killed, which may have been further
         #: Handle of the server.
         self.server: Any = made.remote(
             {USUAL_NAME: weights},
             spaces=given({USUAL_NAME: spaces}),
             settings=ServingSettings(seed=seed),
-            http=HttpSettings(token=token, host=host, port=port, drain_s=1.0),
+            http=HttpSettings(token=token, host=at.host, port=port, drain_s=1.0),
             journal=self._journal,
             episodes=episodes,
         )
         try:
             shoal.get(self.server.address.remote(), timeout=_START_S)
         except BaseException:  # Ctrl-C, too; nobody will close what has not begun
-            token_file.unlink(missing_ok=True)
-            shutil.rmtree(self._journal, ignore_errors=True)
+            self._clear()
             raise
         self._pushes = episodes is None
         self._pushed: Any = None
@@ -177,7 +202,12 @@ class ServedBeside(Callback):
         except (exceptions.ActorDiedError, exceptions.GetTimeoutError):
             pass  # it ends with the session in any case
         shoal.kill(self.server)
-        self._token_file.unlink(missing_ok=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what is of no use without the server."""
+        if self._ends_token:
+            self.token_file.unlink(missing_ok=True)
         shutil.rmtree(self._journal, ignore_errors=True)  # the run's checkpoints have it all
 
     def _look_at_last(self, algorithm: Trainable) -> None:
@@ -187,3 +217,14 @@ class ServedBeside(Callback):
             shoal.get(self._pushed)
         except (RefusedError, exceptions.ActorDiedError) as error:
             algorithm.incidents.append(f"the server beside has older weights: {str(error).splitlines()[-1]}")
+
+
+def _token_of_run(run_dir: Path) -> str:
+    """A token for this run alone, in a file of its directory."""
+    token = http_access.make_token()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        http_access.write_token(run_dir / TOKEN, token)
+    except OSError as error:
+        raise UsageError(f"--serve: {run_dir / TOKEN} cannot be written: {error.strerror}") from error
+    return token

@@ -19,7 +19,7 @@ from shoal.rllib.external_collection import ExternalCollection
 from shoal.rllib.learning.learner import DivergedError
 from shoal.rllib.policies.weights import Weights
 from shoal.rllib.rollouts.external import StoppedWaiting, Taken
-from shoal.scripts.serving_beside import USUAL_NAME, ServedBeside
+from shoal.scripts.serving_beside import USUAL_NAME, ServedAt, ServedBeside
 from shoal.serving.episode_desk import EpisodeSettings
 from shoal.serving.policies import RefusedError
 from shoal.serving.spaces import space_form
@@ -34,9 +34,8 @@ def beside(
     weights: Weights,
     collection: ExternalCollection,
     config: AlgorithmConfig,
-    host: str,
-    port: int,
-    token_file: Path,
+    at: ServedAt,
+    run_dir: Path,
 ) -> ServedBeside:
     """A server at which the simulators of a run act.
 
@@ -44,10 +43,10 @@ def beside(
       weights: Those that the run begins with.
       collection: What takes their steps.
       config: Of the run.
-      host, port, token_file: As for ``ServedBeside``.
+      at, run_dir: As for ``ServedBeside``.
 
     Raises:
-      UsageError: nobody can listen there.
+      UsageError: as there.
       ConfigError: the config is of no run that learns so.
     """
     settings = external_settings.check_supported("this algorithm", config)
@@ -59,7 +58,7 @@ def beside(
         silence_s=settings.external_silence_s,
     )
     spaces = space_form(observations), space_form(actions)
-    return ServedBeside(weights, spaces, host, port, token_file, episodes=episodes, seed=config.seed)
+    return ServedBeside(weights, spaces, at, run_dir, episodes=episodes, seed=config.seed)
 
 
 class Simulators:

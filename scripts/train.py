@@ -42,7 +42,7 @@ from shoal.rllib.training.checkpoints import Checkpoint, CheckpointError
 from shoal.scripts import run_directory, serving_beside, simulators
 from shoal.scripts.command_line import UsageError, parse, run_command, value_of
 from shoal.scripts.interruption import Interruption
-from shoal.scripts.serving_beside import USUAL_NAME, ServedBeside
+from shoal.scripts.serving_beside import USUAL_NAME, ServedAt, ServedBeside
 from shoal.scripts.session_flags import NATIVE, SessionFlags
 from shoal.scripts.simulators import Simulators
 from shoal.scripts.standard_streams import leave
@@ -80,6 +80,10 @@ class Options(Generic[C]):
     serve: Annotated[str | None, tyro.conf.arg(metavar="[HOST]:PORT")] = None
     """Let the policy answer requests over HTTP while it is trained, at this address; the token that they need lies in
     serve_token of the run directory."""
+
+    token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """With --serve, a file with the token that requests must have, readable by you alone, instead of one that ends with
+    the run; if it is not there, it is made."""
 
     config: tyro.conf.OmitArgPrefixes[C]
 
@@ -129,12 +133,10 @@ def plan(arguments: Sequence[str]) -> Plan:
         run_dir = run_directory.choose(options.run_dir, name, options.config)
     else:
         run_dir = _resumed(options, checkpoint, config)
-    address = None if options.serve is None else serving_beside.address_of(options.serve)
-    if address is not None and options.session.engine != "native":
-        raise UsageError(f"--serve: the engine {options.session.engine} serves nobody; leave --engine away")
     if options.record and not is_external(options.config):
         video.check(options.config.env)
     loaded = tuple(callbacks.load(called) for called in options.callback)
+    serves_at = _served_at(options)
     return Plan(
         algorithm,
         options.config,
@@ -143,7 +145,7 @@ def plan(arguments: Sequence[str]) -> Plan:
         callbacks=loaded,
         session=options.session,
         records=options.record,
-        serves_at=address,
+        serves_at=serves_at,
     )
 
 
@@ -158,6 +160,20 @@ def _check_environment(name: str, options: Options[AlgorithmConfig]) -> None:
         raise UsageError("--env external needs --serve [HOST]:PORT, where the simulators act")
     if options.record:
         raise UsageError("--record: external simulators play, and there is nothing here to film")
+
+
+def _served_at(options: Options[AlgorithmConfig]) -> ServedAt | None:
+    """Where the policy answers, if it shall."""
+    if options.serve is None:
+        if options.token_file is not None:
+            raise UsageError("--token-file is for requests: without --serve there are none")
+        return None
+    host, port = serving_beside.address_of(options.serve)
+    if options.session.engine != "native":
+        raise UsageError(f"--serve: the engine {options.session.engine} serves nobody; leave --engine away")
+    if options.token_file is not None:
+        serving_beside.token_in(options.token_file)  # so that what is wrong with it is told before anything starts
+    return ServedAt(host, port, options.token_file)
 
 
 def _newest(resume: Path) -> Checkpoint:
@@ -252,24 +268,22 @@ def train(planned: Plan) -> int:
 
 
 @contextmanager
-def _served(
-    planned: Plan, algorithm: Trainable, interruption: Interruption, display: Display
-) -> Iterator[Plan]:
+def _served(planned: Plan, algorithm: Trainable, interruption: Interruption, display: Display) -> Iterator[Plan]:
     """The plan with a server among its callbacks, if it shall have one, for as long as the block."""
     if planned.serves_at is None:
         yield planned
         return
-    saved, token_file = planned.resume_from, planned.run_dir / serving_beside.TOKEN
+    saved = planned.resume_from
     weights = algorithm.weights() if saved is None else saved_state.weights_from(saved)
     if isinstance(algorithm, LearnsFromOutside) and algorithm.external is not None:
-        beside = simulators.beside(weights, algorithm.external, planned.config, *planned.serves_at, token_file)
+        beside = simulators.beside(weights, algorithm.external, planned.config, planned.serves_at, planned.run_dir)
         is_over = partial(getattr, interruption, "requested")
         algorithm.learn_from(Simulators(beside.server, USUAL_NAME, weights.version, beside.url, is_over))
     else:
         spaces = serving_beside.spaces_for(weights.spec, planned.config.env)
-        beside = ServedBeside(weights, spaces, *planned.serves_at, token_file)
+        beside = ServedBeside(weights, spaces, planned.serves_at, planned.run_dir)
     try:
-        display.say(f"serving at {beside.url}, token in {token_file}")
+        display.say(f"serving at {beside.url}, token in {beside.token_file}")
         yield dataclasses.replace(planned, callbacks=(*planned.callbacks, beside))
     finally:
         beside.close()

@@ -40,6 +40,7 @@ from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import RunDirectoryError, Stopped
 from shoal.scripts.interruption import Interruption
+from shoal.scripts.serving_beside import ServedAt
 from shoal.scripts.session_flags import NATIVE, SessionFlags
 from shoal.scripts.standard_streams import Outlet, say
 
@@ -57,7 +58,7 @@ class Plan:
     callbacks: tuple[Callback, ...] = ()
     records: bool = False  #: make a film of the first episode of each evaluation
     session: SessionFlags = NATIVE
-    serves_at: tuple[str, int] | None = None  #: host and port where the policy answers while it is trained
+    serves_at: ServedAt | None = None  #: where the policy answers while it is trained
 
 
 class Display:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 from shoal.scripts import serving_beside, train
 from shoal.scripts.command_line import UsageError
-from shoal.scripts.serving_beside import ServedBeside, address_of, free_port, spaces_for
+from shoal.scripts.serving_beside import ServedAt, ServedBeside, address_of, free_port, spaces_for
 
 DEADLINE_S = 60.0
 
@@ -61,8 +61,40 @@ def test_a_server_that_does_not_begin_leaves_no_token_behind(tmp_path, monkeypat
 
     monkeypatch.setattr(serving_beside, "shoal", Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        ServedBeside(Mock(), None, "127.0.0.1", 0, tmp_path / "run" / "serve_token")
+        ServedBeside(Mock(), None, ServedAt("127.0.0.1", 0), tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_token_of_the_users_own_is_made_once_and_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving_beside, "shoal", MagicMock())
+    at, tokens = ServedAt("127.0.0.1", 0, tmp_path / "token"), set()
+    for _ in range(2):
+        beside = ServedBeside(Mock(), None, at, tmp_path / "run")
+        assert beside.token_file == tmp_path / "token"
+        tokens.add(beside.token_file.read_text())
+        beside.close()
+    assert tokens == {(tmp_path / "token").read_text()}
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert [place.name for place in tmp_path.iterdir()] == ["token"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--token-file TOKEN", "--token-file is for requests: without --serve there are none"),
+        ("--serve :0 --token-file /nowhere/token", "--token-file /nowhere/token: No such file or directory"),
+        ("--serve :0 --token-file TOKEN", "can be read by others: chmod 600"),
+    ],
+)
+def test_a_token_file_that_cannot_be_is_told_before_anything_starts(capsys, tmp_path, flags, told):
+    (tmp_path / "token").write_text("x" * 40)
+    (tmp_path / "token").chmod(0o644)
+    flags = flags.replace("TOKEN", str(tmp_path / "token"))
+    assert train.main(["--env", "CartPole-v1", "--run-dir", str(tmp_path / "run"), *flags.split()]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_newer_weights_answer_after_each_iteration_and_the_server_ends_with_the_run(tmp_path):
