@@ -23,7 +23,7 @@ from shoal.rllib.training import checkpoints, saved_state
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.interruption import Interruption
-from shoal.scripts.serving_beside import USUAL_NAME, free_port, given, spaces_for, token_in
+from shoal.scripts.serving_beside import USUAL_NAME, free_port, given, spaces_for, token_in, wait_until_it_listens
 from shoal.scripts.standard_streams import leave, printing, say
 from shoal.serving import http_access
 from shoal.serving.http_server import HttpSettings
@@ -32,8 +32,8 @@ from shoal.serving.serving_settings import ServingSettings
 from shoal.serving.spaces import Space
 
 PROG = "shoal serve"
-#: How long the server may take to listen, and beyond the requests' own time to leave.
-_START_S, _LEAVE_S = 60.0, 5.0
+#: How long the server may take to leave, beyond the requests' own time.
+_LEAVE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def serve(arguments: Sequence[str]) -> int:
                 settings=settings,
                 http=http,
             )
-            shoal.get(server.address.remote(), timeout=_START_S)
+            wait_until_it_listens(server, _flags(options))
             told = token if options.token_file is None else f"in {options.token_file}"
             _tell(server, f"http://{options.host}:{http.port}", told)
             return _wait(server, interruption, options.drain_s)
@@ -199,7 +199,7 @@ def _http_settings(options: Options, token: str) -> HttpSettings:
         http_access.served_hosts(options.host, options.allow_host)
     except ValueError as error:
         raise UsageError(f"--host {options.host}: {error}") from error
-    port = free_port(options.host, options.port, f"--host {options.host} --port {options.port}")
+    port = free_port(options.host, options.port, _flags(options))
     return HttpSettings(
         token=token,
         host=options.host,
@@ -208,6 +208,10 @@ def _http_settings(options: Options, token: str) -> HttpSettings:
         allowed_origins=options.allow_origin,
         drain_s=options.drain_s,
     )
+
+
+def _flags(options: Options) -> str:
+    return f"--host {options.host} --port {options.port}"
 
 
 def _gpus(device: str) -> int:

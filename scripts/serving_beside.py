@@ -9,6 +9,7 @@ stays, so that whoever has it goes on when the run is resumed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import time
@@ -56,6 +57,11 @@ class ServedAt:
     host: str
     port: int  #: 0: any that is free
     token_file: Path | None = None  #: with the token, of the user's own; None: one is made for this run
+
+    @property
+    def flags(self) -> str:
+        """What the user said."""
+        return f"--serve {self.host}:{self.port}"
 
 
 def address_of(flag: str) -> tuple[str, int]:
@@ -113,7 +119,30 @@ def free_port(host: str, port: int, flags: str) -> int:
             found: int = tried.getsockname()[1]
             return found
     except OSError as error:
-        raise UsageError(f"{flags}: {error.strerror or error}") from error
+        raise _cannot_listen(flags, error) from error
+
+
+def wait_until_it_listens(server: Any, flags: str) -> None:
+    """Until a server answers over HTTP.
+
+    Args:
+      server: Handle of a ``PolicyServer``.
+      flags: What to call its address in the error.
+
+    Raises:
+      UsageError: nobody can listen there; somebody else may have begun to since ``free_port`` was asked.
+    """
+    try:
+        shoal.get(server.address.remote(), timeout=_START_S)
+    except exceptions.TaskError as error:
+        if not isinstance(error.cause, OSError):
+            raise
+        raise _cannot_listen(flags, error.cause) from error
+
+
+def _cannot_listen(flags: str, error: OSError) -> UsageError:
+    # What socket and asyncio say besides names the address again, each in its own way.
+    return UsageError(f"{flags}: {os.strerror(error.errno) if error.errno else error}")
 
 
 def spaces_for(spec: PolicySpec, place: str) -> tuple[Space, Space] | None:
@@ -158,7 +187,7 @@ class ServedBeside(Callback):
         episodes: EpisodeSettings | None = None,
         seed: int = 0,
     ) -> None:
-        port = free_port(at.host, at.port, f"--serve {at.host}:{at.port}")
+        port = free_port(at.host, at.port, at.flags)
         self.url = f"http://{at.host}:{port}"
         #: File with the token that requests must have.
         self.token_file = at.token_file or run_dir / TOKEN
@@ -177,8 +206,9 @@ class ServedBeside(Callback):
             episodes=episodes,
         )
         try:
-            shoal.get(self.server.address.remote(), timeout=_START_S)
+            wait_until_it_listens(self.server, at.flags)
         except BaseException:  # Ctrl-C, too; nobody will close what has not begun
+            shoal.kill(self.server)  # so that it does not look for its journal
             self._clear()
             raise
         self._pushes = episodes is None

@@ -171,9 +171,12 @@ def _served_at(options: Options[AlgorithmConfig]) -> ServedAt | None:
     host, port = serving_beside.address_of(options.serve)
     if options.session.engine != "native":
         raise UsageError(f"--serve: the engine {options.session.engine} serves nobody; leave --engine away")
+    at = ServedAt(host, port, options.token_file)
+    # What is wrong with these is told before anything starts.
+    serving_beside.free_port(host, port, at.flags)
     if options.token_file is not None:
-        serving_beside.token_in(options.token_file)  # so that what is wrong with it is told before anything starts
-    return ServedAt(host, port, options.token_file)
+        serving_beside.token_in(options.token_file)
+    return at
 
 
 def _newest(resume: Path) -> Checkpoint:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,6 +64,16 @@ def test_what_is_wrong_is_told_in_one_line_before_anything_is_started(arguments,
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert complaint in told
+
+
+def test_of_two_that_begin_at_once_at_one_port_the_loser_says_so_in_one_line(run_dir, capfd, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as winner:
+        port = winner.getsockname()[1]
+        assert serve.main([str(run_dir), "--port", str(port)]) == 2
+        monkeypatch.setattr(serve, "free_port", lambda host, port, flags: port)  # it was free when they looked
+        assert serve.main([str(run_dir), "--port", str(port)]) == 2
+    told = capfd.readouterr().err.splitlines()
+    assert told == [f"shoal serve: --host 127.0.0.1 --port {port}: Address already in use"] * 2
 
 
 def test_a_token_that_others_can_read_is_refused(run_dir, tmp_path, capsys):

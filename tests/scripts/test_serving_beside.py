@@ -1,8 +1,10 @@
 """A policy that answers while it is trained."""
 
+import errno
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,10 +14,18 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import shoal
 from shoal.rllib.policies.policy_spec import NetworkSettings, policy_spec
 from shoal.scripts import serving_beside, train
 from shoal.scripts.command_line import UsageError
-from shoal.scripts.serving_beside import ServedAt, ServedBeside, address_of, free_port, spaces_for
+from shoal.scripts.serving_beside import (
+    ServedAt,
+    ServedBeside,
+    address_of,
+    free_port,
+    spaces_for,
+    wait_until_it_listens,
+)
 
 DEADLINE_S = 60.0
 
@@ -36,6 +46,36 @@ def test_a_port_that_others_have_is_told():
     with pytest.raises(UsageError, match="--serve x: "):
         free_port("192.0.2.1", 0, "--serve x")
     assert free_port("127.0.0.1", 0, "--serve") > 0
+
+
+def test_a_port_that_others_have_is_told_before_anything_starts(capsys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as others:
+        address = f"127.0.0.1:{others.getsockname()[1]}"
+        assert train.main(["--env", "CartPole-v1", "--run-dir", str(tmp_path / "run"), "--serve", address]) == 2
+    assert capsys.readouterr().err == f"shoal train: --serve {address}: Address already in use\n"
+    assert not (tmp_path / "run").exists()
+
+
+class Late:
+    """A server that fails when it begins to listen."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def address(self):
+        raise self.error
+
+
+def test_a_port_that_others_have_taken_since_is_told_like_one_that_they_had():
+    shoal.init(engine="inline")
+    try:
+        taken = OSError(errno.EADDRINUSE, "error while attempting to bind on address")
+        with pytest.raises(UsageError, match=r"^--serve x: Address already in use$"):
+            wait_until_it_listens(shoal.remote(Late).remote(taken), "--serve x")
+        with pytest.raises(KeyError):
+            wait_until_it_listens(shoal.remote(Late).remote(KeyError("a mistake")), "--serve x")
+    finally:
+        shoal.shutdown()
 
 
 def test_the_environment_tells_what_weights_do_not_if_it_is_there_and_the_one_that_was_learned():
