@@ -52,7 +52,7 @@ _IN_PLAIN_WORDS = (
     (r"Could not find valid parse for arguments: \[(.*)\]", r"cannot be read from \1"),
     (r"no type matching .* could be instantiated from \[(.*)\]\.?", r"cannot be read from \1"),
     (r"Missing value for argument '(.*?)'\. Expected \d+ values?\.", r"\1 needs a value behind it"),
-    (r"^Missing from shoal \w+: ([A-Z_]+) (.*)", r"\1 is missing: \2"),
+    (r"^Missing from (shoal \w+): ([A-Z_]+) (.*?)\.? \(required\)$", r"\2 is missing, as in `\1 \2`: \3"),
 )
 
 

@@ -78,7 +78,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     algorithm = algorithms.load(checkpoint.algorithm)
     config = from_dict(algorithms.config_class(checkpoint.algorithm), checkpoint.config)
     if is_external(config):
-        raise UsageError(f"{options.run}: external simulators played, so there is no environment here to evaluate in")
+        raise UsageError(
+            f"{options.run}: external simulators played, so there is no environment here to evaluate in; they may ask "
+            f"`shoal serve {options.run}`"
+        )
     policy, steps = algorithm.policy_from(checkpoint), checkpoint.counter("steps")
     _check_fits(policy, config.env)
     episodes = config.eval_episodes if options.episodes is None else options.episodes

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -118,8 +119,10 @@ def plan(arguments: Sequence[str]) -> Plan:
     config_class = algorithms.config_class(name)
     if checkpoint:
         config = from_dict(config_class, checkpoint.config)
+        _check_env_is_the_runs(resume, config.env, value_of("--env", arguments))
     else:
         config = entry.config() if entry else config_class()
+    _check_plays_outside(name, config_class, arguments)
     options: Options[AlgorithmConfig] = parse(
         Options[config_class],  # type: ignore[valid-type]
         arguments,
@@ -128,11 +131,10 @@ def plan(arguments: Sequence[str]) -> Plan:
         default=Options(algo=name, zoo=named, config=config),
     )
     options.session.check()
+    if checkpoint is not None:
+        _check_goes_on(options, checkpoint, config)
     _check_environment(name, options)
-    if checkpoint is None:
-        run_dir = run_directory.choose(options.run_dir, name, options.config)
-    else:
-        run_dir = _resumed(options, checkpoint, config)
+    run_dir = options.resume or run_directory.choose(options.run_dir, name, options.config)
     if options.record and not is_external(options.config):
         video.check(options.config.env)
     loaded = tuple(callbacks.load(called) for called in options.callback)
@@ -149,6 +151,25 @@ def plan(arguments: Sequence[str]) -> Plan:
     )
 
 
+def _check_env_is_the_runs(resume: str | None, learns: str, named: str | None) -> None:
+    """Look at --env, before a config of the run's other settings is made with another."""
+    if named is not None and named != learns:
+        told = "from external simulators" if learns == external_settings.EXTERNAL else learns
+        raise UsageError(f"the run in {resume} learns {told}, not {named}: drop --env")
+
+
+def _check_plays_outside(name: str, config_class: type[AlgorithmConfig], arguments: Sequence[str]) -> None:
+    """Look at what is said of external simulators, which not all algorithms have settings for."""
+    if issubclass(config_class, ExternalSettings):
+        return
+    about = [f"--{each.name.replace('_', '-')}" for each in dataclasses.fields(ExternalSettings)]
+    given = [flag for flag in about if value_of(flag, arguments) is not None]
+    if value_of("--env", arguments) == external_settings.EXTERNAL:
+        given.insert(0, "--env external")
+    if given:
+        raise UsageError(f"{given[0]}: {name} does not learn from external simulators; ppo does")
+
+
 def _check_environment(name: str, options: Options[AlgorithmConfig]) -> None:
     """Look at whether there is what plays: an environment, or a place where external simulators can."""
     config = options.config
@@ -157,7 +178,8 @@ def _check_environment(name: str, options: Options[AlgorithmConfig]) -> None:
         return
     external_settings.spaces(external_settings.check_supported(name, config))
     if options.serve is None:
-        raise UsageError("--env external needs --serve [HOST]:PORT, where the simulators act")
+        who = "--env external" if options.resume is None else f"the run in {options.resume}, of external simulators,"
+        raise UsageError(f"{who} needs --serve [HOST]:PORT, where the simulators act")
     if options.record:
         raise UsageError("--record: external simulators play, and there is nothing here to film")
 
@@ -193,26 +215,23 @@ def _newest(resume: Path) -> Checkpoint:
         raise CheckpointError(told) from error
 
 
-def _resumed(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: AlgorithmConfig) -> Path:
-    """The directory of the run that goes on, after a look at whether it can."""
-    run_dir, learns, seed = options.resume, learnt.env, learnt.seed
+def _check_goes_on(options: Options[AlgorithmConfig], checkpoint: Checkpoint, learnt: AlgorithmConfig) -> None:
+    """Look at whether the run that was named can go on as it is told to."""
+    run_dir, seed = options.resume, learnt.seed
     if run_dir is None:  # `--resume` stood where tyro read it as another flag's value
         raise UsageError("--resume needs the run directory behind it")
     if options.run_dir is not None:
         raise UsageError("--resume goes on in the run's own directory: leave --run-dir away")
-    if options.config.env != learns:
-        raise UsageError(f"the run in {run_dir} learns {learns}, not {options.config.env}: drop --env")
     if options.config.seed != seed:
         raise UsageError(f"the run in {run_dir} has the seed {seed}, not {options.config.seed}: drop --seed")
     if isinstance(options.config, ExternalSettings) and options.config.external_spaces is not None:
-        told = options.config.external_spaces
-        check_fits(saved_state.weights_from(checkpoint).spec, told, *external_settings.spaces(options.config))
+        spec, told = saved_state.weights_from(checkpoint).spec, options.config.external_spaces
+        check_fits(spec, told, *external_settings.spaces(options.config), setting="external_spaces")
     run_directory.check_logs(run_dir)
     steps = checkpoint.counter("steps")
     is_complete = is_external(options.config) or run_directory.is_evaluated(run_dir, steps)
     if steps >= options.config.total_steps and is_complete:
         raise UsageError(f"the run in {run_dir} has done its {steps:,} steps: to go on, give a larger --total-steps")
-    return run_dir
 
 
 def run(
@@ -279,6 +298,8 @@ def _served(planned: Plan, algorithm: Trainable, interruption: Interruption, dis
     saved = planned.resume_from
     weights = algorithm.weights() if saved is None else saved_state.weights_from(saved)
     if isinstance(algorithm, LearnsFromOutside) and algorithm.external is not None:
+        # They play as soon as the server listens; when training begins, whole batches may be there.
+        planned = dataclasses.replace(planned, played_since_s=time.monotonic())
         beside = simulators.beside(weights, algorithm.external, planned.config, planned.serves_at, planned.run_dir)
         is_over = partial(getattr, interruption, "requested")
         algorithm.learn_from(Simulators(beside.server, USUAL_NAME, weights.version, beside.url, is_over))

@@ -59,6 +59,7 @@ class Plan:
     records: bool = False  #: make a film of the first episode of each evaluation
     session: SessionFlags = NATIVE
     serves_at: ServedAt | None = None  #: where the policy answers while it is trained
+    played_since_s: float | None = None  #: when simulators could begin, by time.monotonic(); None: with the first step
 
 
 class Display:
@@ -157,8 +158,11 @@ class Run:
         title = f"{algorithm.name} on {self._config.env}, seed {self._config.seed}"
         try:
             with self._log(title=title, resume_at=started_at if is_resumed else None) as log:
-                with Progress(self._config.total_steps, self._display.stream, start_steps=started_at) as progress:
-                    self._train(log, progress)
+                began_s = time.monotonic() if planned.played_since_s is None else planned.played_since_s
+                with Progress(
+                    self._config.total_steps, self._display.stream, start_steps=started_at, started_s=began_s
+                ) as progress:
+                    self._train(log, progress, began_s)
                 if not self._interruption.requested:
                     self._conclude(log)
                 self._callbacks.on_end(algorithm)
@@ -187,12 +191,16 @@ class Run:
         with run_directory.writing(run_dir):
             log.close()
 
-    def _train(self, log: RunLog, progress: Progress) -> None:
-        """Iterate until the steps are done, or a callback or a signal asks to stop; then save."""
+    def _train(self, log: RunLog, progress: Progress, began_s: float) -> None:
+        """Iterate until the steps are done, or a callback or a signal asks to stop; then save.
+
+        Args:
+          began_s: When the first of the steps could be made.
+        """
         config, algorithm = self._config, self._algorithm
         asked = "stopping after this iteration; once more to leave at once without saving"
         with self._interruption.deferred(lambda: progress.note(asked)):
-            began_s = before_s = time.monotonic()
+            before_s = began_s
             is_over = algorithm.is_done
             while not is_over and not self._interruption.requested:
                 steps_before = algorithm.steps

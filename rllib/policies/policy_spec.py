@@ -234,9 +234,17 @@ def policy_spec(
 
 
 def check_fits(
-    spec: PolicySpec, env_id: str, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    spec: PolicySpec,
+    env_id: str,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    *,
+    setting: str = "env",
 ) -> None:
     """Make sure that a policy of this shape, from a checkpoint, can act in these spaces.
+
+    Args:
+      setting: Which one named the environment.
 
     Raises:
       ConfigError: it cannot; says what the environment has and what the policy is for.
@@ -244,7 +252,7 @@ def check_fits(
     fitting = policy_spec(env_id, observation_space, action_space, spec.network)
     if fitting != spec:
         raise ConfigError(
-            f"env: {env_id!r} has {_described(fitting)}; the checkpoint's policy is for {_described(spec)}: "
+            f"{setting}: {env_id!r} has {_described(fitting)}; the checkpoint's policy is for {_described(spec)}: "
             f"give the environment that it learnt in, or train anew"
         )
 

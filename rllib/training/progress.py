@@ -59,7 +59,13 @@ class Progress:
     """The display of one run. A context manager: leaving it writes the last state and frees the terminal."""
 
     def __init__(
-        self, total_steps: int, stream: TextIO, *, start_steps: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        total_steps: int,
+        stream: TextIO,
+        *,
+        start_steps: int = 0,
+        started_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare the display; nothing is written yet.
 
@@ -67,12 +73,13 @@ class Progress:
           total_steps: environment steps when the run will be over.
           stream: where to write; a terminal gets the live line.
           start_steps: steps that an earlier run has done.
+          started_s: when, by the clock, this one's began; None: now.
           clock: monotonic seconds.
         """
         self._total_steps = total_steps
         self._start_steps = start_steps
         self._clock = clock
-        self._started_s = clock()
+        self._started_s = clock() if started_s is None else started_s
         console = Console(file=stream)
         is_live = console.is_terminal and not console.is_dumb_terminal
         self._display: _LiveLine | _PlainLines = _LiveLine(console) if is_live else _PlainLines(stream, clock)

@@ -47,7 +47,7 @@ def test_a_checkpoint_of_its_own_can_be_played(run_dir, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "RUN_DIR is missing"),
+        ([], "RUN_DIR is missing, as in `shoal evaluate RUN_DIR`: Run directory, whose newest checkpoint"),
         (["nowhere"], "nowhere is no directory"),
         (["RUN", "--episodes", "0"], "--episodes must be at least 1, not 0"),
         (["RUN", "--seed", "-1"], "--seed must be at least 0, not -1"),

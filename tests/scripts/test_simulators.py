@@ -66,6 +66,11 @@ with (Stutterer if how == "twice" else PolicyClient)(url, token=token) as client
         ("--algo ppo --env external --external-spaces none.json --serve :0", "none.json cannot be read"),
         ("--algo appo --env external --serve :0", "appo does not learn from external simulators; ppo does"),
         ("--algo es --env external --serve :0", "es does not learn from external simulators; ppo does"),
+        ("--algo a3c --env external --external-spaces CartPole-v1", "--env external: a3c does not learn from external"),
+        (
+            "--algo es --external-silence-s 3",
+            "--external-silence-s: es does not learn from external simulators; ppo does",
+        ),
         ("--algo ppo --external-spaces CartPole-v1", "external_spaces must be left at None where env is not external"),
         (" ".join([*FLAGS, "--num-workers 3"]), "num_workers must be left at 2 where env is external, not 3"),
         (" ".join([*FLAGS, "--normalize-rewards"]), "normalize_rewards must be left at False where env is external"),
@@ -194,12 +199,29 @@ def test_ppo_improves_though_one_simulator_is_killed_and_one_says_all_twice_and_
     assert last["external/lag_max"] <= 2
     assert evaluate.main([str(run.run_dir)]) == 2
     assert "external simulators played" in capsys.readouterr().err
-    others = ["--external-spaces", "Pendulum-v1", "--total-steps", "2000000"]
-    assert train.main(["--resume", str(run.run_dir), "--serve", "127.0.0.1:0", *others]) == 2
-    told = capsys.readouterr().err
-    assert "'Pendulum-v1' has observations observation (3,)" in told
-    assert told.count("\n") == 1
+    is_refused_in_one_line(run.run_dir, capsys)
     goes_on(training, run, last)
+
+
+def is_refused_in_one_line(run_dir, capsys):
+    """What the run cannot go on with."""
+    serve = ["--serve", "127.0.0.1:0"]
+    for flags, told in (
+        (
+            [*serve, "--external-spaces", "Pendulum-v1"],
+            "external_spaces: 'Pendulum-v1' has observations observation (3,)",
+        ),
+        ([], f"the run in {run_dir}, of external simulators, needs --serve [HOST]:PORT, where the simulators act"),
+        (
+            [*serve, "--env", "CartPole-v1"],
+            f"the run in {run_dir} learns from external simulators, not CartPole-v1: drop",
+        ),
+        (["--total-steps", "512"], "steps: to go on, give a larger --total-steps"),
+    ):
+        assert train.main(["--resume", str(run_dir), "--total-steps", "2000000", *flags]) == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert said.count("\n") == 1
 
 
 def goes_on(training, run, before):

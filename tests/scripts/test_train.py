@@ -2,13 +2,15 @@
 
 import json
 import os
+import time
 
 import pytest
 
 from shoal.rllib.training import checkpoints
 from shoal.rllib.training.callbacks import Callback
 from shoal.rllib.training.loggers import read_csv
-from shoal.scripts.train import main, run
+from shoal.scripts.train import main, run, train as carry_out
+from shoal.scripts.training_run import Plan
 
 
 def test_a_run_leaves_every_file_that_was_promised(run_dir, story, capsys, train, saved_steps, logged_steps):
@@ -36,6 +38,16 @@ def test_rows_have_a_rate_and_the_time_since_the_start(run_dir, train):
     assert all(float(row["steps_per_second"]) > 0 for row in rows)
     elapsed = [float(row["time/elapsed_s"]) for row in rows]
     assert elapsed == sorted(elapsed)
+
+
+def test_steps_that_simulators_have_played_before_training_began_count_with_their_time(run_dir, story, capsys):
+    config = story.algorithm.Config(total_steps=20)
+    began_s = time.monotonic() - 100.0
+    assert carry_out(Plan(story.algorithm, config, run_dir, None, played_since_s=began_s)) == 0
+    first, second = (row for row in read_csv(run_dir / "progress.csv") if row["iteration"])
+    assert float(first["steps_per_second"]) <= 0.1
+    assert float(first["time/elapsed_s"]) >= 100.0
+    assert float(second["steps_per_second"]) > 0.1
 
 
 def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story, train, saved_steps):

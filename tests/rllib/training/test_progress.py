@@ -68,6 +68,13 @@ def test_time_left_counts_only_what_this_run_has_done(clock):
     assert "0:40 left" in stream.getvalue()
 
 
+def test_time_left_counts_from_when_the_steps_could_begin(clock):
+    stream = io.StringIO()
+    with Progress(1000, stream, started_s=clock.now_s - 30, clock=clock) as progress:
+        progress.update(row(500))
+    assert "0:30 left" in stream.getvalue()
+
+
 def test_a_note_comes_after_what_it_speaks_of(clock):
     stream = io.StringIO()
     with Progress(1000, stream, clock=clock) as progress:
