@@ -17,21 +17,17 @@ constructors, unless their class defines its own reduction.
 from __future__ import annotations
 
 import pickle
-import traceback
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ShoalError, TaskError
 from ..exception_parts import Parts, put_together, take_apart
 from ..ray_compat import ray_names
 from ..refs import ObjectRef
+from .traceback_text import summary, told, type_name
 from .values import FAILURE, PROTOCOL, Serialized, ValuePickler, dump
 
-#: Frames of files under this folder are the runtime's, not the user's.
-_RUNTIME = str(Path(__file__).absolute().parent.parent / "_")[:-1]
-_HEADER = "Traceback (most recent call last):\n"
 _REDUCTIONS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 
@@ -77,7 +73,7 @@ def serialize_error(error: ShoalError) -> Serialized:
 
 def _serialize(text: str, name: str, pid: int, actor: str | None, cause: BaseException, ip: str) -> Serialized:
     pickled, refs, reason = _pickle_cause(cause)
-    payload = _Failure(text, name, pid, actor, pickled, _summary(cause), reason, ip)
+    payload = _Failure(text, name, pid, actor, pickled, summary(cause), reason, ip)
     return Serialized(FAILURE, pickle.dumps(payload, PROTOCOL), [], refs)
 
 
@@ -122,7 +118,7 @@ def _load_failure(*fields: Any) -> TaskError:
         try:
             cause = pickle.loads(failure.cause)  # noqa: S301  from a peer that has authenticated
         except BaseException as error:  # noqa: BLE001  the exception's class is the user's code and may raise anything
-            reason = _summary(error)
+            reason = summary(error)
     if not isinstance(cause, BaseException):
         cause = ShoalError(f"{failure.summary} (the exception itself could not be sent: {reason})")
     failed = TaskError(failure.name, failure.text, cause, pid=failure.pid, ip=failure.ip, actor_repr=failure.actor)
@@ -162,7 +158,7 @@ def _pickle_cause(cause: BaseException) -> tuple[bytes | None, list[ObjectRef[An
             if not always and _reduces_itself(cause):
                 pickle.loads(file.getvalue())  # noqa: S301  our own bytes
         except BaseException as error:  # noqa: BLE001  __reduce__ is the user's code and may raise anything
-            reason = _summary(error)
+            reason = summary(error)
         else:
             return file.getvalue(), pickler.refs, ""
     return None, [], reason
@@ -182,49 +178,7 @@ def _text(exception: BaseException, name: str, where: str, actor: str | None, *,
     program = "ray" if ray_names.stands_for_ray() else "shoal"  # tools that read Ray's tracebacks look for the former
     header = f"{program}::{name}() ({where})\n"
     try:
-        return header + _told(exception, ran=ran)
+        return header + told(exception, ran=ran)
     except Exception as trouble:  # noqa: BLE001  attributes of the exception are read, and its class may raise anything
-        stand_in = ShoalError(f"{_type_name(exception)} (its text cannot be made: {_type_name(trouble)})")
-        return header + _told(stand_in.with_traceback(exception.__traceback__), ran=ran)
-
-
-def _told(exception: BaseException, *, ran: bool) -> str:
-    """Traceback and message."""
-    tree = traceback.TracebackException(type(exception), exception, exception.__traceback__, compact=True)
-    if not ran and isinstance(exception, ShoalError) and not any(map(_is_users, tree.stack)):
-        reason = "".join(tree.format_exception_only())
-        return f"At least one of the input arguments for this task could not be computed:\n{reason}".rstrip()
-    _hide_runtime(tree)
-    return "".join(tree.format()).removeprefix(_HEADER).rstrip("\n")
-
-
-def _hide_runtime(tree: traceback.TracebackException) -> None:
-    """Takes the runtime's frames out of the exception and of those it is chained to. Where all are the runtime's, all
-    stay.
-    """
-    pending: list[traceback.TracebackException | None] = [tree]
-    while pending:
-        node = pending.pop()
-        if node is None:
-            continue
-        frames = [frame for frame in node.stack if _is_users(frame)]
-        if frames:
-            node.stack = traceback.StackSummary.from_list(frames)
-        pending += [node.__cause__, node.__context__, *(getattr(node, "exceptions", None) or ())]
-
-
-def _is_users(frame: traceback.FrameSummary) -> bool:
-    return not frame.filename.startswith(_RUNTIME)
-
-
-def _summary(exception: BaseException) -> str:
-    """``ValueError: text``; also of exceptions whose ``__str__`` or ``__getattr__`` raises."""
-    try:
-        return "".join(traceback.format_exception_only(type(exception), exception)).strip()
-    except Exception:  # noqa: BLE001  the exception's class is the user's code and may raise anything
-        return _type_name(exception)
-
-
-def _type_name(exception: BaseException) -> str:
-    cls = type(exception)
-    return f"{cls.__module__}.{cls.__qualname__}"
+        stand_in = ShoalError(f"{type_name(exception)} (its text cannot be made: {type_name(trouble)})")
+        return header + told(stand_in.with_traceback(exception.__traceback__), ran=ran)

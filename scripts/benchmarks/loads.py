@@ -6,13 +6,16 @@ slow answer does not hide how slow it was.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+import shoal
+from shoal import ObjectRef
 
 
 @dataclass(slots=True)
@@ -77,40 +80,51 @@ def in_turn(ask: Callable[[], Any], *, per_second: float, count: int, is_awake: 
     return load
 
 
-async def at_once(
-    ask: Callable[[], Awaitable[Any]], *, per_second: Callable[[float], float], seconds: float, patience_s: float = 30.0
+def at_once(
+    ask: Callable[[], ObjectRef[Any]],
+    *,
+    per_second: Callable[[float], float],
+    seconds: float,
+    errands: Sequence[tuple[float, Callable[[], Any]]] = (),
+    patience_s: float = 30.0,
 ) -> Load:
     """Any number of clients: each request is sent when it is due, however many are under way.
 
+    All in the calling thread, which never sleeps: a client that is woken for an answer, or takes it from another
+    thread, counts 0.1 ms of its own as the server's.
+
     Args:
-      ask: Sends a request and waits for its reply.
+      ask: Sends a request.
       per_second: Seconds since the beginning -> how many are to be sent.
       seconds: For how long.
+      errands: What else is to be done meanwhile, and when, in order; it must not take long.
       patience_s: For the last answers.
 
     Raises:
-      asyncio.TimeoutError: they did not come.
+      TimeoutError: they did not come.
     """
     load = Load()
-    began_s = time.perf_counter()
-    asking: set[asyncio.Task[None]] = set()
-    due_s = 0.0
-    while due_s < seconds:
-        # The timers of an event loop are whole milliseconds, which would count as the server's: the last two are turns.
-        while (ahead_s := due_s - (time.perf_counter() - began_s)) > 0.0:  # noqa: ASYNC110  nothing tells of time
-            await asyncio.sleep(max(ahead_s - 0.002, 0.0))
-        task = asyncio.ensure_future(_asked(ask, due_s, began_s, load))
-        asking.add(task)
-        task.add_done_callback(asking.discard)
-        due_s += 1.0 / per_second(due_s)
-    await asyncio.wait_for(asyncio.gather(*asking), patience_s)
+    under_way: dict[ObjectRef[Any], float] = {}
+    to_do = deque(errands)
+    began_s, due_s = time.perf_counter(), 0.0
+    while due_s < seconds or under_way:
+        now_s = time.perf_counter() - began_s
+        if to_do and to_do[0][0] <= now_s:
+            to_do.popleft()[1]()
+        if due_s < seconds and due_s <= now_s:
+            under_way[ask()] = due_s
+            due_s += 1.0 / per_second(due_s)
+        elif under_way:
+            come, _ = shoal.wait(list(under_way), num_returns=len(under_way), timeout=0)
+            done_s = time.perf_counter() - began_s
+            load.answered += [_answered(ref, under_way.pop(ref), done_s) for ref in come]
+        if now_s > seconds + patience_s:
+            raise TimeoutError(f"{len(under_way)} requests have not been answered {patience_s:g} s after the last")
     return load
 
 
-async def _asked(ask: Callable[[], Awaitable[Any]], due_s: float, began_s: float, load: Load) -> None:
-    reply, trouble = None, None
+def _answered(ref: ObjectRef[Any], due_s: float, done_s: float) -> Answered:
     try:
-        reply = await ask()
+        return Answered(due_s, done_s, shoal.get(ref))
     except Exception as error:  # noqa: BLE001 - what it is, is for the benchmark to say
-        trouble = error
-    load.answered.append(Answered(due_s, time.perf_counter() - began_s, reply, trouble))
+        return Answered(due_s, done_s, error=error)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import shoal
 from shoal.scripts.benchmarks import loads
 from shoal.scripts.benchmarks.loads import Answered, Load
 
@@ -25,26 +26,47 @@ def test_one_client_is_late_from_when_a_request_was_to_be_sent():
     assert load.answered[2].latency_s > 0.035, "held up by the one before"
 
 
-def test_many_clients_do_not_wait_for_each_other_and_failures_are_kept_apart():
-    async def main():
-        waiting = asyncio.Event()
-        asked = 0
+@pytest.fixture
+def shoal_session():
+    with shoal.init(num_cpus=1):
+        yield
 
-        async def ask():
-            nonlocal asked
-            asked += 1
-            if asked == 5:
-                waiting.set()
-            if asked == 2:
-                raise ValueError("no")
-            await waiting.wait()
-            return "yes"
 
-        return await loads.at_once(ask, per_second=lambda _: 200.0, seconds=0.025)
+class Desk:
+    """Answers when five have asked; the second is refused."""
 
-    load = asyncio.run(main())
+    def __init__(self):
+        self._asked, self._is_open = 0, asyncio.Event()
+
+    async def ask(self):
+        self._asked += 1
+        if self._asked == 5:
+            self._is_open.set()
+        if self._asked == 2:
+            raise ValueError("no")
+        await self._is_open.wait()
+        return "yes"
+
+    async def never(self):
+        await asyncio.Event().wait()
+
+
+def test_many_clients_do_not_wait_for_each_other_and_failures_are_kept_apart(shoal_session):
+    desk, done = shoal.remote(Desk).remote(), []
+    load = loads.at_once(
+        desk.ask.remote, per_second=lambda _: 200.0, seconds=0.025, errands=[(0.01, lambda: done.append("errand"))]
+    )
     assert len(load.good) == 4
-    assert [str(each.error) for each in load.failed] == ["no"]
+    [failed] = load.failed
+    assert isinstance(failed.error, ValueError)
+    assert done == ["errand"]
+    assert sorted(each.due_s for each in load.answered) == pytest.approx([0.0, 0.005, 0.01, 0.015, 0.02])
+
+
+def test_who_is_never_answered_ends_the_load_by_name_of_how_many(shoal_session):
+    desk = shoal.remote(Desk).remote()
+    with pytest.raises(TimeoutError, match="2 requests"):
+        loads.at_once(desk.never.remote, per_second=lambda _: 100.0, seconds=0.02, patience_s=0.1)
 
 
 def test_parts_of_a_load_are_by_when_requests_were_to_be_sent():
