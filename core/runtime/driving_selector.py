@@ -62,6 +62,7 @@ class DrivingSelector(selectors.DefaultSelector):
         self._glanced_at = 0.0
         self._is_stopped = False
         self._is_armed = True
+        driven.has_turns = True
         driven.submit(lambda _: driven.watch_once(self.fileno(), self._fire), None)
 
     @property
@@ -72,6 +73,7 @@ class DrivingSelector(selectors.DefaultSelector):
     def stop(self) -> None:
         """Drive no more; who calls wakes asyncio."""
         self._is_stopped = True
+        self._driven.has_turns = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What can be read or written; none of it, if a call has come first."""
@@ -101,6 +103,7 @@ class DrivingSelector(selectors.DefaultSelector):
             raise
         if self._is_called():
             self._begin()
+        driven.begin_turn()
         # What fires from here on is seen in the next turn: asyncio looks as long as it is not armed.
         return super().select(0) if is_to_look else found
 

@@ -40,6 +40,8 @@ from .background import SLOW_S, Background
 if TYPE_CHECKING:
     from .loop import Loop
 
+#: For so long it sleeps at most where an event loop waits in ours, perhaps for hours.
+_LOOK_UP_S = 1.0
 #: From so many waits per second on, whoever waits sees to everything soon enough.
 _BUSY_PER_S = 1000.0
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd is written and read in
@@ -129,6 +131,9 @@ class Standby(Background):
             self._deadline = min(self._deadline, loop.due_at())
         elif now - loop.left_at < SLOW_S:
             self._deadline = now + SLOW_S  # it will be user code's turn before long, as it was
+        elif loop.has_turns:
+            # It will let go for a moment, again and again: to be rung for each time would cost it 0.1 ms and more.
+            self._deadline = now + _LOOK_UP_S
         # Else somebody waits, perhaps for hours; the first to let go of the drive rings.
         arrived = False
         try:
