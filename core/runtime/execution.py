@@ -182,8 +182,9 @@ class Executor:
         self._run_number += 1
         self._running_since = time.monotonic()
         self._running = request.actor_id if isinstance(request, m.StartActor) else request.task_id
-        if self._queue or self._loop.posts:
-            self._loop.soon()  # answers of those before it wait to be sent; those behind it may have to go back
+        if self._loop.posts or (self._queue and not self._host.actor_id):
+            # Answers of those before it wait to be sent; those behind it may have to go back, but for an actor's calls.
+            self._loop.soon()
         try:
             self._host.interruption.begin(self._running)
             outcome = _without_waiting(self._host.carry_out(peer, request, on_event_loop=False))
