@@ -39,6 +39,11 @@ _FIELDS = {
 _TOLD_OF_ALL = {"kind", "shape", "dtype", "low", "high", "nvec", "start"}
 
 
+#: Numbers of one part of an observation or action, at most: twice what a picture in 4K has, or rather a mistake. Bounds
+#: for each of them are in memory, several times.
+_MOST_NUMBERS = 1 << 25
+
+
 class SpaceFileError(ValueError):
     """The file is not there, is no JSON, or tells of no spaces. One line: the file, the place in it, what is wrong."""
 
@@ -96,6 +101,8 @@ def _leaf(kind: str, told: dict[str, Any]) -> Space:
         (choices,) = told["nvec"]
         return spaces.Discrete(choices, start=start[0])
     shape = tuple(told["shape"])
+    if (size := math.prod(shape)) > _MOST_NUMBERS:
+        raise ValueError(f"its shape has {size:,} numbers; there may be {_MOST_NUMBERS:,}")
     if kind == "multi_binary":
         return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
     if kind == "multi_discrete":

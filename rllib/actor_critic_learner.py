@@ -60,9 +60,10 @@ def actor_critic_learner(
       sharing: How many learn, and how they agree.
 
     Raises:
-      ConfigError: numpy is demanded where it is not able to, the device is not there, or the session's engine has no
-        processes for several learners.
+      ConfigError: numpy is demanded where it is not able to, the device is not there, the session's engine has no
+        processes for several learners, or there is not memory enough.
     """
+    spec.check_size()
     many = sharing.num_learners > 1
     waits = sharing.staleness == 0
     make = partial(

@@ -35,7 +35,7 @@ from shoal.rllib import external_settings
 from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.rllib.external_collection import LearnsFromOutside
 from shoal.rllib.external_settings import ExternalSettings, is_external
-from shoal.rllib.policies.policy_spec import check_fits
+from shoal.rllib.policies.policy_spec import NetworkSettings, check_fits, policy_spec
 from shoal.rllib.trainable import Trainable
 from shoal.rllib.training import callbacks, checkpoints, saved_state, video
 from shoal.rllib.training.callbacks import Callback
@@ -176,7 +176,10 @@ def _check_environment(name: str, options: Options[AlgorithmConfig]) -> None:
     if not is_external(config):
         opening.check(config.env, config.stepped_by)
         return
-    external_settings.spaces(external_settings.check_supported(name, config))
+    settings = external_settings.check_supported(name, config)
+    spaces = external_settings.spaces(settings)
+    if isinstance(config, NetworkSettings):
+        policy_spec(str(settings.external_spaces), *spaces, config.network_settings()).check_size("external_spaces")
     if options.serve is None:
         who = "--env external" if options.resume is None else f"the run in {options.resume}, of external simulators,"
         raise UsageError(f"{who} needs --serve [HOST]:PORT, where the simulators act")
@@ -292,20 +295,20 @@ def train(planned: Plan) -> int:
 @contextmanager
 def _served(planned: Plan, algorithm: Trainable, interruption: Interruption, display: Display) -> Iterator[Plan]:
     """The plan with a server among its callbacks, if it shall have one, for as long as the block."""
-    if planned.serves_at is None:
+    saved, at = planned.resume_from, planned.serves_at
+    if at is None:
         yield planned
         return
-    saved = planned.resume_from
     weights = algorithm.weights() if saved is None else saved_state.weights_from(saved)
     if isinstance(algorithm, LearnsFromOutside) and algorithm.external is not None:
         # They play as soon as the server listens; when training begins, whole batches may be there.
         planned = dataclasses.replace(planned, played_since_s=time.monotonic())
-        beside = simulators.beside(weights, algorithm.external, planned.config, planned.serves_at, planned.run_dir)
+        beside = simulators.beside(weights, algorithm.external, planned.config, at, planned.run_dir)
         is_over = partial(getattr, interruption, "requested")
         algorithm.learn_from(Simulators(beside.server, USUAL_NAME, weights.version, beside.url, is_over))
     else:
         spaces = serving_beside.spaces_for(weights.spec, planned.config.env)
-        beside = ServedBeside(weights, spaces, planned.serves_at, planned.run_dir)
+        beside = ServedBeside(weights, spaces, at, planned.run_dir)
     try:
         display.say(f"serving at {beside.url}, token in {beside.token_file}")
         yield dataclasses.replace(planned, callbacks=(*planned.callbacks, beside))

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 Tower = Literal["policy", "value"]
+_FLOAT_BYTES = 4  # of a number in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +164,23 @@ class PolicySpec:
                 shapes |= {f"{net}.{name}": shape for name, shape in self._tower_shapes().items()}
             shapes |= _dense(f"{net}.head", self.feature_width, num_outputs)
         return shapes
+
+    def check_size(self, setting: str = "env") -> None:
+        """Make sure that a policy of this shape can learn here.
+
+        Args:
+          setting: Which one told of the spaces.
+
+        Raises:
+          ConfigError: weights, gradient and what Adam remembers need more memory than this machine has.
+        """
+        numbers = sum(math.prod(shape) for shape in self.array_shapes().values())
+        needed, there = 4 * _FLOAT_BYTES * numbers, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            raise ConfigError(
+                f"{setting}: a policy for these spaces has {numbers:,} weights, and needs {needed / 1e9:,.0f} GB to learn; "
+                f"this machine has {there / 1e9:,.0f} GB: take smaller spaces, or smaller hidden_sizes"
+            )
 
     def _tower_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}

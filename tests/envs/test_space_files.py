@@ -83,6 +83,10 @@ GOOD = {"kind": "discrete", "nvec": [3]}
             "observation_space: ",
         ),
         (
+            {"observation_space": {"kind": "box", "shape": [1 << 20, 1 << 20]}, "action_space": GOOD},
+            "observation_space: its shape has 1,099,511,627,776 numbers; there may be",
+        ),
+        (
             {"observation_space": {"kind": "dict", "parts": {"a": {"kind": "box"}}}, "action_space": GOOD},
             "observation_space.a: 'shape' is missing",
         ),

@@ -88,6 +88,18 @@ def test_what_does_not_go_together_is_told_in_one_line(flags, message, capsys, t
     assert not (tmp_path / "run").exists()
 
 
+def test_spaces_for_which_no_policy_fits_into_memory_are_refused_in_one_line(capsys, tmp_path):
+    few, many = ({"kind": "discrete", "nvec": [count]} for count in (5, 10**12))
+    told = {"observation_space": few, "action_space": many}
+    (tmp_path / "spaces.json").write_text(json.dumps(told))
+    flags = ["--env", "external", "--external-spaces", str(tmp_path / "spaces.json"), "--serve", ":0"]
+    assert train.main([*flags, "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("shoal train: external_spaces: a policy for these spaces has 65,0")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 class Forgetful:
     """A server that was killed after it had answered that it has the newest weights, and acts with older ones."""
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -74,3 +75,14 @@ def test_a_policy_fits_the_environment_that_it_learnt_in_and_no_other():
         ConfigError, match=r"choices of \(2,\); the checkpoint's policy is for .*choices of \(3,\) and real"
     ):
         check_fits(spec, "toy", BOTH, spaces.Discrete(2))
+
+
+def test_a_policy_that_no_memory_holds_is_refused_before_its_weights_are_made():
+    spec_of(BOTH, MIXED).check_size()
+    many = spec_of(FLAT, spaces.Discrete(10**12))
+    shapes = [math.prod(shape) for shape in many.array_shapes().values()]
+    with pytest.raises(ConfigError, match=rf"^env: a policy for these spaces has {sum(shapes):,} weights") as caught:
+        many.check_size()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^external_spaces: "):
+        many.check_size("external_spaces")
