@@ -178,8 +178,8 @@ class PolicySpec:
         needed, there = 4 * _FLOAT_BYTES * numbers, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > there:
             raise ConfigError(
-                f"{setting}: a policy for these spaces has {numbers:,} weights, and needs {needed / 1e9:,.0f} GB to learn; "
-                f"this machine has {there / 1e9:,.0f} GB: take smaller spaces, or smaller hidden_sizes"
+                f"{setting}: a policy for these spaces has {numbers:,} weights, and needs {needed / 1e9:,.0f} GB to "
+                f"learn; this machine has {there / 1e9:,.0f} GB: take smaller spaces, or smaller hidden_sizes"
             )
 
     def _tower_shapes(self) -> dict[str, tuple[int, ...]]:
