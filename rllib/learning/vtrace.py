@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .advantages import ahead
+
 
 class VTrace(NamedTuple):
     """What to learn from a rollout of another policy."""
@@ -79,10 +81,6 @@ def vtrace(
         ratios = np.where(valid, ratios, np.zeros_like(ratios))
     weighted = rhos * deltas
     trace = decay * np.minimum(ratios, c_bar).astype(ratios.dtype, copy=False)
-    excess = np.empty_like(weighted)  # v_s - V(x_s)
-    advantages = np.empty_like(weighted)
-    ahead = np.zeros_like(weighted[0])
-    for t in reversed(range(len(weighted))):
-        advantages[t] = rhos[t] * (deltas[t] + decay[t] * ahead)
-        excess[t] = ahead = weighted[t] + trace[t] * ahead
-    return VTrace(excess + values, advantages, rhos)
+    future = ahead(weighted, trace)  # v_s+1 - V(x_s+1)
+    advantages = rhos * (deltas + decay * future)
+    return VTrace(weighted + trace * future + values, advantages, rhos)
