@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from .episode_requests import EpisodeEnd, EpisodeEnded, EpisodeStarted, EpisodeS
 from .episodes import Acted, EpisodeTable, Found
 from .errors import BadObservation, BadRequest, Overloaded, PolicyNotFound, ServingError, Unready
 from .requests import Actions, ActReply, ActRequest, Columns, PolicyInfo
+from .spaces import columns_of, num_choices
 
 R = TypeVar("R")
 
@@ -46,6 +48,9 @@ class EpisodeSettings:
     """Versions published since a step was acted after which nobody learns from it."""
     silence_s: float = 60.0
     """After which an episode of which nothing is heard is cut."""
+    max_open_bytes: int = 2 << 30
+    """What episodes under way may hold of what their simulators see, 2 GiB: with pictures of 84 x 84 x 4 bytes their
+    number is the tighter bound, with larger ones this."""
 
 
 class EpisodeDesk:
@@ -69,6 +74,8 @@ class EpisodeDesk:
             max_lag=settings.max_lag,
             state_size=info.state_size,
             silence_s=settings.silence_s,
+            max_open_bytes=settings.max_open_bytes,
+            step_bytes=_step_bytes(info),
         )
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._changed = asyncio.Event()  # somebody may act who had to wait, or enough has come
@@ -259,6 +266,14 @@ def _noticed(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, ServingError):
         _log.error("a step or an end of an episode failed by a fault of the server", exc_info=error)
+
+
+def _step_bytes(info: PolicyInfo) -> int:
+    """What a step of an episode takes at most: observation, mask, and recurrent state."""
+    observation = sum(
+        np.dtype(leaf.dtype).itemsize * math.prod(leaf.shape) for leaf in columns_of(info.observation_space).values()
+    )
+    return observation + num_choices(info.action_space) + np.dtype(np.float32).itemsize * info.state_size
 
 
 def _row(columns: Mapping[str, np.ndarray]) -> Columns:

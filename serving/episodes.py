@@ -9,6 +9,7 @@ Whatever is sent may come twice, late, or not at all. An episode has a name, a s
   is under way its twin waits for it. All else is refused: what is older, what skips, the same step told otherwise.
 - So each step is complete once, and taken once. What was a twin is counted in ``duplicates``, whatever came of it.
 - Who says nothing for ``silence_s`` is cut at the last step whose outcome is known; the step that he was in is lost.
+- No more episodes begin than may be under way, by their number and by the bytes that they may hold.
 - An end is remembered, and answered again; so is a cut, until ``max_remembered`` others have ended.
 
 A learner takes so many steps exactly, oldest weights first, of episodes that go on, too. With ``max_lag`` = L a step is
@@ -30,6 +31,8 @@ from .episode_requests import EpisodeEnd, EpisodeEnded, EpisodeStep, StepReply
 from .errors import BadRequest, EpisodeNotFound, EpisodeOver, OutOfStep, Overloaded
 from .requests import Actions, Columns
 
+#: What an episode's name has, at most: it stands in logs, and thousands are remembered.
+MAX_NAME_LENGTH = 128
 #: What is counted, see ``Taken.counts``.
 COUNTS = ("episodes", "started", "cut_episodes", "steps", "lost_steps", "dropped_steps", "duplicates")
 
@@ -104,6 +107,8 @@ class EpisodeTable:
       state_size: S, of the policy's recurrent states.
       silence_s: After which an episode is cut.
       max_open: Episodes under way at once.
+      max_open_bytes: What they may hold, each the step that was acted on and the one that is asked.
+      step_bytes: Of a step: observation, mask and state.
       max_remembered: Ends that are remembered.
 
     Raises:
@@ -118,12 +123,16 @@ class EpisodeTable:
         state_size: int = 0,
         silence_s: float = 60.0,
         max_open: int = 10_000,
+        max_open_bytes: int = 2 << 30,
+        step_bytes: int = 0,
         max_remembered: int = 10_000,
     ) -> None:
         if min(batch_steps, max_open, max_remembered) < 1 or max_lag < 0 or not silence_s > 0.0:
             raise ValueError("a batch, the episodes and the silence are positive, and a lag is at least 0")
         self._batch_steps, self._max_lag, self._state_size = batch_steps, max_lag, state_size
-        self._silence_s, self._max_open, self._max_remembered = silence_s, max_open, max_remembered
+        self._silence_s, self._max_remembered = silence_s, max_remembered
+        self._step_bytes = step_bytes
+        self._max_open = max(1, min(max_open, max_open_bytes // (2 * step_bytes))) if step_bytes else max_open
         self._open: OrderedDict[str, _Episode] = OrderedDict()  # heard of longest ago first
         self._over: OrderedDict[str, _Ending] = OrderedDict()
         self._closed: list[_Run] = []  # of episodes that are over
@@ -146,7 +155,11 @@ class EpisodeTable:
         Raises:
           EpisodeOver: it is over already.
           Overloaded: there are too many.
+          BadRequest: its name is too long.
         """
+        if len(episode) > MAX_NAME_LENGTH:
+            told = f"{episode[:16]!r}... has {len(episode)} characters; a name has {MAX_NAME_LENGTH} at most"
+            raise BadRequest(told, field="episode")
         if episode in self._over:
             self._counts["duplicates"] += 1
             self._raise_over(episode)
@@ -155,7 +168,12 @@ class EpisodeTable:
             self._hear(episode, now_s)
             return
         if len(self._open) >= self._max_open:
-            raise Overloaded(f"{self._max_open} episodes are under way", retry_after_s=1.0)
+            megabytes = 2 * self._step_bytes * len(self._open) / 1e6
+            raise Overloaded(
+                f"episode {episode!r} cannot begin: {len(self._open)} are under way, and may hold {megabytes:,.0f} MB; "
+                f"end one, or come again",
+                retry_after_s=1.0,
+            )
         self._open[episode] = _Episode(now_s, np.zeros(self._state_size, np.float32))
         self._counts["started"] += 1
 

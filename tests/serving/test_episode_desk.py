@@ -26,7 +26,15 @@ from shoal.serving.async_client import AsyncPolicyClient
 from shoal.serving.client import PolicyClient
 from shoal.serving.episode_desk import EpisodeSettings
 from shoal.serving.episode_requests import EpisodeStep, StartEpisode
-from shoal.serving.errors import BadObservation, BadRequest, EpisodeNotFound, EpisodeOver, OutOfStep, PolicyNotFound
+from shoal.serving.errors import (
+    BadObservation,
+    BadRequest,
+    EpisodeNotFound,
+    EpisodeOver,
+    OutOfStep,
+    Overloaded,
+    PolicyNotFound,
+)
 from shoal.serving.http_server import HttpSettings
 from shoal.serving.policy_server import PolicyServer
 from shoal.serving.spaces import ONLY
@@ -126,6 +134,18 @@ def test_an_episode_comes_to_the_learner_with_what_ppo_needs_of_it(served, clien
     for name in ("log_probs", "values", "next_values"):
         np.testing.assert_array_equal(getattr(again, name), getattr(batch, name))
     assert [finished.episode[1:] for finished in batch.episodes] == [(3.0, 6)]
+
+
+def test_what_episodes_may_hold_is_bounded_by_what_their_simulators_see():
+    # A step is 4 numbers of float32 and 3 choices, and an episode may hold two of them.
+    with (
+        taking_episodes(weights(), max_open_bytes=2 * 2 * (4 * 4 + 3)) as served,
+        PolicyClient(served.url, token=TOKEN) as client,
+    ):
+        for _ in range(2):
+            client.start_episode()
+        with pytest.raises(Overloaded, match=r"episode '.+' cannot begin: 2 are under way, and may hold 0 MB"):
+            client.start_episode(timeout_s=0.2)
 
 
 def test_a_recurrent_policy_remembers_within_an_episode_and_across_batches():

@@ -206,11 +206,31 @@ def test_nobody_acts_ahead_of_use():
     assert episodes.may_act()
 
 
-def test_too_many_episodes_are_refused_for_now():
-    episodes = table(max_open=1)
+@pytest.mark.parametrize("bound", [{"max_open": 3}, {"step_bytes": 10_000_000, "max_open_bytes": 79_999_999}])
+def test_too_many_episodes_are_refused_for_now_by_number_or_by_what_they_may_hold(bound):
+    episodes = table(**bound)
+    for name in "abc":
+        episodes.start(name, 0.0)
+    with pytest.raises(Overloaded, match=r"episode 'd' cannot begin: 3 are under way, and may hold (0|60) MB; end one"):
+        episodes.start("d", 0.0)
+    episodes.start("a", 0.0)  # again
+    assert episodes.end("a", end_of(0), 0.0) is Found.BEGIN
+    episodes.ended("a", 0.0)
+    episodes.start("d", 0.0)
+
+
+def test_one_episode_may_always_be_under_way_however_much_it_sees():
+    episodes = table(step_bytes=1 << 40)
     episodes.start("a", 0.0)
     with pytest.raises(Overloaded):
         episodes.start("b", 0.0)
+
+
+def test_a_name_that_is_too_long_to_be_remembered_is_refused():
+    episodes = table()
+    episodes.start("n" * 128, 0.0)
+    with pytest.raises(BadRequest, match="'nnnnnnnnnnnnnnnn'... has 129 characters; a name has 128 at most"):
+        episodes.start("n" * 129, 0.0)
 
 
 @pytest.mark.parametrize("wrong", [{"batch_steps": 0}, {"max_lag": -1}, {"silence_s": 0.0}])
