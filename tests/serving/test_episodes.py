@@ -229,7 +229,7 @@ def test_one_episode_may_always_be_under_way_however_much_it_sees():
 def test_a_name_that_is_too_long_to_be_remembered_is_refused():
     episodes = table()
     episodes.start("n" * 128, 0.0)
-    with pytest.raises(BadRequest, match="'nnnnnnnnnnnnnnnn'... has 129 characters; a name has 128 at most"):
+    with pytest.raises(BadRequest, match=r"'nnnnnnnnnnnnnnnn'\.\.\. has 129 characters; a name has 128 at most"):
         episodes.start("n" * 129, 0.0)
 
 
