@@ -108,6 +108,8 @@ class ActionLayout:
         Raises:
           ValueError: another shape, or numbers that are not whole where they must be.
         """
+        if isinstance(actions, np.ndarray) and actions.dtype == self.dtype and actions.shape == (num_envs, self.width):
+            return actions
         array = np.asarray(actions)
         if self.width == 1 and array.ndim == 1:
             array = array[:, None]

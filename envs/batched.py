@@ -103,6 +103,7 @@ class BatchedVectorEnv:
         self.valid = arrays.valid
         self.action_masks: np.ndarray | None = None
         self.finished: list[Episode] = []
+        self.is_quiet = False  # not known
         self.replaced = 0
         self.incidents: list[str] = []
         self._states = np.zeros((dynamics.state_size, self.num_envs))

@@ -92,7 +92,7 @@ class Watch:
             if not all(_is_within(last[name][ended], low, high) for name, low, high in self._bounded):
                 return False
         now = self._arrays.observations
-        return all(_is_within(now[name], low, high) for name, low, high in self._bounded)
+        return not self._bounded or all(_is_within(now[name], low, high) for name, low, high in self._bounded)
 
 
 def call_of(step: int) -> str:

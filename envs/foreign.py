@@ -126,6 +126,7 @@ class ForeignVectorEnv:
         self.terminated, self.truncated = self._arrays.terminated, self._arrays.truncated
         self.action_masks: np.ndarray | None = None
         self.finished: list[Episode] = []
+        self.is_quiet = False  # not known
         self.replaced = 0
         self.incidents: list[str] = []
         self._final_rows = self._writer.rows(self.final_observations)

@@ -104,6 +104,7 @@ class ParallelVectorEnv:
         self.terminated, self.truncated = self._arrays.terminated, self._arrays.truncated
         self.action_masks: np.ndarray | None = None
         self.finished: list[Episode] = []
+        self.is_quiet = False  # not known
         self.replaced = 0
         self.incidents: list[str] = []
         self._flying: deque[int] = deque()  # groups that were sent and not yet waited for, oldest first

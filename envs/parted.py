@@ -75,6 +75,7 @@ class PartedVectorEnv:
         self.terminated, self.truncated = self._arrays.terminated, self._arrays.truncated
         self.action_masks: np.ndarray | None = None
         self.finished: list[Episode] = []
+        self.is_quiet = False
         self.replaced = 0
         self.incidents: list[str] = []
         for part in self._parts:
@@ -93,7 +94,7 @@ class PartedVectorEnv:
         for group, rows in enumerate(self.groups):
             self.step_async(group, actions[rows])
             finished += self._parts[group].finished
-        self.finished = finished
+        self.finished, self.is_quiet = finished, all(part.is_quiet for part in self._parts)
 
     def step_async(self, group: int, actions: np.ndarray) -> None:
         """Step one group; see ``SteppedInParts``."""
@@ -102,7 +103,7 @@ class PartedVectorEnv:
 
     def step_wait(self, group: int) -> None:
         """Show what the step of a group led to; see ``SteppedInParts``."""
-        self.finished = self._parts[group].finished
+        self.finished, self.is_quiet = self._parts[group].finished, self._parts[group].is_quiet
 
     def state(self) -> State:
         """See ``VectorEnv``."""
@@ -122,7 +123,7 @@ class PartedVectorEnv:
                 closing.callback(part.close)
 
     def _come_to_rest(self) -> None:
-        self.finished = []
+        self.finished, self.is_quiet = [], False
         self.replaced = sum(part.replaced for part in self._parts)
         if self._parts[0].action_masks is not None:
             self.action_masks = self._arrays.action_masks

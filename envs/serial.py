@@ -73,6 +73,7 @@ class SerialVectorEnv:
         self.terminated, self.truncated = self.arrays.terminated, self.arrays.truncated
         self.action_masks: np.ndarray | None = None
         self.finished: list[Episode] = []
+        self.is_quiet = True  # then no flag is to be cleared before the next step
         self.replaced = 0
         self.incidents: list[str] = []
         self._rows = self._writer.rows(self.observations)
@@ -85,7 +86,6 @@ class SerialVectorEnv:
         self._failures = [0] * self.num_envs
         self._begins = np.ones(self.num_envs, bool)  # the next step is the first of what is learned from as one
         self._is_reset = False
-        self._is_quiet = True  # no copy has ended, crashed or begun in the last step: no flag is to be cleared
 
     def reset(self) -> None:
         """See ``VectorEnv``."""
@@ -95,7 +95,7 @@ class SerialVectorEnv:
             self._start(i)
         self._find_masks()
         self._begins[:] = True
-        self._is_quiet = False
+        self.is_quiet = False
         self._check()
 
     def step(self, actions: np.ndarray) -> None:
@@ -103,7 +103,7 @@ class SerialVectorEnv:
         if not self._is_reset:
             raise RuntimeError("reset the environments before the first step")
         actions = self.layout.read(actions, self.num_envs)
-        if not self._is_quiet:
+        if not self.is_quiet:
             self._clear()
         self.finished = []
         self._log.record(actions)
@@ -120,7 +120,7 @@ class SerialVectorEnv:
                 self._finish(i, goes_on=copy.goes_on)
             if self.action_masks is not None:
                 self._copies[i].write_mask(self.layout, self.action_masks[i], self._log.length(i))
-        if not self._is_quiet:
+        if not self.is_quiet:
             np.logical_or(self.terminated, self.truncated, out=self._begins)
             self._begins |= ~self.valid
         self._check()
@@ -156,7 +156,7 @@ class SerialVectorEnv:
                 index = self._copies[i].env_index
                 self.incidents.append(f"environment {index}: a new episode, as the one under way {reason}")
                 self._start(i)
-        self._is_quiet = False
+        self.is_quiet = False
         self._find_masks()
         self._check()
         return not_continued
@@ -172,7 +172,7 @@ class SerialVectorEnv:
         for array in (self.rewards, self.terminated, self.truncated, self._begins):
             array[:] = 0
         self.valid[:] = True
-        self._is_quiet = True
+        self.is_quiet = True
 
     def _start(self, i: int) -> None:
         """The next episode in copy i; a copy that cannot be reset is replaced."""
@@ -188,7 +188,7 @@ class SerialVectorEnv:
 
     def _finish(self, i: int, *, goes_on: bool) -> None:
         """An episode of copy i has ended; or only a part of it that is learned from apart, and it goes on."""
-        self._is_quiet = False
+        self.is_quiet = False
         for last, place in zip(self._rows[i], self._final_rows[i], strict=True):
             place[...] = last
         length = 0 if goes_on else self._log.length(i)
@@ -199,7 +199,7 @@ class SerialVectorEnv:
             self._start(i)
 
     def _cut(self, i: int, crash: EnvCrash) -> None:
-        self._is_quiet = False
+        self.is_quiet = False
         self.valid[i], self.rewards[i] = False, 0.0
         self._replace(i, crash)
         self._start(i)
@@ -256,7 +256,7 @@ class SerialVectorEnv:
 
     def _check(self) -> None:
         """Refuse wrong numbers. Looked for in whole arrays; only then in which copy."""
-        ended = None if self._is_quiet else self.terminated | self.truncated
+        ended = None if self.is_quiet else self.terminated | self.truncated
         if self._watch.is_right(ended):
             return
         lengths = {episode.env_index: episode.length for episode in self.finished}

@@ -95,6 +95,8 @@ class VectorEnv(Protocol):
       action_masks: [N, num_choices] bool, True is allowed, for ``observations``; None if the environment gives none.
         Known after the first ``reset``.
       finished: the episodes that ended in the last step, by copy.
+      is_quiet: every row of the last step is a transition within an episode, so neither flag is set anywhere, ``valid``
+        everywhere, and nothing is ``finished``; False if that is not known. Most steps are, and cost the reader less.
       replaced: how many environments crashed or hung and were replaced so far.
       incidents: a line for each of these and for each episode that ``restore`` could not continue, since the reader
         last emptied the list.
@@ -111,6 +113,7 @@ class VectorEnv(Protocol):
     valid: np.ndarray
     action_masks: np.ndarray | None
     finished: list[Episode]
+    is_quiet: bool
     replaced: int
     incidents: list[str]
 

@@ -38,8 +38,12 @@ def in_blocks(rows: np.ndarray) -> np.ndarray:
     Not a copy where nothing needs to be padded or converted: only to be read.
     """
     count, width = rows.shape
-    shape = (BLOCK_ROWS, width) if count <= BLOCK_ROWS else (-(-count // BLOCK_ROWS), BLOCK_ROWS, width)
-    if count and count % BLOCK_ROWS == 0 and rows.dtype == np.float32 and rows.flags.c_contiguous:
+    if count < BLOCK_ROWS:
+        block = np.zeros((BLOCK_ROWS, width), np.float32)
+        block[:count] = rows
+        return block
+    shape = (BLOCK_ROWS, width) if count == BLOCK_ROWS else (-(-count // BLOCK_ROWS), BLOCK_ROWS, width)
+    if count % BLOCK_ROWS == 0 and rows.dtype == np.float32 and rows.flags.c_contiguous:
         return rows.reshape(shape)
     blocks = np.zeros(shape, np.float32)
     blocks.reshape(-1, width)[:count] = rows
@@ -48,8 +52,8 @@ def in_blocks(rows: np.ndarray) -> np.ndarray:
 
 def out_of_blocks(blocks: np.ndarray, count: int) -> np.ndarray:
     """The inverse of ``in_blocks``: [count, D]."""
-    rows: np.ndarray = blocks.reshape(-1, blocks.shape[-1])[:count]
-    return rows
+    rows: np.ndarray = blocks if blocks.ndim == 2 else blocks.reshape(-1, blocks.shape[-1])
+    return rows[:count]
 
 
 class ActingHead:
@@ -57,16 +61,17 @@ class ActingHead:
 
     def __init__(self, arrays: Mapping[str, np.ndarray], net: Tower) -> None:
         weight, bias = _layer(arrays, f"{net}.head")
-        self._num_outputs = bias.shape[1]
         # A single column would be a product with a vector, in which BLAS may add in another order for each row
         # (OpenBLAS for Sandy Bridge does); so it gets a second one, of zeros.
-        if self._num_outputs == 1:
+        self._is_single = bias.shape[1] == 1
+        if self._is_single:
             weight, bias = (np.concatenate([column, np.zeros_like(column)], axis=1) for column in (weight, bias))
         self._layer = weight, bias
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Features in blocks -> outputs in blocks."""
-        return _dense(self._layer, features)[..., : self._num_outputs]
+        outputs = _dense(self._layer, features)
+        return outputs[..., :1] if self._is_single else outputs
 
 
 class ActingTower:

@@ -92,7 +92,8 @@ class _Rows:
         self.actions = np.empty((*shape, distribution.action_size), dtype)
         self.masks = None if envs.action_masks is None else np.empty((*shape, distribution.num_choices), bool)
         self.rewards = np.empty(shape, np.float32)
-        self.terminated, self.truncated, self.valid = (np.empty(shape, bool) for _ in range(3))
+        # As quiet steps leave them.
+        self.terminated, self.truncated, self.valid = np.zeros(shape, bool), np.zeros(shape, bool), np.ones(shape, bool)
         self.values = np.empty((num_steps + 1, envs.num_envs), np.float32)
         self.are_valued = False  # acting gave the values, too
         self.starts = np.empty((num_steps + 1, envs.num_envs), bool)
@@ -167,10 +168,10 @@ class _Part:
         self._parameters, self._actions = rows.parameters[:, place], rows.actions[:, place]
         self._masks = None if rows.masks is None else rows.masks[:, place]
         self._shown_masks = None if envs.action_masks is None else envs.action_masks[place]
-        self._outcomes = [
+        self._rewards, self._shown_rewards = rows.rewards[:, place], envs.rewards[place]
+        self._flags = [
             (ours[:, place], shown[place])
             for ours, shown in (
-                (rows.rewards, envs.rewards),
                 (rows.valid, envs.valid),
                 (rows.terminated, envs.terminated),
                 (rows.truncated, envs.truncated),
@@ -228,10 +229,12 @@ class _Part:
 
     def take_outcome(self, t: int) -> None:
         """Store what step t led to."""
-        for ours, shown in self._outcomes:
+        self._rewards[t] = self._shown_rewards
+        if self._envs.is_quiet:
+            return
+        for ours, shown in self._flags:
             ours[t] = shown
-        if self._envs.finished:
-            self._rows.episodes += [FinishedEpisode(t, episode) for episode in self._envs.finished]
+        self._rows.episodes += [FinishedEpisode(t, episode) for episode in self._envs.finished]
         cut = self._truncated[t]
         if np.count_nonzero(cut):  # a fifth of any()'s time
             last = {name: self._envs.final_observations[name][self._place][cut] for name, _ in self._shown}

@@ -53,7 +53,7 @@ def play(envs, steps):
         actions = 2 * rng.integers(2, size=envs.num_envs)
         envs.step(actions)
         rows = (envs.observations[ONLY], envs.rewards, envs.terminated, envs.valid, envs.action_masks)
-        shown.append(([row.copy() for row in rows], list(envs.finished), envs.replaced))
+        shown.append(([row.copy() for row in rows], list(envs.finished), envs.is_quiet, envs.replaced))
     return shown
 
 

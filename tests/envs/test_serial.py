@@ -173,6 +173,18 @@ def test_a_copy_that_crashes_is_replaced_and_its_row_is_no_transition():
     assert envs.finished == [Episode(7, 4.0, 4)]
 
 
+def test_a_step_is_quiet_where_nothing_ends_and_nobody_crashes():
+    failing = iter([True, False, False, False])
+    envs = opened(lambda: FailsSometimes(failing), [6, 7])
+    seen = []
+    for _ in range(9):
+        step(envs)
+        quiet = envs.valid.all() and not (envs.terminated | envs.truncated).any() and not envs.finished
+        assert envs.is_quiet == quiet
+        seen.append(envs.is_quiet)
+    assert seen == [True, True, False, False, True, True, False, False, True]
+
+
 class MasksByPosition(FailsSometimes):
     """At the start only action 0 is allowed, later only action 1."""
 
