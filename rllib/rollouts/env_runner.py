@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ...envs.columns import UnsupportedSpace
 from ...envs.opening import Vector, open_vector
@@ -39,6 +39,8 @@ _RECURRENT = "recurrent"
 @dataclass(frozen=True)
 class Collected:
     """A rollout, and all that is needed to go on behind it in any other worker."""
+
+    __shoal_plain__: ClassVar[bool] = True  # see ``core/serialization/values.py``
 
     batch: Batch
     state: State | None  #: where the environments stand now, and recurrent states; None where that cannot be told
