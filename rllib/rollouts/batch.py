@@ -3,7 +3,8 @@
 Arrays are time-major, [T, B]: T steps of B environment copies. Each row that is ``valid`` is one real transition and
 carries all that is needed to learn from it, whatever its neighbours are: the value of its true successor, how its
 episode stood after it, and the log-probability under the weights that acted. A row that is not valid counts nowhere;
-after it, as after an end, a new episode starts. A batch that came through the object store is read-only.
+after it, as after an end, a new episode starts; or, where simulators played, another goes on (``external.py``). A batch
+that came through the object store is read-only.
 """
 
 from __future__ import annotations
@@ -59,6 +60,15 @@ class Batch:
     def num_steps(self) -> int:
         """Environment steps in the batch: its valid rows."""
         return int(self.valid.sum())
+
+    @property
+    def goes_on_elsewhere(self) -> np.ndarray:
+        """[T, B] bool: the row goes on with another episode than the row before it, from the recurrent state that
+        ``states`` has there; so of a recurrent policy that is an L-th row.
+        """
+        found = np.zeros_like(self.valid)
+        found[1:] = (self.terminated | self.truncated | ~self.valid)[:-1] & self.valid[1:] & ~self.starts[1:]
+        return found
 
     def rows(self, column: np.ndarray) -> np.ndarray:
         """The valid rows of a column [T, B, ...], one below the other, [N, ...]: by step, then by copy."""

@@ -11,7 +11,9 @@ critic expects from there.
     episode 4   . . d d d
 
 Every last row is terminated or truncated, so no estimate crosses from one segment into the next. A recurrent policy
-goes on from the state that it had before a segment: so a segment within an episode then begins a column.
+goes on from the state that it had before a segment, and a batch has states at each L-th row, L the sequence length: so
+a segment within an episode then begins at one of those. Of H rows in the longest of n segments with N rows together a
+batch has no more than 2 N + 3 n (L - 1) + H: all columns but one are half full, but for rows before such beginnings.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ def packed(segments: Sequence[ExternalSegment], spec: PolicySpec, finished: Sequ
       spec: Of the policy that acted.
       finished: Return and length of episodes that ended; they are counted with the last row.
     """
-    places, num_columns = _places(segments, keeps_states=spec.is_recurrent)
+    places, num_columns = _places(segments, spec.network.sequence_length if spec.is_recurrent else 1)
     num_steps, distribution = max(map(len, segments)), spec.actions.distribution
     shape = (num_steps, num_columns)
     observations = spec.observations.empty(*shape)
@@ -123,9 +125,10 @@ def packed(segments: Sequence[ExternalSegment], spec: PolicySpec, finished: Sequ
         floats["next_values"][row : row + len(segment) - 1, copy] = segment.values[1:]
         floats["next_values"][last] = segment.last_value
         terminated[last], truncated[last] = segment.last_observation is None, segment.last_observation is not None
-        if row == 0:
-            starts[0, copy] = segment.first_step == 0
     starts[1:] = terminated[:-1] | truncated[:-1] | ~valid[:-1]
+    for segment, place in zip(segments, places, strict=True):
+        if spec.is_recurrent or place[0] == 0:
+            starts[place] = segment.first_step == 0
     return Batch(
         observations=observations,
         actions=actions,
@@ -143,21 +146,28 @@ def packed(segments: Sequence[ExternalSegment], spec: PolicySpec, finished: Sequ
     )
 
 
-def _places(segments: Sequence[ExternalSegment], *, keeps_states: bool) -> tuple[list[tuple[int, int]], int]:
-    """Row and column where each segment begins, and how many columns there are: longest first, each where it fits."""
+def _places(segments: Sequence[ExternalSegment], aligned_to: int) -> tuple[list[tuple[int, int]], int]:
+    """Row and column where each segment begins, and how many columns there are: longest first, each in the first column
+    that has room for it.
+
+    Args:
+      segments: To be placed.
+      aligned_to: Segments within an episode begin at a multiple of it.
+    """
     height = max(map(len, segments))
     places: list[tuple[int, int]] = [(0, 0)] * len(segments)
     filled: list[int] = []
-    # Those that must begin a column come first; then the first column that has room.
-    must_begin = [keeps_states and segment.first_step > 0 for segment in segments]
-    for number in sorted(range(len(segments)), key=lambda i: (not must_begin[i], -len(segments[i]))):
+    for number in sorted(range(len(segments)), key=lambda number: -len(segments[number])):
         length = len(segments[number])
-        fitting = (column for column, rows in enumerate(filled) if rows + length <= height)
-        column = len(filled) if must_begin[number] else next(fitting, len(filled))
+        step = aligned_to if segments[number].first_step > 0 else 1
+        rows = (-(-fill // step) * step for fill in filled)
+        row, column = next(
+            ((row, column) for column, row in enumerate(rows) if row + length <= height), (0, len(filled))
+        )
         if column == len(filled):
             filled.append(0)
-        places[number] = (filled[column], column)
-        filled[column] += length
+        places[number] = (row, column)
+        filled[column] = row + length
     return places, len(filled)
 
 

@@ -315,10 +315,11 @@ def _remembered(batch: Batch, policy: Policy) -> tuple[list[Acted], np.ndarray, 
     """
     assert batch.states is not None
     steps, states, kept_states, cut_states = [], batch.states[0], [], []
-    values = np.empty_like(batch.values)
+    values, elsewhere = np.empty_like(batch.values), batch.goes_on_elsewhere
     for t in range(len(values)):
         states = np.where(batch.starts[t, :, None], np.float32(0.0), states)
-        if t % policy.spec.network.sequence_length == 0:
+        if t % (length := policy.spec.network.sequence_length) == 0:
+            states = np.where(elsewhere[t, :, None], batch.states[t // length], states)
             kept_states.append(states)
         acted = policy.step({name: column[t] for name, column in batch.observations.items()}, states)
         assert acted.values is not None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from shoal.rllib.learning.advantages import gae
 from shoal.rllib.learning.minibatches import Sequences
@@ -125,3 +125,41 @@ def test_short_segments_share_columns():
     batch = packed([segment(rng, 4, first_step=1, spec=REMEMBERS) for _ in range(3)], REMEMBERS)
     assert batch.valid.shape == (4, 3)
     assert not batch.starts[0].any()
+
+
+def test_of_a_recurrent_policy_segments_within_an_episode_share_columns_from_every_second_row_on():
+    rng = np.random.default_rng(0)
+    segments = [segment(rng, 9, first_step=1, spec=REMEMBERS)]
+    segments += [segment(rng, 1, first_step=5, spec=REMEMBERS) for _ in range(9)]
+    batch = packed(segments, REMEMBERS)
+    assert batch.valid.shape == (9, 3)  # 9 rows; 5 of one with a gap behind each; 4 of them
+    assert batch.valid[:, 1].tolist() == [True, False] * 4 + [True]
+    assert batch.valid[:, 2].tolist() == [True, False] * 4 + [False]
+    assert not batch.starts[batch.valid].any()
+    assert batch.goes_on_elsewhere[:, 1].tolist() == [False, False] + [True, False] * 3 + [True]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=60), st.sampled_from([1, 2, 8, 32]))
+@example([(60, True), *([(1, True)] * 59)], 2)
+def test_a_batch_has_no_more_rows_than_are_told(shapes, sequence_length):
+    rng, spec = np.random.default_rng(0), spec_of(recurrent="gru", recurrent_size=1, sequence_length=sequence_length)
+    segments = [segment(rng, length, first_step=3 * goes_on, spec=spec) for length, goes_on in shapes]
+    lengths = [length for length, _ in shapes]
+    most = 2 * sum(lengths) + 3 * len(lengths) * (sequence_length - 1) + max(lengths)
+    assert packed(segments, spec).valid.size <= most
+
+
+def test_what_a_recurrent_critic_expects_is_that_of_each_segment_by_itself_wherever_it_lies():
+    rng, spec = np.random.default_rng(0), REMEMBERS
+    shapes = [(9, 4), (1, 3), (2, 0), (3, 7), (1, 1), (4, 0), (2, 2), (5, 6)]
+    segments = [segment(rng, length, first_step=first, spec=spec, terminated=length == 2) for length, first in shapes]
+    batch = packed(segments, spec)
+    assert batch.goes_on_elsewhere.any()
+    policy = Policy(Weights(1, spec, initial_weights(spec, 0)))
+    values, next_values = revalued(batch, policy)
+    for each in segments:
+        own, following = revalued(packed([each], spec), policy)
+        rows = np.isin(batch.log_probs, each.log_probs)
+        np.testing.assert_array_equal(values[rows], own[:, 0])
+        np.testing.assert_array_equal(next_values[rows], following[:, 0])
