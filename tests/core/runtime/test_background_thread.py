@@ -48,13 +48,14 @@ class CountingCoroutines(Counting):
 
 def test_calls_that_wait_behind_another_of_a_serial_actor_ring_for_nobody():
     actor = shoal.remote(Counting).remote()
-    before = shoal.get(actor.rings.remote())
+    before, began = shoal.get(actor.rings.remote()), time.monotonic()
     under_way = [actor.work.remote(0.004) for _ in range(3)]
     for _ in range(50):
         shoal.get(under_way.pop(0), timeout=10)
         under_way.append(actor.work.remote(0.004))
     shoal.get(under_way, timeout=10)
-    assert shoal.get(actor.rings.remote()) - before <= 5, "one for each call would be 53"
+    # The process's own timers ring, too, now and then; it was once for every second call, 5 ms of work.
+    assert shoal.get(actor.rings.remote()) - before <= 3 + 2 * (time.monotonic() - began)
 
 
 def test_an_event_loop_that_has_slept_rings_for_nobody_when_it_wakes():
@@ -63,4 +64,4 @@ def test_an_event_loop_that_has_slept_rings_for_nobody_when_it_wakes():
     for _ in range(5):
         time.sleep(0.25)  # longer than its background thread sleeps while there is something to do
         shoal.get(actor.answer.remote(), timeout=10)
-    assert shoal.get(actor.rings.remote()) - before <= 2
+    assert shoal.get(actor.rings.remote()) - before <= 4, "it was two for each call"
