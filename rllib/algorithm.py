@@ -119,12 +119,12 @@ class Algorithm(abc.ABC, Generic[C]):
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are done."""
+        """As in ``Trainable``: all steps are."""
         return self.steps >= self.config.total_steps
 
     @property
     def last_death(self) -> str:
-        """Why the rollout worker that was replaced last had died."""
+        """As in ``Trainable``."""
         return self.workers.last_death
 
     def runner_class(self) -> type[EnvRunner]:
@@ -244,10 +244,7 @@ class Algorithm(abc.ABC, Generic[C]):
         }
 
     def evaluate(self, episodes: int) -> Evaluation:
-        """Play episodes with the present policy, frozen, and its likeliest actions; does not count as training.
-
-        Args:
-          episodes: How many; split over the workers. The same ones each time, whatever the number of workers.
+        """As in ``Trainable``, split over the workers.
 
         Raises:
           ConfigError: external simulators play: there is nothing here to evaluate in.
@@ -258,21 +255,16 @@ class Algorithm(abc.ABC, Generic[C]):
         return self.fleet.evaluate(self._weights_ref, episodes)
 
     def begin_evaluation(self, episodes: int, *, films: bool = False) -> None:
-        """Have the present policy play the episodes that ``evaluate`` plays, in an actor of its own while training goes
-        on; see ``evaluations``. Waits only if two such evaluations are under way already.
+        """As in ``Trainable``.
 
         Raises:
-          EnvFailure, WorkerLostError, ConfigError: an earlier one failed; or as ``evaluate``.
+          ConfigError: as ``evaluate``.
         """
         self._check_can_evaluate()
         self._evaluator.submit(self.steps, self._weights_ref, episodes, films=films)
 
     def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
-        """What ``begin_evaluation`` began and has finished since the last call, oldest first; with ``wait`` all of it.
-
-        Raises:
-          EnvFailure, WorkerLostError: one failed.
-        """
+        """As in ``Trainable``."""
         return self._evaluator.finished(wait=wait)
 
     def checkpoint(self) -> Checkpoint:
@@ -292,11 +284,7 @@ class Algorithm(abc.ABC, Generic[C]):
         ).checkpoint(self.name, to_dict(self.config))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same algorithm, environment and network.
-
-        Raises:
-          CheckpointError: as ``SavedRun.read``; nothing was changed.
-        """
+        """As in ``Trainable``; what does not fit ``SavedRun.read`` tells."""
         saved = SavedRun.read(
             checkpoint,
             algorithm=self.name,
@@ -317,11 +305,7 @@ class Algorithm(abc.ABC, Generic[C]):
 
     @staticmethod
     def policy_from(checkpoint: Checkpoint) -> Policy:
-        """The policy of a checkpoint, ready to act. Needs neither workers nor torch.
-
-        Raises:
-          CheckpointError: the checkpoint holds no policy, or not all of one.
-        """
+        """As in ``Trainable``. Needs neither workers nor torch."""
         return Policy(saved_state.weights_from(checkpoint))
 
     def close(self) -> None:

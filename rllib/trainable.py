@@ -59,15 +59,36 @@ class Trainable(Protocol):
         ...
 
     def evaluate(self, episodes: int) -> Evaluation:
-        """Play the evaluation episodes with the present policy, frozen, with its likeliest actions."""
+        """Play the evaluation episodes with the present policy, frozen, with its likeliest actions; does not count as
+        training.
+
+        Args:
+          episodes: How many: the same ones each time, whatever the number of workers.
+        """
         ...
 
     def begin_evaluation(self, episodes: int, *, films: bool = False) -> None:
-        """Have the present policy play these beside training, see ``evaluations``."""
+        """Have the present policy play these in an actor of their own while training goes on, see ``evaluations``. Waits
+        only if two such evaluations are under way already.
+
+        Args:
+          episodes: How many.
+          films: Whether to make a film of the first, see ``video.py``.
+
+        Raises:
+          EnvFailure, WorkerLostError: an earlier one failed.
+        """
         ...
 
     def evaluations(self, *, wait: bool = False) -> list[Evaluated]:
-        """What ``begin_evaluation`` began and has finished since the last call, oldest first."""
+        """What ``begin_evaluation`` began and has finished since the last call, oldest first.
+
+        Args:
+          wait: Until nothing is under way.
+
+        Raises:
+          EnvFailure, WorkerLostError: one failed.
+        """
         ...
 
     def checkpoint(self) -> Checkpoint:
@@ -75,7 +96,7 @@ class Trainable(Protocol):
         ...
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint.
+        """Go on from a checkpoint of the same algorithm, environment and network.
 
         Raises:
           CheckpointError: it does not fit; nothing was changed.
