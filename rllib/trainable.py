@@ -68,7 +68,7 @@ class Trainable(Protocol):
         ...
 
     def begin_evaluation(self, episodes: int, *, films: bool = False) -> None:
-        """Have the present policy play these in an actor of their own while training goes on, see ``evaluations``. Waits
+        """Have the present policy play these in an actor of its own while training goes on; see ``evaluations``. Waits
         only if two such evaluations are under way already.
 
         Args:
