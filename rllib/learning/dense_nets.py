@@ -43,6 +43,7 @@ class DenseNets:
         size = sum(map(math.prod, self._shapes.values()))
         self.weights, self.gradient = np.zeros(size, np.float32), np.zeros(size, np.float32)
         self._own, self._its_gradient = _Layers(spec, self.weights), _Layers(spec, self.gradient)
+        self._own_by_name = self.named(self.weights)
         self._activation = ACTIVATIONS[spec.network.activation]
         self._make_room(0)
 
@@ -53,7 +54,7 @@ class DenseNets:
 
     def in_order(self, flat: np.ndarray) -> np.ndarray:
         """A new vector [P] with the arrays of ``spec.array_shapes`` one behind the other, of one like ``weights``."""
-        return flattened(self.named(flat), self._shapes)
+        return flattened(self._own_by_name if flat is self.weights else self.named(flat), self._shapes)
 
     def take_in_order(self, ordered: np.ndarray, into: np.ndarray) -> None:
         """The opposite of ``in_order``: fill a vector like ``weights``."""
@@ -73,17 +74,16 @@ class DenseNets:
         if len(inputs) != self._count:
             self._make_room(len(inputs))
         self._inputs[:-1] = inputs.T
-        below: np.ndarray = self._inputs
-        for layer, outputs, with_ones in zip(self._own.hidden, self._outputs, self._with_ones, strict=True):
+        for layer, below, outputs in zip(self._own.hidden, self._below, self._outputs, strict=True):
             np.matmul(layer, below, out=outputs)
             self._activation.apply(outputs, outputs)
-            below = with_ones
+        features = self._with_ones[-1]
         log_stds, policy_head = self._own.log_stds, self._own.policy_head
         parameters = np.empty((len(policy_head) + len(log_stds), len(inputs)), np.float32)
-        np.matmul(policy_head, below[0], out=parameters[: len(policy_head)])
+        np.matmul(policy_head, features[0], out=parameters[: len(policy_head)])
         if len(log_stds):
             parameters[len(policy_head) :] = log_stds[:, None]
-        return parameters.T, self._own.value_head @ below[-1]
+        return parameters.T, self._own.value_head @ features[-1]
 
     def backward(self, by_parameters: np.ndarray, by_values: np.ndarray) -> None:
         """From a loss's derivatives by what ``forward`` gave last, [N, num_parameters] and [N], to ``gradient``."""
@@ -94,21 +94,18 @@ class DenseNets:
         features, deltas = self._with_ones[-1], self._deltas[-1]
         np.matmul(by_outputs, features[0].T, out=its.policy_head)
         np.matmul(features[-1], by_values, out=its.value_head)
-        np.matmul(own.policy_head[:, :-1].T, by_outputs, out=deltas[0])
-        by_critic_features = own.value_head[:-1, None] * by_values
-        if len(deltas) == 1:
-            deltas[0] += by_critic_features
+        np.matmul(own.policy_head_turned, by_outputs, out=deltas[0])
+        if len(deltas) == 2:
+            np.multiply(own.value_head_turned, by_values, out=deltas[1])
         else:
-            deltas[1] = by_critic_features
+            deltas[0] += own.value_head_turned * by_values
         for index in reversed(range(len(own.hidden))):
             outputs, deltas = self._outputs[index], self._deltas[index]
             self._activation.slope(outputs, outputs)
             deltas *= outputs
-            if not index:
-                np.matmul(deltas, self._inputs.T, out=its.hidden[0])
-                return
-            np.matmul(deltas, self._with_ones[index - 1].swapaxes(1, 2), out=its.hidden[index])
-            np.matmul(own.hidden[index][:, :, :-1].swapaxes(1, 2), deltas, out=self._deltas[index - 1])
+            np.matmul(deltas, self._below_turned[index], out=its.hidden[index])
+            if index:
+                np.matmul(own.hidden_turned[index], deltas, out=self._deltas[index - 1])
 
     def _make_room(self, count: int) -> None:
         """For passes of so many rows: minibatches all have the same number but for an epoch's last."""
@@ -116,6 +113,8 @@ class DenseNets:
         self._inputs = np.ones((self._spec.observations.flat_width + 1, count), np.float32)
         towers = len(self._spec.towers)
         self._with_ones = [np.ones((towers, width + 1, count), np.float32) for width in self._spec.hidden_sizes]
+        self._below = [self._inputs, *self._with_ones[:-1]]
+        self._below_turned = [below.swapaxes(-1, -2) for below in self._below]
         self._outputs = [layer[:, :-1] for layer in self._with_ones]
         self._deltas = [np.empty((towers, width, count), np.float32) for width in self._spec.hidden_sizes]
 
@@ -132,6 +131,8 @@ class _Layers:
       policy_head: [num_outputs, feature_width + 1].
       value_head: [feature_width + 1].
       log_stds: [A], those that are weights; often none.
+      hidden_turned, policy_head_turned, value_head_turned: without the biases, [.., inputs, outputs]: what derivatives
+        by outputs are multiplied with on their way down.
     """
 
     def __init__(self, spec: PolicySpec, flat: np.ndarray) -> None:
@@ -147,6 +148,8 @@ class _Layers:
         *self.hidden, self.policy_head, self.value_head = (
             part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)
         )
+        self.hidden_turned = [layer[:, :, :-1].swapaxes(1, 2) for layer in self.hidden]
+        self.policy_head_turned, self.value_head_turned = self.policy_head[:, :-1].T, self.value_head[:-1, None]
 
     def named(self, spec: PolicySpec) -> dict[str, np.ndarray]:
         """The same by the names of ``spec.array_shapes``, in another order."""

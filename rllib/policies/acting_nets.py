@@ -116,8 +116,10 @@ class ActingTower:
                 ACTIVATIONS["relu"].apply(part, part)
             hidden = np.concatenate(parts if flat is None else [*parts, flat], axis=-1)
         assert hidden is not None
-        for layer in self._hidden:
-            hidden = _dense(layer, hidden)
+        product = np.dot if hidden.ndim == 2 else np.matmul
+        for weight, bias in self._hidden:
+            hidden = product(hidden, weight)
+            hidden += bias
             self._activate(hidden, hidden)
         if self._cell is None or state is None:
             return hidden, None
