@@ -7,7 +7,7 @@ Python's `traceback` looks for each frame whether its file has changed, and comp
 
 from __future__ import annotations
 
-import builtins
+import sys
 import traceback
 from pathlib import Path
 from types import CodeType
@@ -21,10 +21,14 @@ _HEADER = "Traceback (most recent call last):\n"
 _MOST_KEPT, _MOST_FRAMES = 256, 32
 #: What Python adds to the message of these depends on the frames' variables.
 _WITH_HINTS = (NameError, AttributeError, ImportError, SyntaxError)
-_GROUP: tuple[type, ...] = tuple(filter(None, [getattr(builtins, "BaseExceptionGroup", None)]))  # Python 3.11
+#: By its name: Python 3.10 has none, but packages that bring theirs.
+_GROUP = "BaseExceptionGroup"
 
-#: (id of a code object, instruction), frame by frame -> text, whether a frame is the user's, and the code objects,
-#: which keep their ids while they are here.
+#: Where the line of a frame does not follow from its instruction: that of a traceback made by hand may be any.
+_LINES_BY_FRAME = sys.version_info < (3, 11)
+
+#: (id of a code object, instruction, line or 0), frame by frame -> text, whether a frame is the user's, and the code
+#: objects, which keep their ids while they are here.
 _kept: dict[tuple[int, ...], tuple[str, bool, list[CodeType]]] = {}
 
 
@@ -65,7 +69,9 @@ def type_name(exception: BaseException) -> str:
 
 def _is_by_itself(exception: BaseException) -> bool:
     """Whether its text is the frames' and its own, and depends on nothing else."""
-    if isinstance(exception, (*_WITH_HINTS, *_GROUP)) or exception.__cause__ is not None:
+    if isinstance(exception, _WITH_HINTS) or exception.__cause__ is not None:
+        return False
+    if any(cls.__name__ == _GROUP for cls in type(exception).__mro__):
         return False
     return exception.__context__ is None or exception.__suppress_context__
 
@@ -77,7 +83,7 @@ def _frames(exception: BaseException) -> tuple[str, bool]:
     link = exception.__traceback__
     while link is not None and len(codes) <= _MOST_FRAMES:
         codes.append(link.tb_frame.f_code)
-        way += (id(codes[-1]), link.tb_lasti)
+        way += (id(codes[-1]), link.tb_lasti, link.tb_lineno if _LINES_BY_FRAME else 0)
         link = link.tb_next
     kept = _kept.get(tuple(way)) if link is None else None
     if kept is None:

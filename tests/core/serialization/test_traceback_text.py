@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import linecache
 import sys
 import traceback
+import types
 
 import pytest
 
@@ -58,6 +61,10 @@ def either(first):
     raise ValueError("the same")
 
 
+def group(base):
+    raise base("many", [ValueError("one"), KeyError("other")])
+
+
 def caught(function, *args):
     try:
         function(*args)
@@ -95,6 +102,23 @@ def test_the_text_is_pythons_the_first_time_and_the_second(function, args):
 def test_two_lines_of_a_function_that_raise_the_same_are_told_apart():
     texts = [told(caught(either, first), ran=True) for first in (True, False, True)]
     assert texts[0] == texts[2] != texts[1]
+
+
+def test_lines_of_a_traceback_made_by_hand_are_told_apart():
+    for line in range(1, 4):
+        error = caught(deep, 0)
+        frame = error.__traceback__.tb_next
+        error.__traceback__ = types.TracebackType(None, frame.tb_frame, frame.tb_lasti, line)
+        assert told(error, ran=True) == literal(error)
+
+
+def test_a_group_is_told_with_what_is_in_it_also_where_python_has_none():
+    groups = builtins if sys.version_info >= (3, 11) else importlib.import_module("exceptiongroup")  # pytest has it
+    for _ in range(2):
+        error = caught(group, groups.ExceptionGroup)
+        text = told(error, ran=True)
+        assert "KeyError: 'other'" in text
+        assert text == literal(error)
 
 
 def test_functions_that_differ_only_in_their_file_are_told_apart():
