@@ -32,6 +32,7 @@ SOON_S = 3 * BACKGROUND_S
 PAUSES_S = [pause * BACKGROUND_S for pause in (0, 1, 1, 2, 20, 50)]
 TRACED = {module.__file__ for module in (background, loop, standby, wake_pipe, driving_selector)}
 PEER = b"p" * 12
+SEEDS_OF_EVENT_LOOPS = 8
 
 
 class Turns:
@@ -325,8 +326,8 @@ class Trial:
         else:
             self.loop.look_in()
 
-    def play(self, seed: int, users: int, steps: int, *, has_event_loop: bool = False) -> None:
-        """All of it; fails if anything is lost or late."""
+    def play(self, seed: int, users: int, steps: int, *, has_event_loop: bool = False, blocks_s: float = 0.0) -> None:
+        """All of it; fails if anything is lost or late. User code blocks the event loop for up to `blocks_s`."""
 
         def use(lot: random.Random) -> None:
             for _ in range(steps):
@@ -340,7 +341,7 @@ class Trial:
         def begin() -> None:
             self.loop.start_background()
             self.has_event_loop = has_event_loop
-            events = EventLoop(self) if has_event_loop else None
+            events = EventLoop(self, blocks_s, is_alone=not users) if has_event_loop else None
             threads = [Thread(self.turns, lambda n=n: use(random.Random(seed + n)), f"user {n}") for n in range(users)]
             threads.append(Thread(self.turns, lambda: peers(random.Random(-seed - 1)), "peers"))
             if events is not None:
@@ -351,9 +352,9 @@ class Trial:
                 thread.start()
             for thread in threads:
                 thread.join()
-            self.turns.wait(lambda: not self.expected, self.turns.now + 1.0)
+            self.turns.wait(lambda: not self.expected, self.turns.now + 1.0 + 2 * blocks_s)
             assert not self.faults
-            assert not self.expected, "something has been seen to by nobody, though a second has passed"
+            assert not self.expected, "something has been seen to by nobody, though a second or more has passed"
             assert not self.late
             if events is not None:
                 events.leave()
@@ -370,11 +371,11 @@ class Trial:
 class EventLoop:
     """In place of asyncio's: a thread that selects, begins calls, reads a pipe, and works in between."""
 
-    #: How long it is away from its selector at most, twice: calls and the pipe wait for it.
-    BUSY_S = 2 * BACKGROUND_S
-
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Trial, blocks_s: float, *, is_alone: bool) -> None:
         self.trial = trial
+        #: How long it is away from its selector at most, twice: calls and the pipe wait for it.
+        self.busy_s = max(2 * BACKGROUND_S, blocks_s)
+        self.is_alone = is_alone  # else posts wait for as long as another drives, and nothing comes
         self.calls: deque[int] = deque()
         self.unread: deque[int] = deque()
         self.faults: list[BaseException] = []
@@ -401,7 +402,7 @@ class EventLoop:
         """Its peers, and other threads of its process."""
         for _ in range(2 * steps):
             self.trial.sleep(lot.choice(PAUSES_S))
-            number = self.trial.expect(SOON_S + 2 * self.BUSY_S + driving_selector._GLANCE_S)
+            number = self.trial.expect(SOON_S + 2 * self.busy_s + driving_selector._GLANCE_S)
             if lot.random() < 0.6:
                 self.trial.network.arrived.append(m.FetchFunction(number, b"key"))
             else:
@@ -419,7 +420,10 @@ class EventLoop:
                     count -= 1
             choice = lot.random()
             if choice < 0.2:
-                self.trial.sleep(lot.choice([BACKGROUND_S, self.BUSY_S]))
+                if self.is_alone:
+                    number = self.trial.expect(standby._LOOK_UP_S + SOON_S)
+                    self.trial.loop.post(lambda number: self.trial.see(number, "a post of a turn"), number)
+                self.trial.sleep(lot.choice([BACKGROUND_S, self.busy_s]))
             elif choice < 0.5:
                 number = self.trial.expect(SOON_S)
                 self.trial.loop.submit(lambda number: self.trial.see(number, "an answer"), number)
@@ -441,10 +445,11 @@ class EventLoop:
 
 @pytest.mark.parametrize("users", [0, 2])
 @pytest.mark.parametrize("switch", [0.005, 0.1])
-def test_an_event_loop_that_drives_loses_nothing_in_any_order_of_events(monkeypatch, users, switch):
-    for seed in range(12):
+@pytest.mark.parametrize("blocks_s", [0.0, 1.5])
+def test_an_event_loop_that_drives_loses_nothing_in_any_order_of_events(monkeypatch, users, switch, blocks_s):
+    for seed in range(SEEDS_OF_EVENT_LOOPS):
         with monkeypatch.context() as patches:
-            Trial(Turns(seed, switch), patches).play(seed, users, steps=12, has_event_loop=True)
+            Trial(Turns(seed, switch), patches).play(seed, users, steps=12, has_event_loop=True, blocks_s=blocks_s)
 
 
 @pytest.mark.parametrize("users", [1, 3])
