@@ -31,7 +31,7 @@ from .external_settings import EXTERNAL, check_supported, is_external
 from .fleet import Fleet
 from .learner_groups.gradient_worker import Advanced
 from .learning.learner import LearnedPolicy
-from .policies.normalization import ObservationMoments, RewardScaler
+from .policies.normalization import ObservationMoments, RewardScaler, Statistics
 from .policies.policy import Policy
 from .policies.policy_spec import NetworkSettings, PolicySpec, policy_spec
 from .policies.weights import Weights
@@ -76,8 +76,8 @@ class Algorithm(abc.ABC, Generic[C]):
         self.iteration = 0  #: iterations done so far
         self.episodes = 0  #: training episodes that ended so far
         self._recent = RecentEpisodes()
-        #: statistics of observations and rewards that the algorithm keeps, by name; saved with it
-        self.normalizers: dict[str, ObservationMoments | RewardScaler] = {}
+        #: of observations and rewards, as far as the algorithm keeps some; saved with it
+        self.statistics = Statistics()
         #: numbers that follow from how training went, and not from its progress alone; saved with it
         self.schedules: dict[str, float] = {}
         #: what happened to environments, a line each, since whoever shows it last emptied the list
@@ -149,8 +149,7 @@ class Algorithm(abc.ABC, Generic[C]):
         """
         moments = ObservationMoments(spec.observations.normalizable_shapes) if observations else None
         scaler = RewardScaler(self.config.num_envs, gamma) if rewards else None
-        kept: dict[str, ObservationMoments | RewardScaler | None] = {"observations": moments, "rewards": scaler}
-        self.normalizers = {name: statistics for name, statistics in kept.items() if statistics is not None}
+        self.statistics = Statistics(moments, scaler)
         return moments, scaler
 
     def collect(self, num_steps: int) -> Batch:
@@ -202,11 +201,7 @@ class Algorithm(abc.ABC, Generic[C]):
 
     def weights(self) -> Weights:
         """The policy as it is now, with what observations are normalised by."""
-        weights = self.learner.weights(self.iteration)
-        moments = self.normalizers.get("observations")
-        if isinstance(moments, ObservationMoments):
-            return replace(weights, normalizers=moments.normalizers())
-        return weights
+        return replace(self.learner.weights(self.iteration), normalizers=self.statistics.normalizers())
 
     def broadcast(self) -> None:
         """Put the learner's weights into the object store, once for all workers; they come with the next request."""
@@ -272,7 +267,7 @@ class Algorithm(abc.ABC, Generic[C]):
         return SavedRun(
             weights=self.weights(),
             optimizer=self.learner.optimizer_arrays(),
-            statistics={name: normalizer.arrays() for name, normalizer in self.normalizers.items()},
+            statistics=self.statistics.arrays(),
             recent=self._recent.arrays(),
             schedules=self.schedules,
             environments=self.fleet.state(),
@@ -290,11 +285,10 @@ class Algorithm(abc.ABC, Generic[C]):
             algorithm=self.name,
             spec=self.learner.spec,
             optimizer_shapes=self.learner.optimizer_shapes,
-            normalizers=self.normalizers,
+            statistics=self.statistics,
             schedules=self.schedules,
         )
-        for name, normalizer in self.normalizers.items():
-            normalizer.load(saved.statistics[name])
+        self.statistics.load(saved.statistics)
         self.schedules = dict(saved.schedules)
         self.learner.load(saved.weights.arrays, saved.optimizer)
         self.steps, self.iteration, self.episodes = saved.steps, saved.iteration, saved.episodes
@@ -321,18 +315,12 @@ class Algorithm(abc.ABC, Generic[C]):
         if self.external is not None:
             self.incidents.append("episodes that simulators were in are lost: their states are no part of a checkpoint")
         elif not is_known:
-            self._restart_rewards()
+            self.statistics.restart_rewards()
 
     def _begin_anew(self, copies: Sequence[int]) -> None:
         """The worker of these copies died, and they begin new episodes."""
         if self.collection is None:  # else rollouts of before may not have been counted yet, see ``starts``
-            self._restart_rewards(copies)
-
-    def _restart_rewards(self, copies: Sequence[int] | None = None) -> None:
-        """These copies, by default all, begin new episodes: what rewards are scaled by counts from there."""
-        for normalizer in self.normalizers.values():
-            if isinstance(normalizer, RewardScaler):
-                normalizer.restart(copies)
+            self.statistics.restart_rewards(copies)
 
     def _taken(self, worker: int, collected: Collected) -> None:
         """A rollout that came by itself is learned from."""

@@ -217,6 +217,38 @@ class RewardScaler:
         self._returns[slice(None) if copies is None else list(copies)] = 0.0
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What a run keeps of both, as far as it normalises them."""
+
+    observations: ObservationMoments | None = None
+    rewards: RewardScaler | None = None
+
+    @property
+    def kept(self) -> dict[str, ObservationMoments | RewardScaler]:
+        """Those that there are, by name."""
+        both = {"observations": self.observations, "rewards": self.rewards}
+        return {name: statistics for name, statistics in both.items() if statistics is not None}
+
+    def normalizers(self) -> dict[str, ObservationNormalizer]:
+        """Of observations, by column, as the statistics stand now."""
+        return {} if self.observations is None else self.observations.normalizers()
+
+    def restart_rewards(self, copies: Sequence[int] | None = None) -> None:
+        """As in ``RewardScaler.restart``."""
+        if self.rewards is not None:
+            self.rewards.restart(copies)
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """The state, for a checkpoint, by name."""
+        return {name: statistics.arrays() for name, statistics in self.kept.items()}
+
+    def load(self, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Take over what ``arrays`` gave, bit for bit."""
+        for name, statistics in self.kept.items():
+            statistics.load(arrays[name])
+
+
 def _rounds(copies: np.ndarray) -> list[np.ndarray]:
     """Columns [B] in groups: the first of each copy, the second of each, ..."""
     rounds: list[list[int]] = []

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.replay import State
-from ..policies.normalization import ObservationMoments, RewardScaler
+from ..policies.normalization import Statistics
 from ..policies.policy_spec import PolicySpec, told_apart
 from ..policies.weights import Weights
 from . import saved_state
@@ -76,7 +76,7 @@ class SavedRun:
         algorithm: str,
         spec: PolicySpec,
         optimizer_shapes: Callable[[], Mapping[str, tuple[int, ...]]],
-        normalizers: Mapping[str, ObservationMoments | RewardScaler],
+        statistics: Statistics,
         schedules: Iterable[str],
     ) -> SavedRun:
         """What a checkpoint holds for a run with these parts.
@@ -86,7 +86,7 @@ class SavedRun:
           algorithm: The run's, by name.
           spec: The shape of its policy.
           optimizer_shapes: Of its learner.
-          normalizers: What it keeps statistics with.
+          statistics: What it keeps.
           schedules: Names of its schedules.
 
         Raises:
@@ -98,21 +98,22 @@ class SavedRun:
         if weights.spec != spec:
             raise CheckpointError(f"the checkpoint's policy {told_apart(weights.spec, spec)}")
         saved = {name for name in ("observations", "rewards") if saved_state.group_of(name) in checkpoint.tensors}
-        if saved != set(normalizers):
+        kept = statistics.kept
+        if saved != kept.keys():
             raise CheckpointError(
                 f"the checkpoint normalises {' and '.join(sorted(saved)) or 'nothing'}, "
-                f"this run {' and '.join(sorted(normalizers)) or 'nothing'}"
+                f"this run {' and '.join(sorted(kept)) or 'nothing'}"
             )
-        statistics = {
+        arrays = {
             name: checkpoint.group(saved_state.group_of(name), saved_state.shapes_of(normalizer))
-            for name, normalizer in normalizers.items()
+            for name, normalizer in kept.items()
         }
         counters = {name: checkpoint.counter(name) for name in _COUNTERS}
         # There was no such counter when all workers played together.
         rollouts = checkpoint.counter("rollouts") if "rollouts" in checkpoint.counters else counters["iteration"]
         return cls(
             weights=weights,
-            statistics=statistics,
+            statistics=arrays,
             optimizer=checkpoint.group("optimizer", optimizer_shapes() if counters["iteration"] else {}),
             recent=checkpoint.group("episodes", RecentEpisodes.SHAPES),
             schedules=saved_state.schedules_from(checkpoint, schedules),

@@ -106,7 +106,7 @@ def test_observations_are_normalised_by_those_that_were_seen_and_by_no_empty_row
     algorithm, source = made(normalize_observations=True)
     algorithm.step()
     seen = np.concatenate(source.seen).astype(np.float64)
-    moments = algorithm.normalizers["observations"]._moments["observation"]
+    moments = algorithm.statistics.observations._moments["observation"]
     assert moments.count == len(seen) == 128
     np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-6, atol=1e-9)
 

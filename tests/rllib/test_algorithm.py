@@ -213,14 +213,14 @@ def test_a_run_that_goes_on_with_other_environments_starts_new_episodes_and_says
 def test_a_killed_worker_whose_environments_cannot_tell_their_state_starts_new_episodes_and_says_so(make):
     algorithm = make(vector="gymnasium", normalize_rewards=True)
     algorithm.step()
-    before = algorithm.normalizers["rewards"].arrays()["returns"]
+    before = algorithm.statistics.rewards.arrays()["returns"]
     assert before.all()
     starts = make(vector="gymnasium").collect(1).observations[ONLY][0]
     shoal.kill(algorithm.workers._actors[1])
     anew = algorithm.collect(16).observations[ONLY][0]
     assert (anew[3:] != starts[3:]).all()
     assert algorithm.incidents == ["the environments of rollout worker 1 start new episodes: it died"]
-    after = algorithm.normalizers["rewards"].arrays()["returns"]
+    after = algorithm.statistics.rewards.arrays()["returns"]
     assert after.tolist() == [*before[:3], 0.0, 0.0]
 
 

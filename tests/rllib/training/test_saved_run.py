@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.rllib.policies.initial_weights import initial_weights
-from shoal.rllib.policies.normalization import RewardScaler
+from shoal.rllib.policies.normalization import RewardScaler, Statistics
 from shoal.rllib.policies.policy_spec import PolicySpec
 from shoal.rllib.policies.spaces import ActionSpec, InputColumn, ObservationSpec
 from shoal.rllib.policies.weights import Weights
@@ -26,7 +26,7 @@ def parts():
         "algorithm": "ppo",
         "spec": SPEC,
         "optimizer_shapes": lambda: {"moment": (3,)},
-        "normalizers": {"rewards": RewardScaler(2, 0.9)},
+        "statistics": Statistics(rewards=RewardScaler(2, 0.9)),
         "schedules": ["learning_rate"],
     }
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_without_a_number_of_rollouts_had_one_in_each_iteration(sav
     ("change", "told"),
     [
         ({"algorithm": "appo"}, "a checkpoint of 'ppo' cannot go on as 'appo'"),
-        ({"normalizers": {}}, "the checkpoint normalises rewards, this run nothing"),
+        ({"statistics": Statistics()}, "the checkpoint normalises rewards, this run nothing"),
         ({"optimizer_shapes": lambda: {"moment": (4,)}}, "moment has shape"),
         ({"schedules": ["clip"]}, "there must be clip"),
         ({"spec": replace(SPEC, actions=ActionSpec((True,), (3,), (0,)))}, "the checkpoint's policy"),
