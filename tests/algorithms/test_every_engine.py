@@ -92,7 +92,7 @@ def test_an_inference_actor_that_is_killed_between_two_iterations_changes_no_bit
     try:
         for iteration in range(ITERATIONS):
             if iteration == 2 and engine != "inline":  # where everything lives in this process
-                actor, _ = algorithm._inference.of(0)
+                actor, _ = algorithm.fleet._inference.of(0)
                 os.kill(shoal.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
             row = algorithm.step()
         weights = algorithm.checkpoint().tensors["policy"]
