@@ -110,7 +110,7 @@ def read_token(path: Path) -> str:
         raise ValueError(f"{path} is a folder: name a file")
     if path.stat().st_mode & 0o077:
         raise ValueError(f"{path} can be read by others: chmod 600 {path}")
-    token = path.read_text(encoding="utf-8").strip()
+    token = path.read_text(encoding="utf-8", errors="replace").strip()
     if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError(f"{path} holds no token: {MIN_TOKEN_LENGTH} or more letters and digits, without spaces")
     return token

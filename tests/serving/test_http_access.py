@@ -99,13 +99,13 @@ def test_a_token_is_kept_where_only_its_owner_reads(tmp_path):
         read_token(path)
 
 
-@pytest.mark.parametrize("text", ["", "short", "a b" * 10, "ä" * 20])
+@pytest.mark.parametrize("text", [b"", b"short", b"a b" * 10, "ä".encode() * 20, b"\xf3" * 20])
 def test_what_is_no_token_is_refused(tmp_path, text):
     path = tmp_path / "token"
     path.touch(mode=0o600)
-    path.write_text(text)
+    path.write_bytes(text)
     os.chmod(path, 0o600)
-    with pytest.raises(ValueError, match="holds no token"):
+    with pytest.raises(ValueError, match=f"{path} holds no token"):
         read_token(path)
 
 
