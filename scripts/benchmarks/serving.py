@@ -313,10 +313,16 @@ def overload(seconds: float) -> Iterator[Figure]:
     goodput = _REQUEST_ROWS * len(crowded.good) / seconds / _MOST_ROWS_PER_S
     strange = sum(not isinstance(each.error, Overloaded) for each in load.failed)
     yield Figure("overload: goodput, of the capacity", goodput, "share", 0.90, is_ceiling=False)
+    yield Figure("overload: answers within the objective, of all", in_time(crowded.good), "share")
     yield Figure("overload: refused within, p99", loads.percentile_s(crowded.failed, 99), "ms", 0.050)
     yield Figure("overload: failures that are no refusals", strange, "", 0)
     recovered_s = _well_again_s(after, seconds + 1.0)
     yield Figure("overload: until all is well again", recovered_s, "ms", 1.0)
+
+
+def in_time(answered: list[loads.Answered]) -> float:
+    """Share of these that came within the objective: what is answered late still counts as answered."""
+    return sum(each.latency_s <= _SLO_S for each in answered) / max(1, len(answered))
 
 
 def _well_again_s(load: loads.Load, began_s: float) -> float:

@@ -3,6 +3,7 @@
 import pytest
 
 from shoal.scripts.benchmarks import serving
+from shoal.scripts.benchmarks.loads import Answered
 from shoal.scripts.benchmarks.serving import Figure
 from shoal.scripts.command_line import UsageError
 
@@ -35,6 +36,11 @@ def test_medians_stand_beside_their_range_and_goal():
 def test_what_cannot_be_followed_is_told(arguments, complaint):
     with pytest.raises(UsageError, match=complaint):
         serving.bench(arguments, "shoal bench serve")
+
+
+def test_answers_that_come_late_are_told_apart():
+    assert serving.in_time([Answered(0.0, late_s) for late_s in (0.001, 0.02, 0.021, 5.0)]) == 0.5
+    assert serving.in_time([]) == 0.0
 
 
 def test_versions_change_under_load_without_a_failed_request_or_a_mixed_batch():
