@@ -37,7 +37,8 @@ _FIELDS = {
 }
 #: What every leaf may have beside, as a server tells it of all.
 _TOLD_OF_ALL = {"kind", "shape", "dtype", "low", "high", "nvec", "start"}
-
+#: Those of them that are lists of numbers; null is as if they were not there.
+_LISTS = ("shape", "low", "high", "nvec", "start")
 
 #: Numbers of one part of an observation or action, at most: twice what a picture in 4K has, or rather a mistake. Bounds
 #: for each of them are in memory, several times.
@@ -78,6 +79,9 @@ def _space(told: Any, place: str) -> Space:
     for name in told:
         if name != "kind" and name not in may_have:
             raise SpaceFileError(f"{place}.{name}: a {kind} has {', '.join(sorted(_FIELDS[kind]))}")
+    for name in _LISTS:
+        if told.get(name) is not None and not isinstance(told[name], list):
+            raise SpaceFileError(f"{place}.{name}: {json.dumps(told[name])} is no list of numbers, as [0]")
     try:
         if kind in ("dict", "tuple"):
             parts = {str(name): _space(part, f"{place}.{name}") for name, part in told["parts"].items()}

@@ -76,8 +76,12 @@ GOOD = {"kind": "discrete", "nvec": [3]}
         ({"observation_space": {"kind": "box"}, "action_space": GOOD}, "observation_space: 'shape' is missing"),
         ({"observation_space": GOOD | {"size": 3}, "action_space": GOOD}, "observation_space.size: a discrete has"),
         ({"observation_space": GOOD | {"nvec": [-3]}, "action_space": GOOD}, "observation_space: "),
-        ({"observation_space": GOOD | {"nvec": 3}, "action_space": GOOD}, "observation_space: "),
-        ({"observation_space": {"kind": "box", "shape": "x"}, "action_space": GOOD}, "observation_space: "),
+        (
+            {"observation_space": GOOD | {"nvec": 3}, "action_space": GOOD},
+            "observation_space.nvec: 3 is no list of numbers, as [0]",
+        ),
+        ({"observation_space": {"kind": "box", "shape": "x"}, "action_space": GOOD}, 'shape: "x" is no list'),
+        ({"observation_space": {"kind": "box", "shape": [2], "low": 0}, "action_space": GOOD}, "low: 0 is no list"),
         (
             {"observation_space": {"kind": "box", "shape": [2], "low": [1, 2, 3]}, "action_space": GOOD},
             "observation_space: ",
