@@ -9,7 +9,8 @@ themselves, and a thread that competes with them for Python's lock costs more th
 What a background thread promises, whoever else comes and goes:
 
   * While nobody drives, what arrives, a timer that is due and what is to be done `soon` are seen to within about
-    `background_s` of their time; what has merely been posted, within 0.1 s.
+    `background_s` of their time; what has merely been posted, within 0.1 s, or within a second while user code blocks
+    an event loop that had slept (`Loop.has_turns`).
   * It never holds the drive for long against somebody who wants it.
   * An error of ours that it runs into is told (`Loop.on_fault`) before the thread ends with it.
 """
