@@ -102,7 +102,7 @@ def test_with_a_mask_the_rest_share_the_probability():
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("sizes", [(4,), (2, 2, 2), (3, 1, 4)])
+@pytest.mark.parametrize("sizes", [(4,), (2, 2, 2), (3, 1, 4), (70, 2)])
 def test_categorical_log_prob_is_the_literal_log_softmax_summed_over_choices(seed, sizes):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0.0, 5.0, (20, sum(sizes))).astype(np.float32)
