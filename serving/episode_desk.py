@@ -99,7 +99,7 @@ class EpisodeDesk:
         """Raises any of ``errors.py``; the episode is as it was then."""
         self._check_is_staying()
         request = self._checked(asking.observation, asking.action_mask, asking.timeout_s)
-        mask = None if request.action_mask is None else request.action_mask[0]
+        mask = None if request.action_mask is None else request.action_mask[0].copy()
         told = replace(asking, observation=_row(request.observations), action_mask=mask)
         found = self._table.step(episode, told, time.monotonic())
         if isinstance(found, StepReply):
@@ -199,10 +199,10 @@ class EpisodeDesk:
             assert reply.value is not None
             acted = Acted(
                 action=_first(reply.actions),
-                drawn=reply.drawn[0],
+                drawn=reply.drawn[0].copy(),
                 log_prob=float(reply.log_prob[0]),
                 value=float(reply.value[0]),
-                state=self._table.state_before(episode) if reply.state is None else reply.state[0],
+                state=self._table.state_before(episode) if reply.state is None else reply.state[0].copy(),
                 version=reply.version,
             )
         except BaseException:
@@ -277,7 +277,8 @@ def _step_bytes(info: PolicyInfo) -> int:
 
 
 def _row(columns: Mapping[str, np.ndarray]) -> Columns:
-    return {name: array[0] for name, array in columns.items()}
+    """Copies: an array that came over HTTP is a view of a request, which may be larger; one of a reply, of a batch."""
+    return {name: array[0].copy() for name, array in columns.items()}
 
 
 def _first(actions: Actions) -> Actions:

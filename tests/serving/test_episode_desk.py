@@ -222,6 +222,22 @@ def test_twins_that_come_at_once_get_the_same_answer_and_one_whose_sender_left_i
     assert taken.finished == ((5.0, 5),)
 
 
+def test_what_is_kept_of_a_step_is_no_part_of_anything_larger():
+    """A view would keep all of it: a body of a request of megabytes, the states of a batch."""
+
+    async def play_one(desk):
+        await desk.start(StartEpisode(episode="e"))
+        body = np.zeros(1 << 16, np.float32)
+        await desk.step("e", EpisodeStep(step=0, observation={ONLY: body[:4]}))
+        live = desk._table._open["e"]
+        return [live.told.observation[ONLY], live.last.observation[ONLY], live.last.drawn, live.state]
+
+    for network in ({}, {"recurrent": "gru", "recurrent_size": 3}):
+        with taking_episodes(weights(**network)) as served:
+            kept = served.run(play_one(served.server.episodes))
+            assert [array.base is None for array in kept] == [True] * 4
+
+
 def test_a_fault_in_a_step_is_logged_though_whoever_asked_has_left(served, caplog):
     async def leave():
         desk, gate = served.server.episodes, asyncio.Event()
