@@ -6,10 +6,8 @@ in the same process (place an actor, end one). Whatever changes who could run wh
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,12 +21,13 @@ from ..scheduling.labels import NODE_ID
 from ..store.allocator import Slab
 from ..store.regions import RegionTable
 from ..transport.loop import Loop
-from . import zygote
+from . import zygote_channel
 from .inheritance import Inheritance
 from .leases import Infeasible, LeaseTable, Shape
 from .output import OutputCollector
 from .pool import WorkerPool, describe_end, was_sent
 from .processes import ProcessBook
+from .zygote_channel import Outbox
 
 #: When the channel to the zygote is full, the next try.
 _CHANNEL_RETRY_S = 0.002
@@ -74,7 +73,8 @@ class NodeServer:
         self._channel = channel
         self._config = config
         self._clock = clock
-        self._to_zygote: deque[tuple[m.Message, Sequence[int]]] = deque()
+        self._to_zygote = Outbox(channel)
+        self._comes_again = False  # for what the channel to the zygote had no room for
         #: Workers that we have asked to be killed, and why.
         self._killed: dict[bytes, str] = {}
         self._members: set[bytes] = set()
@@ -269,22 +269,19 @@ class NodeServer:
 
     def _tell_zygote(self, message: m.Message, descriptors: Sequence[int] = ()) -> None:
         """Args: descriptors: copies go along; ours are closed."""
-        self._to_zygote.append((message, descriptors))
-        self._send_to_zygote()
+        self._to_zygote.tell(message, descriptors)
+        if not self._to_zygote.is_empty and not self._comes_again:
+            self._comes_again = True
+            self._loop.after(_CHANNEL_RETRY_S, self._come_again)
 
-    def _send_to_zygote(self) -> None:
-        """Send what the channel takes. We never wait for it: the zygote may be waiting for us to read."""
-        while self._to_zygote:
-            message, descriptors = self._to_zygote[0]
-            if not zygote.send_now(self._channel, message, descriptors):
-                self._loop.after(_CHANNEL_RETRY_S, self._send_to_zygote)
-                return
-            self._to_zygote.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
+    def _come_again(self) -> None:
+        self._to_zygote.send_on()
+        self._comes_again = not self._to_zygote.is_empty
+        if self._comes_again:
+            self._loop.after(_CHANNEL_RETRY_S, self._come_again)
 
     def _hear_zygote(self) -> None:
-        message, _ = zygote.receive(self._channel)
+        message, _ = zygote_channel.receive(self._channel)
         if isinstance(message, m.Reaped):
             why, words = self._killed.pop(message.worker_id, None), self.output.last_words(message.worker_id)
             cause = describe_end(message.status, killed_because=why, last_words=words)

@@ -15,7 +15,6 @@ Not here: what head and workers do; they come as functions.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import gc
 import os
@@ -28,55 +27,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ..protocol import codec
-from ..protocol.messages import Fork, ForkFailed, KillWorker, Message, Reaped
+from ..protocol.messages import Fork, ForkFailed, KillWorker, Reaped
 from . import lifeline
+from .zygote_channel import Outbox, channel, receive
 
-#: Largest message between head and zygote: an id and an environment (environments.LIMIT_BYTES).
-_PACKET_BYTES = 64 * 1024
-#: That come with one: a worker's stdout and stderr.
-_MOST_DESCRIPTORS = 2
 #: What a read of the wake pipe takes: signals that came together.
 _WAKE_BYTES = 4096
-
-
-def channel() -> tuple[socket.socket, socket.socket]:
-    """A pair of sockets that keep message borders, for the head and the zygote."""
-    kind = (
-        socket.SOCK_SEQPACKET
-        if hasattr(socket, "SOCK_SEQPACKET") and os.uname().sysname == "Linux"
-        else socket.SOCK_DGRAM
-    )
-    return socket.socketpair(socket.AF_UNIX, kind)
-
-
-def send(sock: socket.socket, message: Message) -> None:
-    """Send one message."""
-    sock.send(codec.encode([message])[0])
-
-
-def send_now(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> bool:
-    """Send one message, and copies of descriptors, if there is room for it; whether there was. To a zygote that is
-    dead, nothing: we are next.
-    """
-    try:
-        # Not socket.send_fds: it takes flags and forgets them.
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        sock.sendmsg(codec.encode([message])[:1], rights, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
-        return True
-    return True
-
-
-def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
-    """The next message, and descriptors that came with it; None when the other side is gone."""
-    try:
-        packet, descriptors, _, _ = socket.recv_fds(sock, _PACKET_BYTES, _MOST_DESCRIPTORS)
-    except ConnectionResetError:
-        return None, []  # it ended with messages of ours unread
-    return (codec.decode([packet])[0] if packet else None), descriptors
 
 
 class Zygote:
@@ -126,6 +82,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_write)
         self._channel, head_end = channel()
+        self._outbox = Outbox(self._channel)
         self._inherited = [wake_read, wake_write, self._channel.fileno()] + (
             [] if driver_ended is None else [driver_ended]
         )
@@ -136,14 +93,20 @@ class Zygote:
         for descriptor in (wake_read, self._channel.fileno(), driver_ended):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
+        head_speaks = True
         while True:
-            for descriptor, _ in poll.poll(None if driver_ended is not None else 500):
+            if head_speaks:
+                poll.modify(self._channel, select.POLLIN if self._outbox.is_empty else select.POLLIN | select.POLLOUT)
+            for descriptor, events in poll.poll(None if driver_ended is not None else 500):
                 if descriptor == wake_read:
                     os.read(wake_read, _WAKE_BYTES)
                 elif descriptor == driver_ended:
                     return self._end(1)
-                elif not self._obey():
-                    poll.unregister(descriptor)  # the head is gone; SIGCHLD tells how
+                else:
+                    self._outbox.send_on()
+                    if events != select.POLLOUT and not self._obey():
+                        poll.unregister(descriptor)  # the head is gone; SIGCHLD tells how
+                        head_speaks = False
             if driver_ended is None and os.getppid() != self._driver:
                 return self._end(1)
             status = self._reap()
@@ -168,7 +131,7 @@ class Zygote:
         try:
             pid = self._fork(lambda: self._run_worker(worker_id, environment), "shoal-worker", streams)
         except OSError as error:  # no memory, or no more processes: the head decides who learns of it
-            self._tell(ForkFailed(worker_id, f"the system could start no process: {error}"))
+            self._outbox.tell(ForkFailed(worker_id, f"the system could start no process: {error}"))
             return
         self._workers[pid] = worker_id
         self._pids[worker_id] = pid
@@ -226,18 +189,14 @@ class Zygote:
             worker_id = self._workers.pop(pid, None)
             if worker_id is not None:  # else a preloaded module has started a process of its own
                 del self._pids[worker_id]
-                self._tell(Reaped(worker_id, status))
-
-    def _tell(self, message: Message) -> None:
-        try:
-            send(self._channel, message)
-        except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
-            pass  # the head has just died; its SIGCHLD is on the way and ends the session
+                self._outbox.tell(Reaped(worker_id, status))
 
     def _end(self, code: int) -> int:
         """Leave nothing behind."""
-        for pid in [*self._workers, *([self._head_pid] if self._head_pid else [])]:
+        children = [*self._workers, *([self._head_pid] if self._head_pid else [])]
+        for pid in children:  # all of them before we wait for any: thousands take seconds to go
             _kill_group(pid)
+        for pid in children:
             os.waitpid(pid, 0)  # it cannot refuse
         self._channel.close()
         shutil.rmtree(self._directory, ignore_errors=True)  # the driver may be removing it at this moment

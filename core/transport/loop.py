@@ -469,8 +469,10 @@ class Loop:
 
     def _run_timers(self, timeout_s: float | None) -> float | None:
         """Run what is due; returns the time to the next timer if that is sooner than `timeout_s`."""
-        while (left := self._timers.next_at - time.monotonic()) <= 0:
+        now = time.monotonic()
+        while self._timers.next_at <= now:  # what they set for now waits: else nothing would be read meanwhile
             self._timers.pop()()
-        if left == math.inf:
+        if self._timers.next_at == math.inf:
             return timeout_s
+        left = max(0.0, self._timers.next_at - time.monotonic())
         return left if timeout_s is None else min(left, timeout_s)

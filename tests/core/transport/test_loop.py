@@ -194,6 +194,22 @@ def test_timers_run_in_order_and_on_time(pair):
     assert time.monotonic() - started < 2, "the wait ends with the timer that fulfils it"
 
 
+def test_timers_that_are_set_again_and_again_do_not_keep_it_from_what_arrives(pair):
+    first, _ = pair
+    until = time.monotonic() + DEADLINE_S / 2
+
+    def again():
+        time.sleep(0.001)  # longer than until it is due again
+        if time.monotonic() < until:
+            first.loop.after(0.0005, again)
+
+    for _ in range(5):
+        first.loop.after(0.0, again)
+    first.ask(B, 7)
+    assert first.loop.drive_until(lambda: first.answers, DEADLINE_S)
+    assert time.monotonic() < until
+
+
 def test_a_wait_that_a_post_fulfils_ends_at_once(pair):
     first, _ = pair
     seen = []
