@@ -93,9 +93,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # Every entry of the zoo with five seeds: an hour on 2 cores, less with ARGS="--parallel 2"; ARGS="--only CartPole-v1"
-# takes half a minute. What is finished is kept.
+# takes half a minute. What is finished is kept. Writes what `shoal zoo` shows; `shoal results` writes beside its runs.
 results: $(STAMP)
-	$(BIN)/shoal results $(ARGS)
+	$(BIN)/shoal results --output algorithms/zoo_results.json $(ARGS)
 
 # What it is compared with is installed first: `make install-ray` for ARGS="core --vs ray" and ARGS=engine; MPI, for
 # ARGS=simulation, by `.venv/bin/pip install -e '.[bench]'`, without which that measures the rest; Sample Factory, for

@@ -2,7 +2,7 @@
 
 `shoal train --zoo NAME` trains with an entry, `shoal zoo` lists them. Each has a budget of steps and the return that is
 to be reached within it. Settings begin from those of others, named with each; what was measured with them is in one
-file, `zoo_results.json`, which `shoal results` (`make results`) writes and nobody edits. No torch here.
+file, `zoo_results.json`, which `make results` writes and nobody edits. No torch here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ..rllib.config import AlgorithmConfig, ConfigError, from_dict
 from . import config_class
 
-#: What `shoal results` measured.
+#: What `make results` measured.
 RESULTS = Path(__file__).with_name("zoo_results.json")
 
 
@@ -354,7 +354,7 @@ def measured(results: Path = RESULTS) -> dict[str, Measured]:
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{results} is damaged ({error}): delete it, and run `shoal results` again") from error
+        raise ConfigError(f"{results} is damaged ({error}): delete it; `make results` measures again") from error
 
 
 def _measured(row: Mapping[str, Any]) -> Measured:

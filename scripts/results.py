@@ -3,9 +3,10 @@
 Each seed is a run of `shoal train --zoo NAME` in a process of its own, with a run directory under `--runs`; one that is
 finished there is not made again, one that was interrupted goes on, and one that fails takes no other with it. Runs of
 other settings than the entry's are refused, not counted. What counts is the policy as it is in the end, never the best
-on the way: the returns of the final evaluations (mean over episodes, deterministic actions) become one row of
-`algorithms/zoo_results.json`, which `shoal zoo` shows. The mean of the middle half and its interval are those of
-rliable (Agarwal et al. 2021): percentile bootstrap over the seeds.
+on the way: the returns of the final evaluations (mean over episodes, deterministic actions) become one row of the
+file `--output`. That is one beside the runs; `make results` names `algorithms/zoo_results.json`, which `shoal zoo`
+shows. A row is never replaced by one of fewer seeds. The mean of the middle half and its interval are those of rliable
+(Agarwal et al. 2021): percentile bootstrap over the seeds.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class Options:
     runs: str = "runs/zoo"
     """Folder for the runs. A row is made of all that are finished there, so that more seeds can be added later."""
 
-    output: str = str(zoo.RESULTS)
-    """Where to write what was measured; rows of other entries stay."""
+    output: str = ""
+    """File for what was measured, by default zoo_results.json in the folder of the runs; rows of other entries stay,
+    and so does one of more seeds than there would be."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Trial:
         ]
 
 
+def output_of(options: Options) -> Path:
+    """Where the rows go."""
+    return Path(options.output) if options.output else Path(options.runs) / zoo.RESULTS.name
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run `shoal results` with these arguments and return its exit code."""
     return run_command(PROG, lambda: measure_all(arguments))
@@ -131,7 +138,7 @@ def measure_all(arguments: Sequence[str]) -> int:
     """
     options = parse(Options, arguments, prog=PROG, description="Measure the returns of the zoo's settings.")
     trials = planned(options)
-    output = Path(options.output)
+    output = output_of(options)
     left = Counter(trial.entry.name for trial in trials)
     failed: dict[str, list[int]] = {}
     with closing(_trained(trials, options)) as ended:
@@ -143,6 +150,8 @@ def measure_all(arguments: Sequence[str]) -> int:
                 failed.setdefault(name, []).append(trial.seed)
             if left[name] == 0 and name not in failed:
                 _write_row(trial.entry, trial.run_dir.parent, output)
+    if left.keys() - failed.keys():
+        say(f"{PROG}: every number is in {output}")
     for name, seeds in failed.items():
         which = ", ".join(map(str, sorted(seeds)))
         say(f"{PROG}: no row for {name}: seeds that failed: {which}; the same command goes on with them")
@@ -168,7 +177,7 @@ def planned(options: Options) -> list[Trial]:
         raise UsageError(f"--parallel must be at least 1, not {options.parallel}")
     if options.num_workers < 0:
         raise UsageError(f"--num-workers must be at least 1, or 0 for the usual, not {options.num_workers}")
-    if not Path(options.output).parent.is_dir():
+    if options.output and not Path(options.output).parent.is_dir():
         raise UsageError(f"--output {options.output}: its folder does not exist")
     entries = [zoo.find(name) for name in options.only] or _feasible()
     trials = [
@@ -183,7 +192,24 @@ def planned(options: Options) -> list[Trial]:
                 f"delete or move it, or name another folder with --runs"
             )
         trial.entry.config(num_workers=_workers(trial.entry, options))
+    _check_rows(trials, output_of(options))
     return trials
+
+
+def _check_rows(trials: Sequence[Trial], output: Path) -> None:
+    """Refuse to replace a row by one of fewer seeds, before hours go into it."""
+    rows = zoo.measured(output)
+    by_entry: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_entry.setdefault(trial.entry.name, []).append(trial)
+    for name, asked in by_entry.items():
+        done = finished(asked[0].entry, asked[0].run_dir.parent)
+        count = len({trial.seed for trial in (*asked, *done)})
+        if name in rows and count < len(rows[name].seeds):
+            raise UsageError(
+                f"{output} has a row of {len(rows[name].seeds)} seeds for {name}, and this one would be of {count}: "
+                f"give more --seeds, or another file with --output"
+            )
 
 
 def _feasible() -> list[Entry]:

@@ -1,6 +1,7 @@
 """`shoal zoo`: the tuned settings that come with shoal, and the returns that were measured with them.
 
-Reads `algorithms/zoo_results.json` and prints; what was not measured is said to be so. `shoal results` measures.
+Reads `algorithms/zoo_results.json` and prints; what was not measured is said to be so. `make results` measures for it,
+`shoal results` for a file of its own.
 """
 
 from __future__ import annotations

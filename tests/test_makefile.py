@@ -123,6 +123,11 @@ def test_plain_make_explains_the_targets(machine):
         assert f"make {target}" in told
 
 
+def test_results_go_into_the_package(machine):
+    told = machine.make("-n", "results", "ARGS=--seeds 1").stdout
+    assert "results --output algorithms/zoo_results.json --seeds 1" in told
+
+
 def test_ray_is_installed_once_and_only_for_what_needs_it(machine):
     machine.add_python("python3", "3.11.7", suitable=True)
     assert machine.make("test").returncode == 0

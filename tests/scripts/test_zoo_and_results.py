@@ -159,6 +159,29 @@ def test_results_trains_what_is_missing_and_keeps_the_rows_of_others(tmp_path, a
     assert entries.measured(output)["Pendulum-v1"].seeds == (1, 2, 7)
 
 
+def test_without_a_file_that_is_named_rows_go_beside_the_runs_and_never_into_the_package(tmp_path, asked, capsys):
+    before = entries.RESULTS.read_bytes()
+    runs = tmp_path / "runs"
+    assert results.main(["--only", "Pendulum-v1", "--runs", str(runs), "--seeds", "1"]) == 0
+    assert entries.measured(runs / "zoo_results.json")["Pendulum-v1"].seeds == (1,)
+    assert f"shoal results: every number is in {runs / 'zoo_results.json'}\n" in capsys.readouterr().err
+    assert entries.RESULTS.read_bytes() == before
+
+
+def test_a_row_is_not_replaced_by_one_of_fewer_seeds(tmp_path, asked, capsys):
+    output = tmp_path / "out.json"
+    write(output, {"Pendulum-v1": measured_row(seeds=(1, 2, 3))})
+    assert pendulum(tmp_path, "--seeds", "4", "5") == 2
+    assert capsys.readouterr().err == (
+        f"shoal results: {output} has a row of 3 seeds for Pendulum-v1, and this one would be of 2: "
+        f"give more --seeds, or another file with --output\n"
+    )
+    assert asked == []
+    finish(tmp_path / "runs" / "Pendulum-v1" / "seed6", -150.0, num_workers=1)
+    assert pendulum(tmp_path, "--seeds", "4", "5") == 0
+    assert entries.measured(output)["Pendulum-v1"].seeds == (4, 5, 6)
+
+
 def test_a_run_that_fails_costs_its_entrys_row_and_no_other_run(tmp_path, asked, capsys):
     assert pendulum(tmp_path, "--seeds", "13", "1", "14") == 1
     assert len(asked) == 3
