@@ -31,7 +31,7 @@ import numpy as np
 import shoal
 from shoal.algorithms import zoo
 from shoal.algorithms.zoo import Entry, Measured
-from shoal.rllib.config import from_dict, to_dict
+from shoal.rllib.config import ConfigError, from_dict, to_dict
 from shoal.rllib.policies import devices
 from shoal.rllib.training import checkpoints
 from shoal.rllib.training.loggers import CSV_NAME, read_csv
@@ -177,8 +177,11 @@ def planned(options: Options) -> list[Trial]:
         raise UsageError(f"--parallel must be at least 1, not {options.parallel}")
     if options.num_workers < 0:
         raise UsageError(f"--num-workers must be at least 1, or 0 for the usual, not {options.num_workers}")
-    if options.output and not Path(options.output).parent.is_dir():
-        raise UsageError(f"--output {options.output}: its folder does not exist")
+    run_directory.check_place(Path(options.runs), "--runs")
+    output = output_of(options)
+    if options.output and not output.parent.is_dir():
+        raise UsageError(f"--output {output}: its folder does not exist")
+    rows = _rows_in(output)
     entries = [zoo.find(name) for name in options.only] or _feasible()
     trials = [
         Trial(entry, seed, Path(options.runs) / entry.name / f"seed{seed}")
@@ -186,19 +189,38 @@ def planned(options: Options) -> list[Trial]:
         for seed in sorted(options.seeds)
     ]
     for trial in trials:
+        run_directory.check_place(trial.run_dir, "--runs")
         if others := trial.other_settings:
             raise UsageError(
                 f"the run in {trial.run_dir} has other settings than the zoo ({'; '.join(others)}): "
                 f"delete or move it, or name another folder with --runs"
             )
         trial.entry.config(num_workers=_workers(trial.entry, options))
-    _check_rows(trials, output_of(options))
+    _check_seeds(trials, rows, output)
     return trials
 
 
-def _check_rows(trials: Sequence[Trial], output: Path) -> None:
+def _rows_in(output: Path) -> dict[str, Measured]:
+    """The rows that a file has so far.
+
+    Raises:
+      UsageError: it cannot be replaced by one with more.
+    """
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder: name a file")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"--output {output} is no regular file: name another")
+    try:
+        return zoo.measured(output)
+    except ConfigError as error:
+        what = f"--output {output} holds something else than results of the zoo ({error.__cause__})"
+        raise UsageError(f"{what}: name another file, or move it away") from error
+    except OSError as error:
+        raise UsageError(f"--output {output} cannot be read: {error.strerror}") from error
+
+
+def _check_seeds(trials: Sequence[Trial], rows: Mapping[str, Measured], output: Path) -> None:
     """Refuse to replace a row by one of fewer seeds, before hours go into it."""
-    rows = zoo.measured(output)
     by_entry: dict[str, list[Trial]] = {}
     for trial in trials:
         by_entry.setdefault(trial.entry.name, []).append(trial)

@@ -63,25 +63,32 @@ def choose(given: Path | None, algorithm: str, config: configs.AlgorithmConfig) 
         while given.exists():
             taken += 1
             given = RUNS / f"{name}-{taken}"
-    _check_place(given)
+    check_place(given, "--run-dir")
+    _check_curve(given)
     if _holds_a_run(given):
         find_run(given)
         raise UsageError(f"--run-dir {given} already holds a run: go on with --resume {given}, or name another")
     return given
 
 
-def _check_place(folder: Path) -> None:
-    """Refuse a folder that could not be made or written."""
+def check_place(folder: Path, flag: str) -> None:
+    """Refuse a folder that could not be made or written.
+
+    Args:
+      flag: what names it.
+
+    Raises:
+      UsageError: something else is in its place, or it is not the user's.
+    """
     try:
         ground = next(place for place in (folder, *folder.absolute().parents) if _is_there(place))
     except OSError as error:
-        raise UsageError(f"--run-dir {folder} cannot be used: {error.strerror}") from error
+        raise UsageError(f"{flag} {folder} cannot be used: {error.strerror}") from error
     if not ground.is_dir():
-        what = f"--run-dir {folder}" if ground == folder else f"--run-dir {folder}: {ground}"
+        what = f"{flag} {folder}" if ground == folder else f"{flag} {folder}: {ground}"
         raise UsageError(f"{what} is a file: name a folder, or leave the flag away")
     if not os.access(ground, os.W_OK | os.X_OK):
-        raise UsageError(f"--run-dir {folder}: you may not write to {ground}; name another folder")
-    _check_curve(folder)
+        raise UsageError(f"{flag} {folder}: you may not write to {ground}; name another folder")
 
 
 def _is_there(place: Path) -> bool:

@@ -228,6 +228,16 @@ def test_a_run_of_other_settings_is_refused_before_anything_is_trained(tmp_path,
     assert "config.json is damaged" in capsys.readouterr().err
 
 
+def test_a_file_where_a_run_shall_go_is_told_before_anything_is_trained(tmp_path, asked, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "Pendulum-v1").touch()
+    assert pendulum(tmp_path) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'runs' / 'Pendulum-v1'} is a file: name a folder" in told
+    assert told.count("\n") == 1
+    assert asked == []
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_what_wants_a_gpu_is_measured_where_there_is_one_or_if_it_is_named(device, monkeypatch, capsys):
     monkeypatch.setattr(devices, "resolve_device", lambda name: torch.device(device))
@@ -247,6 +257,10 @@ def test_what_wants_a_gpu_is_measured_where_there_is_one_or_if_it_is_named(devic
         (["--num-workers", "50"], "num_envs must be at least num_workers"),
         (["--only", "Pendulum"], "did you mean Pendulum-v1?"),
         (["--output", "/no/such/x.json"], "does not exist"),
+        (["--output", "."], "--output . is a folder: name a file"),
+        (["--output", "/dev/null"], "--output /dev/null is no regular file"),
+        (["--output", __file__], "holds something else than results of the zoo ("),
+        (["--runs", __file__], f"--runs {__file__} is a file: name a folder"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(flags, text, tmp_path, asked, capsys):
