@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import math
 import re
 import sys
 import typing
@@ -82,7 +83,7 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
       An instance of `options`.
 
     Raises:
-      UsageError: a flag is unknown, its value is of the wrong type or missing.
+      UsageError: a flag is unknown, its value is of the wrong type or missing, or a number that is not finite.
       SystemExit: with 0, after `--help` was printed.
     """
     known = flags(options)
@@ -99,7 +100,18 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
         if not stop.code:
             raise
         raise UsageError(_headline(told.getvalue())) from None
+    _check_finite(parsed)
     return parsed
+
+
+def _check_finite(options: Any) -> None:
+    """Refuse NaN, which passes every comparison that looks for what is out of range, and what never ends."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_finite(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{field.name.replace('_', '-')} must be a finite number, not {value}")
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -15,6 +15,7 @@ from shoal.scripts.benchmarks.life_cycle import STAGES
     [
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--seconds", "0"], "--seconds positive"),
+        (["--seconds", "nan"], "--seconds must be a finite number, not nan"),
         (["--only", "no such case"], "is in the name of no case; they are: single client get calls"),
         (["--ray-python", "python3"], "give --vs ray, too"),
         (["--json", "/no/such/folder/figures.json"], "its folder does not exist"),

@@ -7,7 +7,9 @@ from shoal.scripts.chaos import Findings
 from shoal.scripts.endurance.killer import Killer
 
 
-@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--num-cpus", "0"], ["everything"], ["--sead", "1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--seconds", "0"], ["--seconds", "nan"], ["--num-cpus", "0"], ["everything"], ["--sead", "1"]]
+)
 def test_what_cannot_be_followed_is_told_in_one_line(arguments, capsys):
     assert chaos.main(arguments) == 2
     told = capsys.readouterr().err

@@ -127,6 +127,12 @@ def test_a_wrong_value_is_named_with_what_the_flag_wants(arguments, texts):
     assert all(text in told for text in texts), told
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("flag", ["--gamma", "--target-kl"])
+def test_a_number_that_is_not_finite_is_refused_by_its_flag(flag, value):
+    assert complaint(f"{flag}={value}") == f"{flag} must be a finite number, not {value}"
+
+
 def test_what_the_dataclass_itself_refuses_is_told_in_its_own_words_on_one_line():
     told = complaint("--num-workers", "-2")
     assert told.startswith("num_workers must be at least 1, not -2; long")
