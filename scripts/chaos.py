@@ -193,6 +193,8 @@ def chaos(arguments: Sequence[str]) -> int:
     options = parse(Options, arguments, prog=PROG, description="Kill workers at random, and check every result.")
     if options.seconds <= 0 or options.num_cpus < 1:
         raise UsageError("--seconds must be positive, --num-cpus at least 1")
+    if options.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {options.seed}")
     is_right = True
     for name, run in _PARTS.items():
         if options.part in (name, "all"):

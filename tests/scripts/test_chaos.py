@@ -8,9 +8,18 @@ from shoal.scripts.endurance.killer import Killer
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--seconds", "0"], ["--seconds", "nan"], ["--num-cpus", "0"], ["everything"], ["--sead", "1"]]
+    "arguments",
+    [
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--num-cpus", "0"],
+        ["--seed", "-1"],
+        ["everything"],
+        ["--sead", "1"],
+    ],
 )
-def test_what_cannot_be_followed_is_told_in_one_line(arguments, capsys):
+def test_what_cannot_be_followed_is_told_in_one_line(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(chaos, "_in_a_session", lambda run, options: pytest.fail("it has begun"))
     assert chaos.main(arguments) == 2
     told = capsys.readouterr().err
     assert told.startswith("shoal chaos: ")
