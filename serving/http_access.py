@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 import os
 import secrets
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -104,11 +105,14 @@ def read_token(path: Path) -> str:
     """The token in a file.
 
     Raises:
-      ValueError: others can read the file, or what it holds is no token.
+      ValueError: it is no file, others can read it, or what it holds is no token.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file")
-    if path.stat().st_mode & 0o077:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # a pipe lets its reader wait for a writer, and what is in it is there once
+        raise ValueError(f"{path} is no regular file: name one that holds the token")
+    if mode & 0o077:
         raise ValueError(f"{path} can be read by others: chmod 600 {path}")
     token = path.read_text(encoding="utf-8", errors="replace").strip()
     if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:

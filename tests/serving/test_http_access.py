@@ -115,6 +115,12 @@ def test_a_folder_is_no_token_and_its_permissions_are_not_the_matter(tmp_path):
         read_token(tmp_path)
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "token", 0o600)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'token'} is no regular file"):
+        read_token(tmp_path / "token")
+
+
 def test_lengths_are_digits():
     assert http_access.content_length("12") == 12
     assert http_access.content_length(None) is None
