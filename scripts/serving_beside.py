@@ -115,9 +115,12 @@ def free_port(host: str, port: int, flags: str) -> int:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)  # create_server hides which kind of error that is
         with socket.create_server((host, port), family=family) as tried:
             found: int = tried.getsockname()[1]
             return found
+    except UnicodeError as error:
+        raise UsageError(f"{flags}: {host!r} is no name of a host") from error
     except OSError as error:
         raise _cannot_listen(flags, error) from error
 
@@ -141,6 +144,8 @@ def wait_until_it_listens(server: Any, flags: str) -> None:
 
 
 def _cannot_listen(flags: str, error: OSError) -> UsageError:
+    if isinstance(error, socket.gaierror):  # its numbers are not those of other errors
+        return UsageError(f"{flags}: {error.strerror}")
     # What socket and asyncio say besides names the address again, each in its own way.
     return UsageError(f"{flags}: {os.strerror(error.errno) if error.errno else error}")
 

@@ -48,6 +48,20 @@ def test_a_port_that_others_have_is_told():
     assert free_port("127.0.0.1", 0, "--serve") > 0
 
 
+def test_a_host_that_nobody_knows_is_told_in_the_words_of_whoever_looked_it_up(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UsageError, match=r"^--serve no\.invalid:80: Name or service not known$"):
+        free_port("no.invalid", 80, "--serve no.invalid:80")
+
+
+def test_what_can_be_no_host_is_told():
+    with pytest.raises(UsageError, match=r"^--serve a\.\.b:80: 'a\.\.b' is no name of a host$"):
+        free_port("a..b", 80, "--serve a..b:80")
+
+
 def test_a_port_that_others_have_is_told_before_anything_starts(capsys, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as others:
         address = f"127.0.0.1:{others.getsockname()[1]}"
