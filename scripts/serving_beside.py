@@ -63,6 +63,12 @@ class ServedAt:
         """What the user said."""
         return f"--serve {self.host}:{self.port}"
 
+    @property
+    def arguments(self) -> list[str]:
+        """What to say again on another command line."""
+        token = [] if self.token_file is None else ["--token-file", str(self.token_file)]
+        return ["--serve", f"{self.host}:{self.port}", *token]
+
 
 def address_of(flag: str) -> tuple[str, int]:
     """Host and port of ":8000", "8000" or "0.0.0.0:8000".

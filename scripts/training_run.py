@@ -13,6 +13,7 @@ iteration the rollout workers evaluate, all at once.
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -315,7 +316,10 @@ class Run:
     def _how_to_go_on(self) -> str:
         if self._saved_place() is None:
             return "no checkpoint was saved"
-        return f"a checkpoint of {self._saved_at:,} steps is saved: shoal train --resume {self._plan.run_dir}"
+        command, at = ["shoal", "train", "--resume", str(self._plan.run_dir)], self._plan.serves_at
+        if at is not None and is_external(self._config):  # without a server it could not go on
+            command += at.arguments
+        return f"a checkpoint of {self._saved_at:,} steps is saved: {shlex.join(command)}"
 
 
 def _crossed(interval: int, before: int, after: int) -> bool:

@@ -201,6 +201,7 @@ def test_ppo_improves_though_one_simulator_is_killed_and_one_says_all_twice_and_
     twice.wait()
     run.process.send_signal(signal.SIGTERM)  # it waits for steps that nobody plays any more
     assert run.process.wait(DEADLINE_S) == 128 + signal.SIGTERM, run.told
+    assert f"is saved: shoal train --resume {run.run_dir} --serve 127.0.0.1:0\n" in run.told
     last = run.rows()[-1]
     assert last["return_mean"] == last["episode_length_mean"]  # so it is where no step counts twice
     played = sum(run.steps_of(how).stat().st_size for how in ("killed", "twice"))

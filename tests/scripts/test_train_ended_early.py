@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,10 @@ import shoal
 from shoal.envs.vector import EnvFailure
 from shoal.rllib.learning.learner import DivergedError
 from shoal.rllib.worker_set import WorkerLostError
+from shoal.scripts.interruption import Interruption
+from shoal.scripts.serving_beside import ServedAt
 from shoal.scripts.train import main
+from shoal.scripts.training_run import Display, Plan, Run
 
 
 def test_an_environment_that_raises_shows_its_traceback_and_nothing_is_left_running(run_dir, story, capsys, train):
@@ -67,6 +72,17 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
     story.on_step = lambda steps: None
     assert main(["--resume", str(run_dir)]) == 0
     assert logged_steps(run_dir) == [10, 20, 30, 40, 50]
+
+
+def test_a_run_of_simulators_goes_on_with_the_server_that_they_need(run_dir, story, capsys):
+    config = story.algorithm.Config(env="external", total_steps=50)
+    at = ServedAt("127.0.0.1", 8000, Path("my token"))
+    planned, interruption = Plan(story.algorithm, config, run_dir, None, serves_at=at), Interruption()
+    story.on_step = lambda steps: os.kill(os.getpid(), signal.SIGINT) if steps == 20 else None
+    with interruption.handled(), ExitStack() as held:
+        assert Run(planned, story.algorithm(config), interruption, Display(), held).go() == 130
+    hint = f"shoal train --resume {run_dir} --serve 127.0.0.1:8000 --token-file 'my token'\n"
+    assert capsys.readouterr().out.endswith(f"a checkpoint of 20 steps is saved: {hint}")
 
 
 def test_a_second_signal_leaves_at_once(run_dir, story, capsys, train, saved_steps):
