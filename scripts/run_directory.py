@@ -225,6 +225,31 @@ def prepare(run_dir: Path, algorithm: str, config: configs.AlgorithmConfig, *, i
         raise UsageError(f"cannot write to the run directory {run_dir}: {error.strerror}") from error
 
 
+def remove_unused(run_dir: Path) -> bool:
+    """Remove the folder of a run that ended before its first iteration did, unless there is more in it than what was
+    written before that.
+
+    Returns:
+      Whether it is gone.
+    """
+    try:
+        places = list(run_dir.iterdir())
+        if not all(map(_is_of_the_start, places)):
+            return False
+        for place in places:
+            place.unlink()
+        run_dir.rmdir()
+    except OSError:  # it is a courtesy: what cannot be removed stays, as it would have anyway
+        return False
+    return True
+
+
+def _is_of_the_start(place: Path) -> bool:
+    """Whether this is there before the first row is."""
+    is_empty_log = place.name in (loggers.CSV_NAME, loggers.JSON_LINES_NAME) and place.stat().st_size == 0
+    return is_empty_log or place.name == CONFIG or place.name.startswith(loggers.EVENTS_PREFIX)
+
+
 def find_checkpoint(place: Path) -> Path:
     """The checkpoint that a user means: a checkpoint itself, or the newest of a run directory.
 

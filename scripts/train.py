@@ -270,6 +270,7 @@ def train(planned: Plan) -> int:
     """
     interruption = Interruption()
     display = Display()
+    was_there = planned.run_dir.exists()
     with interruption.handled(), ExitStack() as held:
         if planned.resume_from is not None:
             held.enter_context(run_directory.lock(planned.run_dir))
@@ -285,7 +286,10 @@ def train(planned: Plan) -> int:
                 algorithm.close()
         except KeyboardInterrupt as interrupt:
             interruption.over()
-            display.say(str(interrupt) or "interrupted before training began; nothing was saved")
+            told = str(interrupt)  # if it is empty, the run has not got as far as its folder
+            if told and not was_there and run_directory.remove_unused(planned.run_dir):
+                told += "; the run directory is removed"
+            display.say(told or "interrupted before training began; nothing was saved")
             return interruption.exit_code
         finally:
             interruption.over()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 CSV_NAME = "progress.csv"
 JSON_LINES_NAME = "metrics.jsonl"
 CURVE_NAME = "curve.png"
+#: How the names of TensorBoard's files begin.
+EVENTS_PREFIX = "events.out.tfevents."
 
 #: Rows where an evaluation took place carry its mean under this name; the curve marks them.
 EVALUATION = "evaluation/return_mean"

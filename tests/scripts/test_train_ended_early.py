@@ -98,6 +98,37 @@ def test_a_second_signal_leaves_at_once(run_dir, story, capsys, train, saved_ste
     assert story.events[-2:] == ["close", "shutdown"]
 
 
+def leave_at_once(_steps: int) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_that_is_left_in_its_first_iteration_leaves_no_folder(run_dir, story, capsys, train):
+    story.on_step = leave_at_once
+    assert train(run_dir) == 130
+    assert not run_dir.exists()
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == "interrupted; no checkpoint was saved; the run directory is removed"
+
+
+def test_a_folder_that_was_there_or_that_holds_more_stays(run_dir, story, capsys, train):
+    story.on_step = leave_at_once
+    run_dir.mkdir()
+    assert train(run_dir) == 130
+    assert (run_dir / "config.json").is_file()
+    other = run_dir.with_name("other")
+
+    def write_and_leave(steps: int) -> None:
+        (other / "notes.txt").write_text("mine")
+        leave_at_once(steps)
+
+    story.on_step = write_and_leave
+    assert train(other) == 130
+    assert (other / "notes.txt").read_text() == "mine"
+    assert (other / "config.json").is_file()
+    assert "removed" not in capsys.readouterr().out
+
+
 def test_a_signal_in_the_last_evaluation_leaves_the_saved_run(run_dir, story, capsys, train, saved_steps):
     story.on_evaluate = lambda: os.kill(os.getpid(), signal.SIGINT)
     assert train(run_dir) == 130
