@@ -219,7 +219,8 @@ def bench(arguments: Sequence[str]) -> int:
             shoal.shutdown()
     ours = "shoal" if options.session.engine == "native" else f"shoal (engine {options.session.engine})"
     versions = [f"{ours} {engines[0].version()}", *([peer] if peer else [])]
-    conditions = report.conditions(versions, f"{options.rounds} rounds of 4 times {options.seconds:g} s")
+    how = f"{report.counted(options.rounds, 'round')} of 4 times {options.seconds:g} s"
+    conditions = report.conditions(versions, how)
     try:
         rows = measure(chosen, engines, options)
     except children.ChildError as error:

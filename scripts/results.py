@@ -36,7 +36,7 @@ from shoal.rllib.policies import devices
 from shoal.rllib.training import checkpoints
 from shoal.rllib.training.loggers import CSV_NAME, read_csv
 from shoal.scripts import run_directory
-from shoal.scripts.benchmarks.report import machine
+from shoal.scripts.benchmarks.report import counted, machine
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.side_by_side import run_all
 from shoal.scripts.standard_streams import leave, say
@@ -162,7 +162,8 @@ def _write_row(entry: Entry, folder: Path, output: Path) -> None:
     told = measured(finished(entry, folder))
     write(output, {**zoo.measured(output), entry.name: told})
     verdict = "reached" if told.median >= entry.goal else "missed"
-    say(f"{entry.name}: median {told.median:,.1f} of {len(told.seeds)} seeds (goal {entry.goal:,.0f} {verdict})")
+    seeds = counted(len(told.seeds), "seed")
+    say(f"{entry.name}: median {told.median:,.1f} of {seeds} (goal {entry.goal:,.0f} {verdict})")
 
 
 def planned(options: Options) -> list[Trial]:
@@ -227,9 +228,10 @@ def _check_seeds(trials: Sequence[Trial], rows: Mapping[str, Measured], output: 
     for name, asked in by_entry.items():
         done = finished(asked[0].entry, asked[0].run_dir.parent)
         count = len({trial.seed for trial in (*asked, *done)})
-        if name in rows and count < len(rows[name].seeds):
+        there = len(rows[name].seeds) if name in rows else 0
+        if count < there:
             raise UsageError(
-                f"{output} has a row of {len(rows[name].seeds)} seeds for {name}, and this one would be of {count}: "
+                f"{output} has a row of {counted(there, 'seed')} for {name}, and this one would be of {count}: "
                 f"give more --seeds, or another file with --output"
             )
 

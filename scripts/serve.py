@@ -9,6 +9,8 @@ only waits. Requests need the token: that of --token-file, or one that is made a
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from shoal.serving.serving_settings import ServingSettings
 from shoal.serving.spaces import Space
 
 PROG = "shoal serve"
+#: Letters that names of hosts are made of, those of private networks too.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 #: How long the server may take to leave, beyond the requests' own time.
 _LEAVE_S = 5.0
 
@@ -184,12 +188,21 @@ def _check_names(options: Options) -> None:
       UsageError: a host with a port, an origin with a path.
     """
     for host in options.allow_host:
-        if not host or "/" in host or host.count(":") == 1:  # more are an address of IPv6
+        if not _is_host(host):
             raise UsageError(f"--allow-host {host!r} is no name without port, as example.org is")
     for origin in options.allow_origin:
         scheme, _, place = origin.removesuffix("/").partition("://")
         if origin != "null" and (not scheme or not place or "/" in place):  # "null": of pages that lie in files
             raise UsageError(f"--allow-origin {origin!r} is no origin, as https://example.org is")
+
+
+def _is_host(text: str) -> bool:
+    """Whether a Host header can hold this: a name, of which browsers send the ASCII form, or an address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None
+    return True
 
 
 def _http_settings(options: Options, token: str) -> HttpSettings:

@@ -105,6 +105,8 @@ def plan(arguments: Sequence[str]) -> Plan:
         raise UsageError("--resume is empty: give the run directory of an earlier `shoal train`")
     if value_of("--run-dir", arguments) == "":
         raise UsageError("--run-dir is empty: name a folder, or leave the flag away")
+    if value_of("--algo", arguments) == "":
+        raise UsageError(f"--algo is empty: choose from {', '.join(algorithms.NAMES)}, or leave the flag away")
     entry = zoo.find(named) if (named := value_of("--zoo", arguments)) is not None else None
     if entry and resume:
         raise UsageError("--resume goes on with the run's own settings: leave --zoo away")

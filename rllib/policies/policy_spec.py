@@ -186,15 +186,26 @@ class PolicySpec:
           setting: Which one told of the spaces.
 
         Raises:
-          ConfigError: weights, gradient and what Adam remembers need more memory than this machine has.
+          ConfigError: weights, gradient and what Adam remembers need more memory than this machine has; names what is
+            to be smaller: widths, if with the usual ones they would not.
         """
-        numbers = sum(math.prod(shape) for shape in self.array_shapes().values())
-        needed, there = 4 * _FLOAT_BYTES * numbers, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > there:
-            raise ConfigError(
-                f"{setting}: a policy for these spaces has {numbers:,} weights, and needs {needed / 1e9:,.0f} GB to "
-                f"learn; this machine has {there / 1e9:,.0f} GB: take smaller spaces, or smaller hidden_sizes"
-            )
+        needed, there = 4 * _FLOAT_BYTES * self.num_weights, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed <= there:
+            return
+        told = f"has {self.num_weights:,} weights, and needs {needed / 1e9:,.0f} GB to learn; this machine has"
+        for width in ("hidden_sizes", "recurrent_size"):
+            usual = dataclasses.replace(self.network, **{width: getattr(NetworkSettings, width)})
+            if 4 * _FLOAT_BYTES * dataclasses.replace(self, network=usual).num_weights <= there:
+                raise ConfigError(f"{width}: a policy of such width {told} {there / 1e9:,.0f} GB: take less")
+        raise ConfigError(
+            f"{setting}: a policy for these spaces {told} {there / 1e9:,.0f} GB: take smaller spaces, or smaller "
+            f"hidden_sizes"
+        )
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in all arrays."""
+        return sum(math.prod(shape) for shape in self.array_shapes().values())
 
     def _tower_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}

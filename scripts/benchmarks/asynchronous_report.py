@@ -105,7 +105,8 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         peer = f"sample-factory {report.version_of(engines[1], advice)}"
     conditions = report.conditions(
         [f"shoal {engines[0].version()}", *([peer] if peer else [])],
-        f"{options.rounds} rounds; {options.steps:,} steps of APPO on CartPole-v1: {_APPO['num_workers']} workers of "
+        f"{report.counted(options.rounds, 'round')}; {options.steps:,} steps of APPO on CartPole-v1: "
+        f"{_APPO['num_workers']} workers of "
         f"{_APPO['envs_per_worker']} environments, segments of {_APPO['rollout_steps']} steps, "
         f"batches of {_APPO['batch_size']}, {_APPO['num_epochs']} epochs",
     )

@@ -93,7 +93,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     version = report.version_of(children.Engine("ray"), "pip install 'shoal[ray]'")
     conditions = report.conditions(
         [f"shoal {shoal.__version__}", f"ray {version}"],
-        f"{options.rounds} rounds of each case, Ray and shoal in turn in one session",
+        f"{report.counted(options.rounds, 'round')} of each case, Ray and shoal in turn in one session",
     )
     order = {"rounds": options.rounds, "init": {"num_cpus": options.num_cpus or os.cpu_count() or 1, **_QUIET}}
     try:

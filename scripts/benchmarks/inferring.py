@@ -102,7 +102,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     chosen = [case for case in CASES if options.only in case.name]
     if not chosen:
         raise UsageError(f"--only {options.only!r} is in the name of no case: {'; '.join(case.name for case in CASES)}")
-    told = f"{options.rounds} rounds of {options.seconds:g} s or more, actor on {options.device}"
+    told = f"{report.counted(options.rounds, 'round')} of {options.seconds:g} s or more, actor on {options.device}"
     conditions = report.conditions([f"shoal {shoal.__version__}"], told)
     figures = measure(chosen, options)
     with printing():

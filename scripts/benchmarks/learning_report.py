@@ -113,7 +113,8 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         peer = f"sb3 {report.version_of(engines[1], advice)}"
     conditions = report.conditions(
         [f"shoal {engines[0].version()}", *([peer] if peer else [])],
-        f"{options.rounds} rounds; PPO on {_PPO['num_envs']} environments, {_PPO['rollout_steps']} steps, "
+        f"{report.counted(options.rounds, 'round')}; PPO on {_PPO['num_envs']} environments, "
+        f"{_PPO['rollout_steps']} steps, "
         f"minibatches of {_PPO['minibatch_size']}, {_PPO['num_epochs']} epochs; {_PPO['num_workers']} rollout workers "
         f"and a learner of one thread each{', the peer in one process with one thread' if peer else ''}",
     )

@@ -98,7 +98,8 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     arms = [name for name in ARMS if options.only in name]
     if not arms:
         raise UsageError(f"--only {options.only!r} is in the name of no arm; they are: {', '.join(ARMS)}")
-    conditions = report.conditions([f"shoal {shoal.__version__}"], f"{options.rounds} rounds of {options.seconds:g} s")
+    how = f"{report.counted(options.rounds, 'round')} of {options.seconds:g} s"
+    conditions = report.conditions([f"shoal {shoal.__version__}"], how)
     found: dict[str, list[Figure]] = {}
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")

@@ -83,7 +83,8 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     if options.rounds < 1 or options.seconds <= 0:
         raise UsageError("--rounds must be at least 1, --seconds positive")
     peers = dict(_peer(each) for each in options.vs)
-    conditions = report.conditions([f"shoal {shoal.__version__}"], f"{options.rounds} rounds of {options.seconds:g} s")
+    how = f"{report.counted(options.rounds, 'round')} of {options.seconds:g} s"
+    conditions = report.conditions([f"shoal {shoal.__version__}"], how)
     found: dict[str, Figures] = {}
     states: dict[str, list[float]] = {}
     for number in range(options.rounds):

@@ -107,7 +107,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     nets = " x ".join(map(str, options.hidden_sizes))
     told = (
         f"{options.learners} learners of two nets {nets}, {options.minibatch_size} rows, buckets of "
-        f"{options.bucket_mb:g} MiB, {options.rounds} rounds"
+        f"{options.bucket_mb:g} MiB, {report.counted(options.rounds, 'round')}"
     )
     conditions = report.conditions([f"shoal {shoal.__version__}"], told)
     steps = {way: float(np.median(found)) for way, found in step_times(options).items()}

@@ -93,7 +93,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         say(f"{prog}: {missing}")
     versions = [f"shoal {shoal.__version__}", *([] if missing else [_mpi_version()])]
     lengths = f"rollouts of {SHORTEST} to {LONGEST} steps, of {options.step_ms:g} ms where they sleep"
-    how = f"{options.rounds} rounds; {lengths}"
+    how = f"{report.counted(options.rounds, 'round')}; {lengths}"
     conditions = report.conditions(versions, how)
     try:
         figures = measure(options, has_mpi=not missing)

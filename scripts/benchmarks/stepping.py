@@ -106,7 +106,8 @@ def bench(arguments: Sequence[str], prog: str) -> int:
     if not chosen:
         names = "; ".join(case.name for case in CASES)
         raise UsageError(f"--only {options.only!r} is in the name of no case; they are: {names}")
-    conditions = report.conditions([f"shoal {shoal.__version__}"], f"{options.rounds} rounds of {options.seconds:g} s")
+    how = f"{report.counted(options.rounds, 'round')} of {options.seconds:g} s"
+    conditions = report.conditions([f"shoal {shoal.__version__}"], how)
     figures: dict[str, list[float]] = {case.name: [] for case in chosen}
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")

@@ -69,7 +69,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         raise UsageError("--workers must be at least 2, --rollout-steps at least 1")
     if options.rounds < 1 or options.seconds <= 0:
         raise UsageError("--rounds must be at least 1, --seconds positive")
-    told = f"{options.workers} workers, {options.rounds} rounds of {options.seconds:g} s or more"
+    told = f"{options.workers} workers, {report.counted(options.rounds, 'round')} of {options.seconds:g} s or more"
     conditions = report.conditions([f"shoal {shoal.__version__}"], told)
     medians = {case: float(np.median(found)) for case, found in measure(options).items()}
     with printing():

@@ -54,6 +54,8 @@ def run_dir(tmp_path):
         (["RUN", "--allow-origin", "https://a.org/page"], "--allow-origin 'https://a.org/page' is no origin"),
         (["RUN", "--allow-host", "a.org:80"], "--allow-host 'a.org:80' is no name without port, as example.org is"),
         (["RUN", "--allow-host", "http://a.org"], "--allow-host 'http://a.org' is no name"),
+        (["RUN", "--allow-host", "a b"], "--allow-host 'a b' is no name"),
+        (["RUN", "--allow-host", "*.a.org"], "--allow-host '*.a.org' is no name"),
         (["RUN", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: "),
         (["RUN", "--token-file", "/nowhere/token"], "--token-file /nowhere/token: No such file or directory"),
         (["RUN/checkpoints/step_000000001", "--follow"], "is a checkpoint; give the run directory that it is in"),

@@ -252,9 +252,10 @@ def test_logs_that_are_no_text_are_refused_before_anything_starts(run_dir, story
     [
         (["--resume", ""], "--resume is empty: give the run directory of an earlier `shoal train`"),
         (["--run-dir", ""], "--run-dir is empty: name a folder, or leave the flag away"),
+        (["--algo", ""], "--algo is empty: choose from sample, or leave the flag away"),
     ],
 )
-def test_an_empty_place_is_refused(tmp_path, story, capsys, monkeypatch, flags, text):
+def test_an_empty_value_is_refused(tmp_path, story, capsys, monkeypatch, flags, text):
     monkeypatch.chdir(tmp_path)
     assert main(["--algo", "sample", *flags]) == 2
     assert capsys.readouterr().err == f"shoal train: {text}\n"

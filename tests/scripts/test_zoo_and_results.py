@@ -164,7 +164,9 @@ def test_without_a_file_that_is_named_rows_go_beside_the_runs_and_never_into_the
     runs = tmp_path / "runs"
     assert results.main(["--only", "Pendulum-v1", "--runs", str(runs), "--seeds", "1"]) == 0
     assert entries.measured(runs / "zoo_results.json")["Pendulum-v1"].seeds == (1,)
-    assert f"shoal results: every number is in {runs / 'zoo_results.json'}\n" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Pendulum-v1: median -120.0 of 1 seed (goal -180 reached)\n" in told
+    assert f"shoal results: every number is in {runs / 'zoo_results.json'}\n" in told
     assert entries.RESULTS.read_bytes() == before
 
 

@@ -86,3 +86,13 @@ def test_a_policy_that_no_memory_holds_is_refused_before_its_weights_are_made():
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"^external_spaces: "):
         many.check_size("external_spaces")
+
+
+@pytest.mark.parametrize(
+    ("width", "network"),
+    [("hidden_sizes", {"hidden_sizes": (10**9, 10**9)}), ("recurrent_size", {"recurrent_size": 10**9})],
+)
+def test_of_nets_that_no_memory_holds_the_width_is_named_and_not_the_spaces(width, network):
+    with pytest.raises(ConfigError, match=rf"^{width}: a policy of such width has [0-9,]+ weights") as caught:
+        spec_of(recurrent="lstm", **network).check_size()
+    assert "\n" not in str(caught.value)

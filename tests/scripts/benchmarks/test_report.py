@@ -20,6 +20,10 @@ def test_conditions_name_versions_machine_time_and_load():
     assert re.search(r"; \d{4}-\d\d-\d\d \d\d:\d\d UTC; 3 rounds; [\d.]+ processes ready to run when it began$", told)
 
 
+def test_one_is_not_told_as_many():
+    assert [report.counted(number, "round") for number in (1, 3)] == ["1 round", "3 rounds"]
+
+
 def test_lines_stand_below_the_table_and_are_a_list_in_markdown():
     assert report.laid_out(CELLS, "here", ["goal: met", "* not"], markdown=False) == (
         "here\n\ncase  ours\na        1\n\ngoal: met\n* not"
