@@ -34,6 +34,9 @@ NOTICE_AFTER_S = 5.0
 #: Further seconds without any result after which those at work are named, once.
 LONG_WORK_S = 115.0
 
+#: Workers that one message names.
+_MOST_LISTED = 10
+
 #: A worker that dies so often without finishing a request will not be helped by another attempt.
 MAX_DEATHS_IN_A_ROW = 3
 
@@ -260,7 +263,7 @@ class WorkerSet:
                 "%ss %s have not started yet: their environments are slow to make, or the session has too "
                 "few CPUs for %d workers (shoal.init(num_cpus=...))",
                 self._kind,
-                ", ".join(map(str, waiting)),
+                _listed(waiting),
                 len(self._actors),
             )
             self._silent.clear()
@@ -273,7 +276,7 @@ class WorkerSet:
                 "%ss %s have given no answer for %.0f s: their environments are slow, or one of them hangs "
                 "(--vector parallel replaces those that hang)",
                 self._kind,
-                ", ".join(map(str, sorted({request.worker for request in self._in_flight.values()}))),
+                _listed(sorted({request.worker for request in self._in_flight.values()})),
                 NOTICE_AFTER_S + LONG_WORK_S,
             )
         ready, _ = api.wait(refs, num_returns=1)
@@ -314,3 +317,9 @@ class WorkerSet:
         self._actors[worker] = self._make(worker, self._replacements[worker])
         if self._is_quick:
             self._silent.add(worker)  # there may be no room for it where the other was
+
+
+def _listed(workers: Sequence[int]) -> str:
+    """Indices for a message; of very many the first."""
+    more = f" and {len(workers) - _MOST_LISTED} more" if len(workers) > _MOST_LISTED else ""
+    return f"{', '.join(map(str, workers[:_MOST_LISTED]))}{more}"

@@ -31,7 +31,7 @@ import shoal
 from shoal import algorithms
 from shoal.algorithms import zoo
 from shoal.envs import opening
-from shoal.rllib import external_settings
+from shoal.rllib import capacity, external_settings
 from shoal.rllib.config import AlgorithmConfig, from_dict
 from shoal.rllib.external_collection import LearnsFromOutside
 from shoal.rllib.external_settings import ExternalSettings, is_external
@@ -133,6 +133,9 @@ def plan(arguments: Sequence[str]) -> Plan:
         default=Options(algo=name, zoo=named, config=config),
     )
     options.session.check()
+    capacity.check_rollouts_fit(options.config)
+    if options.session.engine == "native":  # those of a cluster are elsewhere, and inline there are none
+        capacity.check_workers_fit(options.config)
     if checkpoint is not None:
         _check_goes_on(options, checkpoint, config)
     _check_environment(name, options)
@@ -260,6 +263,8 @@ def run(
     if is_external(config):
         raise UsageError("env external: simulators need a server, which `shoal train --serve` starts")
     opening.check(config.env, config.stepped_by)
+    capacity.check_rollouts_fit(config)
+    capacity.check_workers_fit(config)
     place = run_directory.choose(run_dir, algorithm, config)
     return train(Plan(algorithms.load(algorithm), config, place, None, tuple(callbacks)))
 

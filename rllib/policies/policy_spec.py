@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...envs.actions import ActionLayout
 from ...envs.columns import UnsupportedSpace, column_specs
+from ..capacity import memory_bytes
 from ..config import ConfigError, require
 from .image_encoders import DENSE_SIZES, ImageNet, conv_shapes, feature_size
 from .spaces import ActionSpec, InputColumn, Network, ObservationSpec
@@ -189,7 +189,7 @@ class PolicySpec:
           ConfigError: weights, gradient and what Adam remembers need more memory than this machine has; names what is
             to be smaller: widths, if with the usual ones they would not.
         """
-        needed, there = 4 * _FLOAT_BYTES * self.num_weights, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        needed, there = 4 * _FLOAT_BYTES * self.num_weights, memory_bytes()
         if needed <= there:
             return
         told = f"has {self.num_weights:,} weights, and needs {needed / 1e9:,.0f} GB to learn; this machine has"

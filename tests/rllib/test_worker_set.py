@@ -216,6 +216,13 @@ def test_workers_that_do_not_start_are_named_once_and_waited_for(started, caplog
     assert "too few CPUs for 3 workers" in record.getMessage()
 
 
+def test_of_very_many_workers_that_do_not_start_the_first_are_named(started, caplog):
+    runtime, workers = started(13)
+    runtime.is_slow = True
+    assert len(workers.map("work", [()] * 13)) == 13
+    assert "rollout workers 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more have not started yet" in caplog.text
+
+
 def test_workers_that_may_hang_are_named_once_and_waited_for(started, caplog):
     runtime, workers = started(2)
     workers.map("work", [(), ()])

@@ -1,0 +1,59 @@
+"""What this machine has room for, as far as that can be told of a run before anything is started.
+
+Bounds from below: what a run needs at the very least, whatever its environment gives. So a run that is let through may
+need more than there is; one that is refused could never have begun. What the nets need is told by ``PolicySpec``, once
+the spaces are known.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .config import AlgorithmConfig, ConfigError, RolloutSettings
+
+#: A row of a batch, see ``rollouts/batch.py``: four numbers in float32, four flags, an action, and an observation of
+#: one byte.
+_ROW_BYTES = 4 * 4 + 4 + 4 + 1
+#: An environment that is a Python object: its spaces and generators alone are more.
+_OBJECT_BYTES = 1_000
+#: One that is a row of arrays: its number and seed, and the state of its episode.
+_COLUMN_BYTES = 64
+#: Private memory of an idle worker process: 10.6 MB, as `shoal soak limits` measures.
+_PROCESS_BYTES = 10_000_000
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_rollouts_fit(config: AlgorithmConfig) -> None:
+    """Make sure that there is room for the copies of the environment and for one rollout of them.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if not isinstance(config, RolloutSettings):
+        return
+    steps: int = getattr(config, "rollout_steps", 1)  # each algorithm has its own, for its own reasons
+    copy_bytes = _OBJECT_BYTES if config.vector in ("serial", "parallel") else _COLUMN_BYTES
+    needed, there = config.num_envs * (copy_bytes + steps * _ROW_BYTES), memory_bytes()
+    if needed > there:
+        raise ConfigError(
+            f"num_envs {config.num_envs:,} and rollout_steps {steps:,}: a rollout of {config.num_envs * steps:,} rows "
+            f"needs {needed / 1e9:,.0f} GB at least; this machine has {there / 1e9:,.0f} GB: take fewer"
+        )
+
+
+def check_workers_fit(config: AlgorithmConfig) -> None:
+    """Make sure that there is room for the workers, where they are processes of this machine.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    needed, there = config.num_workers * _PROCESS_BYTES, memory_bytes()
+    if needed > there:
+        raise ConfigError(
+            f"num_workers {config.num_workers:,}: so many processes need {needed / 1e9:,.0f} GB at least; this machine "
+            f"has {there / 1e9:,.0f} GB: take as many as there are cores ({os.cpu_count()})"
+        )
