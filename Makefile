@@ -14,9 +14,12 @@
 
 VENV ?= .venv
 ARGS ?=
+# A space in VENV would part the name of a target, but for the backslash. Recipes quote what they are given.
+space := $(subst ,, )
+PLACE := $(subst $(space),\$(space),$(VENV))
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-RAY_STAMP := $(VENV)/.installed-ray
+STAMP := $(PLACE)/.installed
+RAY_STAMP := $(PLACE)/.installed-ray
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-ray install-browser train test test-ray test-gpu test-browser lint bench chaos soak results clean
@@ -49,30 +52,30 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		"$$found" -m venv --clear "$(VENV)"; \
 	fi
 	@echo "installing shoal and its libraries into $(VENV); later calls skip this"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch "$@"
 
 # Ray is an extra, and large: only what needs it installs it.
 $(RAY_STAMP): $(STAMP)
 	@echo "installing Ray into $(VENV); later calls skip this"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
-	@touch $@
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
+	@touch "$@"
 
 train: $(STAMP)
-	$(BIN)/shoal train --algo ppo --env CartPole-v1 $(ARGS)
+	"$(BIN)/shoal" train --algo ppo --env CartPole-v1 $(ARGS)
 
 # Two processes, each with sessions of its own: two thirds of the time of one on 2 cores. For a debugger: ARGS="-n 0".
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-ray: $(RAY_STAMP)
-	$(BIN)/python -m pytest -m ray $(ARGS)
+	"$(BIN)/python" -m pytest -m ray $(ARGS)
 
 test-gpu: $(STAMP)
-	$(BIN)/python -m pytest -m gpu $(ARGS)
+	"$(BIN)/python" -m pytest -m gpu $(ARGS)
 
 test-browser: $(STAMP) install-browser
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	"$(BIN)/python" -m pytest -m browser $(ARGS)
 
 # Any Chromium or Chrome on the PATH will do. Where there is none, Debian's package, if we may install packages.
 install-browser:
@@ -88,27 +91,27 @@ install-browser:
 
 # The folder of this checkout may have any name; mypy reads it through a link that is called `shoal`.
 lint: $(STAMP)
-	$(BIN)/ruff check .
+	"$(BIN)/ruff" check .
 	@mkdir -p .typing && ln -sfn .. .typing/shoal
-	$(BIN)/mypy
+	"$(BIN)/mypy"
 
 # Every entry of the zoo with five seeds: an hour on 2 cores, less with ARGS="--parallel 2"; ARGS="--only CartPole-v1"
 # takes half a minute. What is finished is kept. Writes what `shoal zoo` shows; `shoal results` writes beside its runs.
 results: $(STAMP)
-	$(BIN)/shoal results --output algorithms/zoo_results.json $(ARGS)
+	"$(BIN)/shoal" results --output algorithms/zoo_results.json $(ARGS)
 
 # What it is compared with is installed first: `make install-ray` for ARGS="core --vs ray" and ARGS=engine; MPI, for
 # ARGS=simulation, by `.venv/bin/pip install -e '.[bench]'`, without which that measures the rest; Sample Factory, for
 # ARGS="appo --vs sample-factory --sf-python PATH", into an environment of its own.
 bench: $(STAMP)
-	$(BIN)/shoal bench $(ARGS)
+	"$(BIN)/shoal" bench $(ARGS)
 
 # Two minutes, and five.
 chaos: $(STAMP)
-	$(BIN)/shoal chaos $(ARGS)
+	"$(BIN)/shoal" chaos $(ARGS)
 
 soak: $(STAMP)
-	$(BIN)/shoal soak $(ARGS)
+	"$(BIN)/shoal" soak $(ARGS)
 
 clean:
 	rm -rf "$(VENV)" .typing .mypy_cache .pytest_cache .ruff_cache build dist shoal.egg-info

@@ -117,6 +117,17 @@ def test_a_second_call_installs_nothing_and_a_changed_requirement_installs_again
     assert machine.log.read_text().count("-m venv") == 1
 
 
+def test_the_environment_may_be_in_a_folder_with_spaces_in_its_name(machine):
+    machine.add_python("python3", "3.11.7", suitable=True)
+    for _ in range(2):
+        ran = machine.make("test", "VENV=an other place", "ARGS=-x")
+        assert ran.returncode == 0, ran.stderr
+    log = machine.log.read_text()
+    assert log.count("-m venv --clear an other place") == log.count("-m pip install") == 1
+    assert log.count("-m pytest -n 2 --dist loadfile -x") == 2
+    assert (machine.checkout / "an other place" / ".installed").is_file()
+
+
 def test_plain_make_explains_the_targets(machine):
     told = machine.make().stdout
     for target in ("train", "test", "test-ray", "test-gpu", "test-browser", "lint", "bench", "chaos", "soak", "clean"):
