@@ -14,6 +14,7 @@ import shoal
 from shoal.algorithms.ppo import ppo_loss
 from shoal.algorithms.ppo_gradients import ppo_gradients
 from shoal.core import api
+from shoal.core.errors import ActorError
 from shoal.rllib.learner_groups import all_reduce
 from shoal.rllib.learner_groups.all_reduce import AllReduceGroup
 from shoal.rllib.learner_groups.meeting_place import MeetingPlace
@@ -163,10 +164,19 @@ def test_one_row_for_two_learners_is_a_step_too(group, columns, same):
     same(many.weights(0).arrays, one.weights(0).arrays, 1e-5)
 
 
+def end(actor):
+    """Kill it, and wait until it is dead: on a Ray cluster a call that is made behind the kill may still be answered."""
+    api.kill(actor)
+    deadline = time.monotonic() + 60.0
+    with pytest.raises(ActorError):
+        while time.monotonic() < deadline:
+            api.get(actor.__ray_ready__.remote())
+
+
 def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
     many = group(in_numpy)
     for replica in many._replicas:
-        api.kill(replica)
+        end(replica)
     with pytest.raises(WorkerLostError, match=r"all 2 learners have died, .* go on from the last checkpoint"):
         many.weights(0)
 
@@ -175,7 +185,7 @@ def test_a_learner_that_is_dead_when_weights_are_loaded_is_replaced(group, same,
     many = group(in_numpy)
     weights = {name: array + 1.0 for name, array in many.weights(0).arrays.items()}
     memory = many.optimizer_arrays()
-    api.kill(many._replicas[1])
+    end(many._replicas[1])
     many.load(weights, memory)
     same(many.weights(0).arrays, weights)
     assert many.counters() == {"replaced": 1}
@@ -191,7 +201,7 @@ class Latecomer(SummingReplica):
 
 def test_nobody_waits_for_a_learner_that_died_before_it_had_joined(group, columns):
     many = group(in_numpy)
-    api.kill(many._replicas[1])
+    end(many._replicas[1])
     many._replicas[1] = api.remote(Latecomer).options(num_cpus=0).remote(in_numpy, 1, 2, driver_pid=os.getpid())
     started = time.monotonic()
     assert not many._have_met()
