@@ -165,12 +165,16 @@ def test_one_row_for_two_learners_is_a_step_too(group, columns, same):
 
 
 def end(actor):
-    """Kill it, and wait until it is dead: on a Ray cluster a call that is made behind the kill may still be answered."""
+    """Kill it, and wait until it is dead: on Ray a call behind the kill may still be answered."""
     api.kill(actor)
-    deadline = time.monotonic() + 60.0
     with pytest.raises(ActorError):
-        while time.monotonic() < deadline:
-            api.get(actor.__ray_ready__.remote())
+        ask_again_and_again(actor)
+
+
+def ask_again_and_again(actor):
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        api.get(actor.__ray_ready__.remote())
 
 
 def test_when_all_learners_are_dead_it_is_told_what_to_do(group):
