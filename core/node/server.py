@@ -270,15 +270,14 @@ class NodeServer:
     def _tell_zygote(self, message: m.Message, descriptors: Sequence[int] = ()) -> None:
         """Args: descriptors: copies go along; ours are closed."""
         self._to_zygote.tell(message, descriptors)
-        if not self._to_zygote.is_empty and not self._comes_again:
-            self._comes_again = True
-            self._loop.after(_CHANNEL_RETRY_S, self._come_again)
+        if not self._comes_again:  # one that comes again for each message would do nothing else
+            self._send_to_zygote()
 
-    def _come_again(self) -> None:
+    def _send_to_zygote(self) -> None:
         self._to_zygote.send_on()
         self._comes_again = not self._to_zygote.is_empty
         if self._comes_again:
-            self._loop.after(_CHANNEL_RETRY_S, self._come_again)
+            self._loop.after(_CHANNEL_RETRY_S, self._send_to_zygote)
 
     def _hear_zygote(self) -> None:
         message, _ = zygote_channel.receive(self._channel)

@@ -5,7 +5,7 @@
 A process that blocked in `send` until the other has read could wait for ever: the other may be busy, or block likewise.
 And nothing ends a session whose zygote does not see that its driver has died. So what finds no room waits in an
 `Outbox`, in order, and whoever owns it comes again: the zygote when poll says that there is room, the head after a
-while, for it may not watch for room in the epoll that its peers' messages come by.
+while, for its loop watches descriptors only for what can be read.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def channel() -> tuple[socket.socket, socket.socket]:
 
 
 def send_now(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> bool:
-    """Send one message, and copies of descriptors, if there is room for it; whether there was. To a zygote that is
-    dead, nothing: we are next.
+    """Send one message, and copies of descriptors, if there is room for it; whether there was. To the dead, nothing:
+    a head without its zygote is next, and a zygote ends the session when it reaps its head.
     """
     try:
         # Not socket.send_fds: it takes flags and forgets them.

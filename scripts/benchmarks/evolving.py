@@ -85,7 +85,7 @@ def bench(arguments: Sequence[str], prog: str) -> int:
         engines.append(children.Engine("evotorch", options.evotorch_python or sys.executable))
         advice = "pip install evotorch, or name an interpreter that has it with --evotorch-python"
         versions.append(f"evotorch {report.version_of(engines[1], advice)}")
-    conditions = report.conditions(versions, f"{report.counted(options.rounds, 'round')}")
+    conditions = report.conditions(versions, report.counted(options.rounds, "round"))
     cells: list[list[str]] = [["evolution strategies", *(engine.module for engine in engines)]]
     verdicts: list[Verdict] = []
     try:
