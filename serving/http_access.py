@@ -40,6 +40,7 @@ class Door:
 
     def __init__(self, token: str, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
         self._token = token.encode()
+        self._usual = b"Bearer " + self._token
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
         #: Host headers that were found good: nearly all requests have the same.
@@ -60,7 +61,9 @@ class Door:
         """Raises Unauthorized unless the token is right; takes as long whichever letter is wrong."""
         if authorization is None:
             raise Unauthorized("no token; send Authorization: Bearer TOKEN", field="Authorization")
-        scheme, _, token = authorization.partition(" ")
+        if hmac.compare_digest(authorization.encode("utf-8", "surrogateescape"), self._usual):
+            return
+        scheme, _, token = authorization.partition(" ")  # "bearer" is as good
         is_right = hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token)
         if scheme.lower() != "bearer" or not is_right:
             raise Unauthorized("not the token of this server", field="Authorization")

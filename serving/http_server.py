@@ -28,7 +28,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from . import episode_wire, forms, http_access, openapi, page, prometheus, wire
@@ -46,11 +46,12 @@ from .errors import (
     Unready,
     UnsupportedForm,
 )
+from .http_answer import maker_of_answers
 from .interface import Policies
 from .measures import SECONDS, Tally
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from aiohttp import StreamReader, web
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,15 @@ class _Counts:
     answers: dict[tuple[str, int], int] = field(default_factory=dict)  #: (route, status) ->
     in_flight: int = 0
 
+    def add(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        key = (route, status)
+        self.answers[key] = self.answers.get(key, 0) + 1
+        tally = self.latency.get(route)
+        if tally is None:
+            tally = self.latency[route] = Tally(SECONDS)
+        tally.add(seconds)
+
 
 class HttpServer:
     """Serves policies over HTTP on the running event loop.
@@ -114,7 +124,7 @@ class HttpServer:
             from aiohttp import web
         except ImportError as error:
             raise ImportError("serving over HTTP needs aiohttp: pip install 'shoal[serve]'") from error
-        self._web = web
+        self._web, self._answer = web, maker_of_answers()
         self._policies = policies
         self._settings = settings
         hosts = http_access.served_hosts(settings.host, settings.allowed_hosts)
@@ -123,8 +133,7 @@ class HttpServer:
         self._runner: web.ServerRunner | None = None
         self._is_ready = True
         self._is_leaving = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._emptied = asyncio.Event()  #: set when it leaves and has answered all
         self._routes: dict[str, Callable[[], Awaitable[web.Response]]] = {
             "/": self._get_page,
             "/healthz": self._get_health,
@@ -143,15 +152,12 @@ class HttpServer:
           OSError: the address cannot be had.
         """
         web = self._web
-        limit = max(self._settings.max_body_bytes, self._settings.max_json_bytes)
-        request = functools.partial(_request, web.BaseRequest, limit)
         # All that aiohttp itself could log is that somebody sent what is no HTTP, with a traceback for each.
         silent = logging.getLogger(f"{__name__}.aiohttp")
         silent.setLevel(logging.CRITICAL)
         # Nothing is decompressed: a few bytes would be as large as one likes before anybody counts them.
         server = web.Server(
             self._handle,
-            request_factory=request,
             access_log=None,
             logger=silent,
             auto_decompress=False,
@@ -167,10 +173,11 @@ class HttpServer:
         self._is_ready = False
         await asyncio.sleep(self._settings.notice_s)
         self._is_leaving = True
-        try:
-            await asyncio.wait_for(self._idle.wait(), self._settings.drain_s)
-        except asyncio.TimeoutError:
-            logger.warning("%d requests unanswered after %g s", self._counts.in_flight, self._settings.drain_s)
+        if self._counts.in_flight:
+            try:
+                await asyncio.wait_for(self._emptied.wait(), self._settings.drain_s)
+            except asyncio.TimeoutError:
+                logger.warning("%d requests unanswered after %g s", self._counts.in_flight, self._settings.drain_s)
         await self.close()
 
     async def close(self) -> None:
@@ -182,32 +189,31 @@ class HttpServer:
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> web.Response:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         began = time.perf_counter()
         counts = self._counts
         counts.in_flight += 1
-        self._idle.clear()
         route = "other"
+        response: web.StreamResponse
         try:
-            self._door.check_origin(request.headers.get("Host"), request.headers.get("Origin"))
-            path = request.raw_path.partition("?")[0]
-            acting = ACTIONS.fullmatch(path)
+            headers = request.headers
+            self._door.check_origin(headers.get("Host"), headers.get("Origin"))
+            acting = _policy_named(request.raw_path)
             if acting is not None:
                 route = "actions"
-                response = await self._post_actions(request, acting[1])
-            elif (told := EPISODES.fullmatch(path)) is not None:
-                route = f"episodes/{told[2] or 'start'}"
-                response = await self._post_episodes(request, *told.groups())
+                response = await self._post_actions(request, acting)
             else:
-                handler = self._routes.get(path)
-                if handler is None:
-                    raise RouteNotFound(f"nothing is served at {path[:80]!r}")
-                route = path
-                if request.method not in ("GET", "HEAD"):
-                    raise MethodNotAllowed(f"{request.method[:16]} {path}: it takes GET", allowed="GET, HEAD")
-                if path not in http_access.OPEN:
-                    self._door.check_token(request.headers.get("Authorization"))
-                response = await handler()
+                path = request.raw_path.partition("?")[0]
+                told = EPISODES.fullmatch(path)
+                if told is not None:
+                    route = f"episodes/{told[2] or 'start'}"
+                    response = await self._post_episodes(request, *told.groups())
+                else:
+                    handler = self._routes.get(path)
+                    if handler is None:
+                        raise RouteNotFound(f"nothing is served at {path[:80]!r}")
+                    route = path
+                    response = await self._get(request, path, handler)
         except ServingError as error:
             response = self._failure(error)
         except Exception:
@@ -215,27 +221,25 @@ class HttpServer:
             response = self._failure(PolicyFailed("this is a fault of the server; its log says which"))
         finally:
             counts.in_flight -= 1
-            if not counts.in_flight:
-                self._idle.set()
+            if self._is_leaving and not counts.in_flight:
+                self._emptied.set()
         if self._is_leaving:
             response.force_close()
-        key = (route, response.status)
-        counts.answers[key] = counts.answers.get(key, 0) + 1
-        tally = counts.latency.get(route)
-        if tally is None:
-            tally = counts.latency[route] = Tally(SECONDS)
-        tally.add(time.perf_counter() - began)
+        counts.add(route, response.status, time.perf_counter() - began)
         return response
 
-    async def _post_actions(self, request: web.BaseRequest, name: str) -> web.Response:
-        form, body = await self._posted(request)
-        asked = wire.read_json_request(body) if form == wire.JSON_FORM else wire.read_tensor_request(body)
-        reply = await self._policies.act(_unquoted(name), asked)
-        answer = wire.write_json_reply(reply) if form == wire.JSON_FORM else wire.write_tensor_reply(reply)
-        return self._web.Response(body=answer, headers={"Content-Type": form})
+    async def _post_actions(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        form = self._form_of_posted(request)
+        body = await self._body(request, form)
+        if form == wire.JSON_FORM:
+            answer = wire.write_json_reply(await self._policies.act(name, wire.read_json_request(body)))
+        else:
+            answer = wire.write_tensor_reply(await self._policies.act(name, wire.read_tensor_request(body)))
+        return self._answer(form, answer)
 
-    async def _post_episodes(self, request: web.BaseRequest, name: str | None, part: str | None) -> web.Response:
-        form, body = await self._posted(request)
+    async def _post_episodes(self, request: web.BaseRequest, name: str | None, part: str | None) -> web.StreamResponse:
+        form = self._form_of_posted(request)
+        body = await self._body(request, form)
         desk = self._policies.episodes
         if desk is None:
             raise RouteNotFound("nobody learns from episodes here: `shoal train --env external --serve` does")
@@ -246,41 +250,49 @@ class HttpServer:
             reply = await desk.step(_unquoted(name), episode_wire.read(EpisodeStep, body, form))
         else:
             reply = await desk.end(_unquoted(name), episode_wire.read(EpisodeEnd, body, form))
-        return self._web.Response(body=episode_wire.write_reply(reply, form), headers={"Content-Type": form})
+        return self._answer(form, episode_wire.write_reply(reply, form))
 
-    async def _posted(self, request: web.BaseRequest) -> tuple[str, bytes]:
-        """The form and the body of what is asked with POST, when it may be."""
+    async def _get(
+        self, request: web.BaseRequest, path: str, handler: Callable[[], Awaitable[web.Response]]
+    ) -> web.Response:
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{request.method[:16]} {path}: it takes GET", allowed="GET, HEAD")
+        if path not in http_access.OPEN:
+            self._door.check_token(request.headers.get("Authorization"))
+        return await handler()
+
+    def _form_of_posted(self, request: web.BaseRequest) -> str:
+        """The form of what is asked with POST, when it may be; its body is not looked at."""
         if request.method != "POST":
             raise MethodNotAllowed(f"{request.method[:16]}: here it is asked with POST", allowed="POST")
-        self._door.check_token(request.headers.get("Authorization"))
+        headers = request.headers
+        self._door.check_token(headers.get("Authorization"))
         if self._is_leaving:
             raise Unready("this server is leaving")
-        form = (request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-        if form not in (wire.JSON_FORM, wire.TENSOR_FORM):
+        form = _form_named(headers.get("Content-Type"))
+        if form is None:
             raise UnsupportedForm(f"Content-Type is {wire.JSON_FORM} or {wire.TENSOR_FORM}", field="Content-Type")
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        if headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedForm("nothing is decompressed here", field="Content-Encoding")
-        return form, await self._body(request, form)
+        return form
 
     async def _body(self, request: web.BaseRequest, form: str) -> bytes:
         """Raises TooLarge before anything is read where its length is told, BadRequest if it does not arrive."""
         limit = self._settings.max_json_bytes if form == wire.JSON_FORM else self._settings.max_body_bytes
-        length = http_access.content_length(request.headers.get("Content-Length"))
-        if length is not None and length > limit:
-            raise TooLarge(f"a body of {length} bytes; {form} may have {limit}", field="Content-Length")
+        content = request.content
         try:
-            if request.content.is_eof():  # nearly always: it came with its head
-                body = request.content.read_nowait()
+            if content.is_eof():  # nearly always: it came with its head
+                body = content.read_nowait()
             else:
-                body = await asyncio.wait_for(request.read(), self._settings.body_timeout_s)
-        except self._web.HTTPRequestEntityTooLarge as error:
-            raise TooLarge(f"the body has more than the {limit} bytes that {form} may have") from error
+                _check_length(request, limit, form)
+                body = await asyncio.wait_for(_arriving(content, limit), self._settings.body_timeout_s)
         except asyncio.TimeoutError as error:
             raise TimedOut(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from error
         except (self._web.RequestPayloadError, OSError) as error:
             raise BadRequest("the body did not arrive whole") from error
         if len(body) > limit:
-            raise TooLarge(f"a body of {len(body)} bytes; {form} may have {limit}")
+            _check_length(request, limit, form)
+            raise TooLarge(f"the body has more than the {limit} bytes that {form} may have")
         return body
 
     def _failure(self, error: ServingError) -> web.Response:
@@ -332,12 +344,34 @@ class HttpServer:
         return self._web.Response(body=forms.encode(value), status=status, headers=told)
 
 
+def _check_length(request: web.BaseRequest, limit: int, form: str) -> None:
+    length = http_access.content_length(request.headers.get("Content-Length"))
+    if length is not None and length > limit:
+        raise TooLarge(f"a body of {length} bytes; {form} may have {limit}", field="Content-Length")
+
+
+async def _arriving(content: StreamReader, limit: int) -> bytes:
+    """A body that is not all there yet; of one that has more than ``limit`` bytes, no more than shows it."""
+    parts, size = [], 0
+    while size <= limit and (part := await content.readany()):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
 def _unquoted(name: str) -> str:
     return unquote(name, errors="replace") if "%" in name else name
 
 
-def _request(
-    kind: type[web.BaseRequest], limit: int, message: Any, payload: Any, protocol: Any, writer: Any, task: Any
-) -> web.BaseRequest:
-    """What aiohttp makes of a request, but for how large its body may be."""
-    return kind(message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=limit)
+@functools.lru_cache(maxsize=64)
+def _policy_named(raw_path: str) -> str | None:
+    """The policy whose actions are asked for there; None: nobody's. Kept, as the same few are asked all the time."""
+    acting = ACTIONS.fullmatch(raw_path.partition("?")[0])
+    return None if acting is None else _unquoted(acting[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _form_named(content_type: str | None) -> str | None:
+    """The form that a Content-Type header names, if it is one of ours. Kept, as nearly all are the same."""
+    form = (content_type or "").partition(";")[0].strip().lower()
+    return form if form in (wire.JSON_FORM, wire.TENSOR_FORM) else None

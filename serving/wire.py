@@ -54,7 +54,8 @@ _LENGTH = struct.Struct("<I")
 _DEFAULTS = {field.name: field.default for field in fields(ActRequest)}
 #: Keyword arguments of `json.dumps` make an encoder each time, for 3 us.
 _ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-_DECODE = json.JSONDecoder().decode
+_DECODE = json.JSONDecoder().raw_decode
+_JSON_SPACE = " \t\n\r"
 
 
 def read_json_request(body: bytes) -> ActRequest:
@@ -73,7 +74,13 @@ def read_json(body: bytes) -> Any:
       BadRequest: it is no JSON.
     """
     try:
-        return _DECODE(body.decode())
+        text = body.decode()
+        # As `decode` does, but for the regular expressions with which it looks for white space on both sides.
+        value, end = _DECODE(text, len(text) - len(text.lstrip(_JSON_SPACE)))
+        rest = text[end:].lstrip(_JSON_SPACE)
+        if rest:
+            raise json.JSONDecodeError("Extra data", text, len(text) - len(rest))
+        return value
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply") from error
     except ValueError as error:  # no UTF-8, no JSON, a number with thousands of digits

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 import struct
 
 import msgpack
@@ -197,3 +198,17 @@ def test_a_damaged_request_in_tensors_is_read_or_refused(junk, begin, end):
     for read in (wire.read_tensor_request, wire.read_json_request, wire.read_tensor_reply):
         with contextlib.suppress(ServingError):
             read(damaged)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", " \r\n\t[1]\n", "1 ", "1 2", "\n1\n 2\n", "", " ", "{", "[1,]", " nul", "\x0b1", "1\x0c", "\ufeff1", "\xa01"],
+)
+def test_a_body_is_read_as_json_reads_it_whatever_is_around_it(text):
+    expected = fault = None
+    try:
+        expected = json.JSONDecoder().decode(text)
+    except json.JSONDecodeError as error:
+        fault = f"the body is no JSON: {error}"
+    with contextlib.nullcontext() if fault is None else pytest.raises(BadRequest, match=f"^{re.escape(fault)}$"):
+        assert wire.read_json(text.encode()) == expected
