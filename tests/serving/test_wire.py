@@ -202,7 +202,7 @@ def test_a_damaged_request_in_tensors_is_read_or_refused(junk, begin, end):
 
 @pytest.mark.parametrize(
     "text",
-    ["{}", " \r\n\t[1]\n", "1 ", "1 2", "\n1\n 2\n", "", " ", "{", "[1,]", " nul", "\x0b1", "1\x0c", "\ufeff1", "\xa01"],
+    ["{}", " \r\n\t[1]\n", "1 ", "1 2", "\n1\n 2\n", "", " ", "{", "[1,]", " nul", "\x0b1", "1\x0c", "\ufeff1"],
 )
 def test_a_body_is_read_as_json_reads_it_whatever_is_around_it(text):
     expected = fault = None
