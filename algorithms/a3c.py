@@ -320,7 +320,12 @@ class A3C(Algorithm[A3CConfig]):
 
 
 def _served(config: A2CConfig | A3CConfig, spec: PolicySpec, settings: ShardSettings) -> ServedPolicy:
-    """The policy with fresh weights, in a parameter server."""
+    """The policy with fresh weights, in a parameter server.
+
+    Raises:
+      ConfigError: this machine has too little memory for it.
+    """
+    spec.check_size()
     weights = initial_weights(spec, streams.weight_seed(config.seed))
     return ServedPolicy(spec, weights, settings, num_shards=config.num_shards)
 

@@ -34,6 +34,7 @@ from ..envs import opening
 from ..envs.registry import UnknownEnvironment
 from ..envs.vector import EnvFailure
 from ..rllib import streams
+from ..rllib.capacity import check_numbers_fit
 from ..rllib.config import AlgorithmConfig, ConfigError, to_dict
 from ..rllib.evolution.candidate_nets import check_dense
 from ..rllib.evolution.candidate_player import Generation, PlaySettings
@@ -99,6 +100,7 @@ class Evolution(abc.ABC, Generic[C]):
         try:
             self.spec = self._crew.policy_spec(self.settings.network_settings())
             check_dense(self.spec)
+            self.spec.check_size()
             self._vector = ParameterVector(self.spec)
             self._moments = (
                 ObservationMoments(self.spec.observations.normalizable_shapes)
@@ -337,6 +339,7 @@ class Evolution(abc.ABC, Generic[C]):
     def _make_crew(self) -> Crew:
         config, settings = self.config, self.settings
         if settings.noise == "table":
+            check_numbers_fit("noise_table_length", settings.noise_table_length)
             self._noise_source = NoiseSource(
                 config.seed, api.put(noise_table(config.seed, settings.noise_table_length))
             )

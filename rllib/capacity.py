@@ -57,3 +57,17 @@ def check_workers_fit(config: AlgorithmConfig) -> None:
             f"num_workers {config.num_workers:,}: so many processes need {needed / 1e9:,.0f} GB at least; this machine "
             f"has {there / 1e9:,.0f} GB: take as many as there are cores ({os.cpu_count()})"
         )
+
+
+def check_numbers_fit(setting: str, count: int) -> None:
+    """Make sure that there is room for so many numbers in float32, which a setting asks for.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    needed, there = 4 * count, memory_bytes()
+    if needed > there:
+        raise ConfigError(
+            f"{setting} {count:,}: so many numbers need {needed / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB: "
+            f"take fewer"
+        )

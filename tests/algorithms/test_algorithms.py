@@ -1,9 +1,17 @@
 import pytest
 
+import shoal
 from shoal import algorithms
 from shoal.algorithms.appo import APPO, APPOConfig
 from shoal.algorithms.ppo import PPO, PPOConfig
 from shoal.rllib.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def one_process():
+    shoal.init(engine="inline", num_cpus=1)
+    yield
+    shoal.shutdown()
 
 
 def test_names_are_sorted_and_each_loads_to_its_class_and_config():
@@ -28,3 +36,10 @@ def test_an_unknown_name_is_refused_with_all_choices(name, told):
     with pytest.raises(ConfigError) as caught:
         algorithms.load(name)
     assert str(caught.value) == told + ", ".join(algorithms.NAMES)
+
+
+@pytest.mark.parametrize("name", algorithms.NAMES)
+def test_a_policy_that_no_memory_holds_is_refused_in_one_line_by_every_algorithm(one_process, name):
+    config = algorithms.config_class(name)(env="CartPole-v1", num_workers=1, hidden_sizes=(10**7, 10**7))
+    with pytest.raises(ConfigError, match=r"^hidden_sizes: a policy of such width has [0-9,]+ weights[^\n]*$"):
+        algorithms.load(name)(config)

@@ -236,3 +236,8 @@ def test_a_net_that_is_too_large_for_its_covariance_is_refused_in_one_line(make)
 def test_a_table_that_is_shorter_than_a_vector_is_refused_in_one_line(make):
     with pytest.raises(ConfigError, match=r"^a table of 10 numbers of noise is too short[^\n]*$"):
         make(noise="table", noise_table_length=10)
+
+
+def test_a_table_that_no_memory_holds_is_refused_in_one_line(make):
+    with pytest.raises(ConfigError, match=r"^noise_table_length 1,000,[0,]*: so many numbers need [^\n]*$"):
+        make(noise="table", noise_table_length=10**15)
