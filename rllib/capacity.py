@@ -68,6 +68,6 @@ def check_numbers_fit(setting: str, count: int) -> None:
     needed, there = 4 * count, memory_bytes()
     if needed > there:
         raise ConfigError(
-            f"{setting} {count:,}: so many numbers need {needed / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB: "
-            f"take fewer"
+            f"{setting} {count:,}: so many numbers need {needed / 1e9:,.0f} GB; this machine has "
+            f"{there / 1e9:,.0f} GB: take fewer"
         )
