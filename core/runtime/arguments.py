@@ -35,8 +35,9 @@ def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
     Raises:
       TypeError: something in them cannot be pickled.
     """
-    if not args and not kwargs:
-        return Packed(None, [], [])
+    if not kwargs and ObjectRef not in map(type, args):
+        serialized = values.serialize(tuple(args)) if args else None
+        return Packed(serialized, [], [] if serialized is None else serialized.refs)
     dependencies: list[WireRef] = []
     refs: list[ObjectRef] = []
 

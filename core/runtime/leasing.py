@@ -105,7 +105,7 @@ class Leasing:
         self._queues: list[ShapeQueue] = []
         #: Those that have tasks, workers or a demand. A program may go through thousands of placement groups, and
         #: each has shapes of its own: what is over must cost nothing in each round of the loop.
-        self._busy: dict[int, ShapeQueue] = {}
+        self.busy: dict[int, ShapeQueue] = {}
         self._keys: dict[tuple[object, ...], int] = {}
         self._new_key = threading.Lock()
         self._home: dict[bytes, ShapeQueue] = {}
@@ -137,7 +137,7 @@ class Leasing:
 
     def __iter__(self) -> Iterator[tuple[Submission, bytes, ShapeQueue]]:
         """Every task, with the worker that has been given it (empty: none yet) and its queue."""
-        for queue in list(self._busy.values()):
+        for queue in list(self.busy.values()):
             for worker in queue.workers.values():
                 for submission in worker.inflight.values():
                     yield submission, worker.worker_id, queue
@@ -161,7 +161,7 @@ class Leasing:
     def waiting(self) -> int:
         """Tasks that no worker has been given."""
         total = 0
-        for queue in self._busy.values():  # asked twice in each round of the loop, and a generator costs thrice as much
+        for queue in self.busy.values():  # asked twice in each round of the loop, and a generator costs thrice as much
             total += len(queue.waiting)
         return total
 
@@ -169,17 +169,17 @@ class Leasing:
 
     def enqueue(self, submission: Submission) -> None:
         """A task whose arguments are there. `settle` follows, once for many."""
-        queue = self._busy[submission.shape] = self._queues[submission.shape]
+        queue = self.busy[submission.shape] = self._queues[submission.shape]
         queue.waiting.append(submission)
 
     def requeue(self, submission: Submission) -> None:
         """A task that has lost its worker goes to the front: it has waited longest."""
-        queue = self._busy[submission.shape] = self._queues[submission.shape]
+        queue = self.busy[submission.shape] = self._queues[submission.shape]
         queue.waiting.appendleft(submission)
 
     def granted(self, key: int, worker_id: bytes, now_s: float) -> None:
         """The node has leased us a worker."""
-        queue = self._busy[key] = self._queues[key]
+        queue = self.busy[key] = self._queues[key]
         queue.demanded = max(0, queue.demanded - 1)
         queue.workers[worker_id] = LeasedWorker(worker_id, idle_since_s=now_s)
         self._home[worker_id] = queue
@@ -286,14 +286,14 @@ class Leasing:
 
     def settle(self) -> None:
         """After events: give workers what they have room for, and tell the node what is still wanted."""
-        for queue in list(self._busy.values()):
+        for queue in list(self.busy.values()):
             if queue.withdrawn:
                 queue.pass_over()
             if queue.waiting:
                 self._assign(queue)
             self._update_demand(queue)
             if not (queue.waiting or queue.workers or queue.demanded):
-                del self._busy[queue.key]
+                del self.busy[queue.key]
 
     # ---- decisions
 

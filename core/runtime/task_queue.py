@@ -74,9 +74,10 @@ class TaskQueue:
             self._unsettled = True  # the node is to hear if we need fewer workers now
 
     def _settle(self) -> None:
-        if self.leasing.waiting or self._unsettled:
+        leasing = self.leasing
+        if self._unsettled or (leasing.busy and leasing.waiting):  # most often not: a process may submit only calls
             self._unsettled = False
-            self.leasing.settle()
+            leasing.settle()
 
     def _demand(self, key: int, shape: Mapping[str, int], wanted: int) -> None:
         queue = self.leasing.queue(key)

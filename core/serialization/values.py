@@ -6,7 +6,7 @@ where plain pickle would not do.
 
     RAW      exactly ``bytes``; they are the data
     PICKLE   anything else
-    ARRAY    a plain numeric ndarray: data is its header, the one buffer its memory
+    ARRAY    a plain numeric ndarray: data is its header, the one buffer its memory (in the header, if it is small)
     REFS     anything else with refs inside: data is the pickled value, in which they are numbers, and behind it the
              table of the refs; all of them are made at once, before the value is loaded
     FAILURE  a pickled exception (failures.py); `deserialize` returns it and the caller raises it
@@ -56,6 +56,8 @@ _ITEMS_AND_ARRAYS = _ITEMS | {np.ndarray}
 PLAIN_MARK = "__shoal_plain__"
 #: Above this, looking at each item costs more than the 1.5 us of a cloudpickle pickler.
 _MAX_SCANNED = 64
+#: Memory of arrays up to this size is copied into the stream: a buffer beside it costs 4 us on its way, a copy 0.2.
+_SMALL_BYTES = 4096
 #: dtypes which ``dtype.str`` names fully and which export their memory.
 _NUMERIC = frozenset("biufc")
 _DATES = frozenset("mM")
@@ -106,6 +108,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
         table: TableInHand | None = None,
     ) -> None:
         super().__init__(file, PROTOCOL, buffer_callback)
+        self._reduce_array = _reduce_whole_array if buffer_callback is None else _reduce_array
         self._table = table
         self.refs: list[ObjectRef[Any]] = []
         self._storages: dict[int, StorageBytes] = {}
@@ -119,7 +122,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
                 return references.rebuild, (obj.binary(), obj.owner)
             return getitem, (self._table, len(self.refs) - 1)
         if kind is np.ndarray:
-            return _reduce_array(obj)
+            return self._reduce_array(obj)
         reducer = reducers.get(kind)
         if reducer is not None:
             reduced = reducer(obj, self._storages)
@@ -175,8 +178,10 @@ def deserialize(kind: int, data: Buffer, buffers: Sequence[Buffer] = ()) -> obje
     if kind in (PICKLE, FAILURE):
         return _loads(data, buffers=[memoryview(buffer).toreadonly() for buffer in buffers])
     if kind == ARRAY:
-        dtype, shape, order = _loads(data)
-        return np.ndarray(shape, dtype, memoryview(buffers[0]).toreadonly(), 0, None, order)
+        dtype, shape, order, memory = _loads(data)
+        if memory is None:
+            memory = memoryview(buffers[0]).toreadonly()
+        return np.ndarray(shape, dtype, memory, 0, None, order)
     if kind == RAW:
         return data if type(data) is bytes else bytes(data)
     if kind == REFS:
@@ -279,11 +284,21 @@ def _serialize_plainly(value: object) -> Serialized:
 def _serialize_array(array: _Array) -> Serialized:
     # numpy's own way through pickle costs 4.0 us here and 2.4 us to load; this one 1.4 us and 1.1 us.
     array, order = _contiguous(array)
-    header = _dumps((array.dtype.str, array.shape, order), PROTOCOL)
+    if array.nbytes <= _SMALL_BYTES:
+        return Serialized(ARRAY, _dumps((array.dtype.str, array.shape, order, array.tobytes("A")), PROTOCOL), [], [])
+    header = _dumps((array.dtype.str, array.shape, order, None), PROTOCOL)
     return Serialized(ARRAY, header, [_buffer(array).raw()], [])
 
 
 def _reduce_array(array: _Array) -> object:
+    if array.nbytes <= _SMALL_BYTES and array.dtype.kind in _NUMERIC:
+        array, order = _contiguous(array)
+        # Made of `bytes`, it is read-only like one that lies in a buffer.
+        return np.ndarray, (array.shape, array.dtype.str, array.tobytes("A"), 0, None, order)
+    return _reduce_whole_array(array)
+
+
+def _reduce_whole_array(array: _Array) -> object:
     kind = array.dtype.kind
     if kind in _NUMERIC:
         array, order = _contiguous(array)

@@ -243,39 +243,41 @@ class Loop:
         Returns:
           False when `timeout_s` has passed first. None waits for ever: the caller knows that an event must come.
         """
-        if done():
-            return True
+        is_done = bool(done())
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self.is_closed:
+        while not is_done and not self.is_closed:
             with self._interrupts:
                 if self._driver == threading.get_ident():
-                    self._drive_again(done, deadline)
+                    is_done = self._drive_again(done, deadline)
                 elif self._take_drive(done, deadline):
                     try:
-                        self._drive_here(done, deadline)
+                        is_done = self._drive_here(done, deadline)
                     finally:
                         self._release()
-            if done():
-                return True
+            # The last look of who has driven counts; others have not looked since they were told.
+            is_done = is_done or bool(done())
             if deadline is not None and time.monotonic() >= deadline:
-                return False
-        return bool(done())
+                break
+        return is_done
 
-    def _drive_here(self, done: Callable[[], Any], deadline: float | None) -> None:
-        """Tick until `done`, the deadline or the loop's end. With the drive lock held."""
-        while not done() and not self.is_closed:
+    def _drive_here(self, done: Callable[[], Any], deadline: float | None) -> bool:
+        """Tick until `done`, the deadline or the loop's end; returns whether it is done. With the drive lock held."""
+        while not self.is_closed:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 self._tick(0.0)
-                return
-            self._tick(left, done)
+                return bool(done())
+            self._tick(left, done)  # it looks, too, before it waits
+            if done():
+                return True
+        return False
 
-    def _drive_again(self, done: Callable[[], Any], deadline: float | None) -> None:
+    def _drive_again(self, done: Callable[[], Any], deadline: float | None) -> bool:
         """Wait within a wait of the same thread: a signal handler has interrupted poll and uses the API itself."""
         if not self._in_poll:
             raise RuntimeError("shoal cannot wait inside one of its own callbacks; start a thread or a task for that")
         try:
-            self._drive_here(done, deadline)
+            return self._drive_here(done, deadline)
         finally:
             self._in_poll = True  # we return into the outer one
 

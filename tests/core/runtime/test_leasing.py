@@ -288,7 +288,7 @@ def test_a_shape_that_is_over_costs_nothing_any_more_and_can_come_back():
         bench.leasing.done(b"w%d" % number, task, 0.001, 0.0)
         bench.leasing.idle_check(b"w%d" % number, 1.0)
         bench.leasing.settle()
-    assert list(bench.leasing._busy) == []
+    assert list(bench.leasing.busy) == []
     assert list(bench.leasing) == []
     (task,) = bench.submit(1)
     assert bench.leasing.waiting == 1

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from shoal.core import refs
+from shoal.core.serialization import values
 from shoal.core.serialization.values import ARRAY, PICKLE, RAW, Serialized, deserialize, serialize
 
 
@@ -71,9 +72,11 @@ class Marked:
         self.part = part
 
 
+@pytest.mark.parametrize("small_bytes", [-1, 4096], ids=["beside the stream", "in the stream"])
 @pytest.mark.parametrize("nested", ["alone", "in a dict", "in a tuple", "in a plain object"])
 @pytest.mark.parametrize("name", ARRAYS)
-def test_arrays_come_back_equal_and_read_only_whatever_their_size_and_layout(name, nested):
+def test_arrays_come_back_equal_and_read_only_whatever_their_size_and_layout(name, nested, small_bytes, monkeypatch):
+    monkeypatch.setattr(values, "_SMALL_BYTES", small_bytes)
     array = ARRAYS[name]
     if nested == "in a plain object":
         # It promises that there are arrays of numbers in it and no others.
@@ -86,9 +89,17 @@ def test_arrays_come_back_equal_and_read_only_whatever_their_size_and_layout(nam
     assert result.dtype == array.dtype
     assert result.shape == array.shape
     np.testing.assert_array_equal(result, array)
+    assert result.flags.aligned
     assert not result.flags.writeable
     with pytest.raises(ValueError, match="read-only"):
         result[...] = result
+
+
+@pytest.mark.parametrize("count", [0, 1, 512, 513])
+def test_only_arrays_of_more_than_4_kib_have_a_buffer(count):
+    array = np.arange(float(count))
+    for value in (array, (array,), {"a": [array]}, Marked(array)):
+        assert len(serialize(value).buffers) == (count > 512)
 
 
 def test_array_memory_travels_beside_the_data_uncopied():
@@ -104,10 +115,10 @@ def test_array_memory_travels_beside_the_data_uncopied():
 
 
 def test_owned_values_do_not_follow_the_callers_array():
-    array = np.zeros(3)
+    array = np.zeros(1000)
     aliased, owned = serialize(array), serialize(array).owned()
     array[:] = 1
-    assert load(aliased).sum() == 3
+    assert load(aliased).sum() == 1000
     assert load(owned).sum() == 0
 
 
