@@ -40,7 +40,7 @@ class AsyncLanes:
         self._selector: DrivingSelector | None = None
         if driven is not None and can_drive(driven):
             self._selector = DrivingSelector(
-                driven, is_called=lambda: self._arrived, begin=self._begin_arrived, on_fault=on_fault
+                driven, calls=self._arrived, begin=self._begin_arrived, on_fault=on_fault
             )
         self._loop = asyncio.SelectorEventLoop(self._selector) if self._selector else asyncio.new_event_loop()
         self._thread = 0  # its ident

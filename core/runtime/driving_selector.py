@@ -19,7 +19,7 @@ watches, for one event at a time:
 
 Nothing is lost: who arms looks at the state of the descriptor, not for a change of it; so what has come between
 asyncio's look and the arming fires at once. Armed while asyncio works, it costs at most one round of somebody's.
-What has come in other ways, calls, is asked for by `is_called` after each round.
+What has come in other ways stands in `calls`, which is looked at after each round.
 
 Only where the carrier is one descriptor, and asyncio's own selector is in place (`can_drive`).
 """
@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from ..transport.loop import Loop
 
@@ -42,7 +42,7 @@ class DrivingSelector(selectors.DefaultSelector):
 
     Args:
       driven: The process's loop.
-      is_called: Whether something has come that is no descriptor's; changed by `driven`'s handlers, or by threads that
+      calls: What has come that is no descriptor's, and has not begun; filled by `driven`'s handlers, or by threads that
         wake asyncio themselves.
       begin: Called before asyncio has its turn, in its thread.
       on_fault: Told what `driven` has raised, a fault of ours, before asyncio ends with it.
@@ -52,13 +52,13 @@ class DrivingSelector(selectors.DefaultSelector):
         self,
         driven: Loop,
         *,
-        is_called: Callable[[], object],
+        calls: Sized,
         begin: Callable[[], None],
         on_fault: Callable[[BaseException], None],
     ) -> None:
         super().__init__()
         self._driven = driven
-        self._is_called, self._begin, self._on_fault = is_called, begin, on_fault
+        self._calls, self._begin, self._on_fault = calls, begin, on_fault
         self._glanced_at = 0.0
         self._is_stopped = False
         self._is_armed = True
@@ -81,7 +81,7 @@ class DrivingSelector(selectors.DefaultSelector):
         found: list[tuple[selectors.SelectorKey, int]] = []
         if self._is_stopped or driven.is_closed:
             # User code that waited in the loop may have read calls in this thread: nobody else begins them.
-            if self._is_called():
+            if self._calls:
                 self._begin()
                 timeout = 0
             return super().select(timeout)
@@ -101,14 +101,14 @@ class DrivingSelector(selectors.DefaultSelector):
         except BaseException as error:
             self._on_fault(error)
             raise
-        if self._is_called():
+        if self._calls:
             self._begin()
         driven.begin_turn()
         # What fires from here on is seen in the next turn: asyncio looks as long as it is not armed.
         return super().select(0) if is_to_look else found
 
     def _has_come(self) -> object:
-        return not self._is_armed or self._is_called() or self._is_stopped
+        return not self._is_armed or self._calls or self._is_stopped
 
     def _glance(self) -> bool:
         """See to what cannot wait until asyncio has nothing to do; whether asyncio is to look, too."""

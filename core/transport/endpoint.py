@@ -44,7 +44,8 @@ class Endpoint:
         self._token = token
         self.me = me
         self._dead: set[bytes] = set()
-        self._boxes: dict[bytes, list[Message]] = {}
+        #: Messages that wait for `flush`, by peer.
+        self.pending: dict[bytes, list[Message]] = {}
         hello = codec.encode([Hello(token, me)])[0]
         self.carrier: Carrier = _CARRIERS[carrier](directory, me, hello=hello, admit=self._admit)
         self.carrier.on_drop = self._drop
@@ -56,18 +57,13 @@ class Endpoint:
         #: Called with a peer whose links have ended, when all that it had sent has been received.
         self.on_lost: Callable[[bytes], None] = lambda peer: None
 
-    @property
-    def pending(self) -> bool:
-        """Whether messages wait for `flush`."""
-        return bool(self._boxes)
-
     def send(self, peer: bytes, message: Message) -> None:
         """Put a message in the peer's box. A peer known to be dead gets nothing: its death has been announced."""
-        box = self._boxes.get(peer)
+        box = self.pending.get(peer)
         if box is None:
             if peer in self._dead:
                 return
-            self._boxes[peer] = [message]
+            self.pending[peer] = [message]
         else:
             box.append(message)
 
@@ -77,7 +73,7 @@ class Endpoint:
         Raises:
           OSError: too many files are open. What has not been sent stays in its box.
         """
-        boxes, self._boxes = self._boxes, {}
+        boxes, self.pending = self.pending, {}
         peer = b""
         try:
             for peer, batch in boxes.items():
@@ -85,7 +81,7 @@ class Endpoint:
                     self._dead.add(peer)
                     self.on_unreachable(peer)
         except OSError:
-            self._boxes = dict(dropwhile(lambda box: box[0] != peer, boxes.items()))
+            self.pending = dict(dropwhile(lambda box: box[0] != peer, boxes.items()))
             raise
 
     def receive(self) -> Iterator[tuple[bytes, Message]]:
@@ -99,7 +95,7 @@ class Endpoint:
     def forget(self, peer: bytes) -> None:
         """The peer is dead: drop its links and its box, for good (ids are never used again)."""
         self._dead.add(peer)
-        self._boxes.pop(peer, None)
+        self.pending.pop(peer, None)
         self.carrier.forget(peer)
 
     def close(self, linger_s: float = 0.0) -> None:
@@ -124,7 +120,7 @@ class Endpoint:
     def _lost(self, peer: bytes) -> None:
         if peer not in self._dead:
             self._dead.add(peer)
-            self._boxes.pop(peer, None)
+            self.pending.pop(peer, None)
             self.on_lost(peer)
 
     def _admit(self, frames: Frames) -> bytes | None:

@@ -202,7 +202,8 @@ class Loop:
         go out at once: else each of a thousand requests a second would ring for the background thread, 60 us, for
         nothing.
         """
-        self._submitted = min(self._submitted, _AT_ONCE - _AT_ONCE_IN_TURN)
+        if self._submitted > _AT_ONCE - _AT_ONCE_IN_TURN:
+            self._submitted = _AT_ONCE - _AT_ONCE_IN_TURN
 
     def soon(self) -> None:
         """What has been posted, and what `due_at` knows, is to be seen to within `background_s`."""

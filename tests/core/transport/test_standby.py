@@ -380,7 +380,7 @@ class EventLoop:
         self.unread: deque[int] = deque()
         self.faults: list[BaseException] = []
         self.selector = driving_selector.DrivingSelector(
-            trial.loop, is_called=lambda: self.calls, begin=self._begin, on_fault=self.faults.append
+            trial.loop, calls=self.calls, begin=self._begin, on_fault=self.faults.append
         )
         self.reads, self.writes = os.pipe()
         self.selector.register(self.reads, selectors.EVENT_READ)
