@@ -71,7 +71,7 @@ def in_turn(ask: Callable[[], Any], *, per_second: float, count: int, is_awake: 
       is_awake: It keeps its core busy in between, as a program at work does; or leaves it to others.
     """
     load = Load()
-    with _without_collections():
+    with without_collections():
         began_s = time.perf_counter()
         for number in range(count):
             due_s = number / per_second
@@ -107,7 +107,7 @@ def at_once(
       TimeoutError: they did not come.
     """
     load = Load()
-    with _without_collections():
+    with without_collections():
         _send_and_hear(load, ask, per_second, seconds, deque(errands), patience_s)
     return load
 
@@ -138,7 +138,7 @@ def _send_and_hear(
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """Python stops for 10 ms and more to look at all objects that there are: not while it counts as the server's."""
     gc.collect()
     gc.disable()

@@ -1,9 +1,10 @@
 """`shoal bench http`: requests over HTTP, beside other servers in turn.
 
-Client and server have a core each. Every round asks each server in turn: at 50 requests a second by one client, which
-counts from when a request was due; then as fast as 16 connections get their answers. The net has two layers of 64, a
-request one observation. Ours is the actor of `shoal serve`, with its token; JSON is what the others get, tensors our
-own form. `--vs litserve mosec=/venv/bin/python ray` names the peers, with an interpreter where ours has them not.
+Client and server have a core each. Every round asks each server in turn: at 50 and at 500 requests a second in an open
+loop (`benchmarks/http_when_due.py`), at which caches are cold and queueing shows; then as fast as 16 connections get
+their answers. The net has two layers of 64, a request one observation. Ours is the actor of `shoal serve`, with its
+token; JSON is what the others get, tensors our own form. `--vs litserve mosec=/venv/bin/python ray` names the peers,
+with an interpreter where ours has them not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import shoal
 from shoal.scripts.benchmarks import loads, report
 from shoal.scripts.benchmarks.http_requests import Asker, Target, all_the_time
+from shoal.scripts.benchmarks.http_when_due import when_due
 from shoal.scripts.benchmarks.serving import FLOATS, PinnedServer, pin_to, shown, sleeping, small_net
 from shoal.scripts.command_line import DONE, UsageError, parse
 from shoal.scripts.standard_streams import printing, say
@@ -37,7 +39,8 @@ from shoal.serving.requests import ActRequest
 PEERS = ("litserve", "mosec", "ray")
 #: What a server must answer before it is measured.
 _WARM_UP = 200
-_PER_SECOND, _CONNECTIONS = 50.0, 16
+#: Rates of the open loop, and the fewest requests of one; connections of the closed one.
+_PER_SECOND, _FEWEST, _CONNECTIONS = (50, 500), 20, 16
 _PATIENCE_S = 60.0
 _JSON_BODY = b'{"observations": [[0.1, 0.2, 0.3, 0.4]]}'
 #: Goals of ours in JSON: half the answers within this, so many a second, and so many times the peers' figures.
@@ -67,8 +70,9 @@ class Options:
 class Figures:
     """What one server did, a figure a round; seconds, and requests or states a second."""
 
-    p50_s: list[float] = field(default_factory=list)
-    p99_s: list[float] = field(default_factory=list)
+    p50_s: dict[int, list[float]] = field(default_factory=dict)  #: rate -> of those that were answered
+    p99_s: dict[int, list[float]] = field(default_factory=dict)
+    failed: dict[int, list[int]] = field(default_factory=dict)  #: rate -> how many were not
     rate: list[float] = field(default_factory=list)
     busy_p50_s: list[float] = field(default_factory=list)  #: of the requests that rate is of
 
@@ -108,9 +112,10 @@ def bench(arguments: Sequence[str], prog: str) -> int:
 
 def table(found: Mapping[str, Figures]) -> list[list[str]]:
     """A head, and the medians of each server."""
-    lines = [["", "p50 at 50/s", "p99 at 50/s", "requests/s, 16 connections", "their p50"]]
+    rates = [f"{what} at {per_second}/s" for per_second in _PER_SECOND for what in ("p50", "p99")]
+    lines = [["", *rates, f"requests/s, {_CONNECTIONS} connections", "their p50"]]
     for name, figures in found.items():
-        times = [shown(float(np.median(values)), "us") for values in (figures.p50_s, figures.p99_s)]
+        times = [shown(_median(of[rate]), "us") for rate in _PER_SECOND for of in (figures.p50_s, figures.p99_s)]
         lines.append([name, *times, shown(_median(figures.rate), ""), shown(_median(figures.busy_p50_s), "us")])
     return lines
 
@@ -118,17 +123,21 @@ def table(found: Mapping[str, Figures]) -> list[list[str]]:
 def verdicts(found: Mapping[str, Figures]) -> list[str]:
     """How ours stands against the goals, and beside each peer."""
     ours = found["shoal, JSON"]
-    lines = []
-    if _median(ours.p50_s) > _P50_S:
-        lines.append(f"goal missed: p50 within {shown(_P50_S, 'us')}")
+    slow = [per_second for per_second in _PER_SECOND if _median(ours.p50_s[per_second]) > _P50_S]
+    lines = [f"goal missed: p50 within {shown(_P50_S, 'us')} at {per_second}/s" for per_second in slow]
     if _median(ours.rate) < _RATE:
         lines.append(f"goal missed: {_RATE:,.0f} requests/s")
-    for name in found:
+    for name, figures in found.items():
         if name in PEERS:
-            rate = _median(ours.rate) / _median(found[name].rate)
-            sooner = _median(found[name].p50_s) / _median(ours.p50_s)
-            goal = "" if min(rate, sooner) >= _TIMES else f"; the goal is {_TIMES:g} times both"
-            lines.append(f"{name}: ours does {rate:.1f} times its requests/s; its p50 is {sooner:.1f} times ours{goal}")
+            rate = _median(ours.rate) / _median(figures.rate)
+            sooner = [_median(figures.p50_s[each]) / _median(ours.p50_s[each]) for each in _PER_SECOND]
+            told = [f"{times:.1f} times ours at {each}/s" for times, each in zip(sooner, _PER_SECOND, strict=True)]
+            goal = "" if min(rate, *sooner) >= _TIMES else f"; the goal is {_TIMES:g} times each"
+            lines.append(f"{name}: ours does {rate:.1f} times its requests/s; its p50 is {', '.join(told)}{goal}")
+    for name, figures in found.items():
+        for per_second, failed in figures.failed.items():
+            if any(failed):
+                lines.append(f"{name}: {report.counted(sum(failed), 'request')} not answered at {per_second}/s")
     return lines
 
 
@@ -148,12 +157,14 @@ def _measure(target: Target, seconds: float, figures: Figures) -> None:
     try:
         for _ in range(_WARM_UP):
             ask()
-        slow = loads.in_turn(ask, per_second=_PER_SECOND, count=max(20, int(_PER_SECOND * seconds)))
     finally:
         ask.close()
+    for per_second in _PER_SECOND:
+        load = when_due(target, per_second=per_second, seconds=max(seconds, _FEWEST / per_second))
+        figures.p50_s.setdefault(per_second, []).append(loads.percentile_s(load.good, 50))
+        figures.p99_s.setdefault(per_second, []).append(loads.percentile_s(load.good, 99))
+        figures.failed.setdefault(per_second, []).append(len(load.failed))
     fast = asyncio.run(all_the_time(target, connections=_CONNECTIONS, seconds=seconds))
-    figures.p50_s.append(loads.percentile_s(slow.good, 50))
-    figures.p99_s.append(loads.percentile_s(slow.good, 99))
     figures.rate.append(len(fast.good) / max(each.done_s for each in fast.good))
     figures.busy_p50_s.append(loads.percentile_s(fast.good, 50))
 

@@ -15,26 +15,36 @@ from shoal.scripts.benchmarks.serving_http import Figures
 from shoal.scripts.command_line import UsageError
 from shoal.serving import wire
 
+
+def figures(p50_s: float, slower: float = 1.0, *, rate: float, failed: int = 0) -> Figures:
+    p50s = {50: [p50_s, p50_s / 2, p50_s * 2], 500: [p50_s * slower]}
+    return Figures(p50s, {50: [1e-3], 500: [2e-3]}, {50: [0], 500: [failed, 0]}, [rate], [2e-3])
+
+
 FOUND = {
-    "shoal, JSON": Figures([200e-6, 100e-6, 300e-6], [1e-3], [6000.0], [2e-3]),
-    "shoal, tensors": Figures([210e-6], [1e-3], [7000.0], [2e-3]),
-    "litserve": Figures([700e-6], [2e-3], [1500.0], [8e-3]),
-    "mosec": Figures([160e-6], [1e-3], [8000.0], [1e-3]),
+    "shoal, JSON": figures(200e-6, rate=6000.0),
+    "shoal, tensors": figures(210e-6, rate=7000.0),
+    "litserve": figures(700e-6, 2.0, rate=1500.0, failed=12),
+    "mosec": figures(160e-6, 4.0, rate=8000.0),
 }
 
 
 def test_medians_of_each_server_stand_in_a_line():
-    assert serving_http.table(FOUND)[1] == ["shoal, JSON", "200 us", "1,000 us", "6,000", "2,000 us"]
-    assert [line[0] for line in serving_http.table(FOUND)[1:]] == list(FOUND)
+    head, first, *others = serving_http.table(FOUND)
+    assert head[:5] == ["", "p50 at 50/s", "p99 at 50/s", "p50 at 500/s", "p99 at 500/s"]
+    assert first == ["shoal, JSON", "200 us", "1,000 us", "200 us", "2,000 us", "6,000", "2,000 us"]
+    assert [line[0] for line in (first, *others)] == list(FOUND)
 
 
 def test_ours_stands_beside_each_peer_and_the_goals():
+    sooner = "its p50 is 0.8 times ours at 50/s, 3.2 times ours at 500/s"
     assert serving_http.verdicts(FOUND) == [
-        "litserve: ours does 4.0 times its requests/s; its p50 is 3.5 times ours",
-        "mosec: ours does 0.8 times its requests/s; its p50 is 0.8 times ours; the goal is 3 times both",
+        "litserve: ours does 4.0 times its requests/s; its p50 is 3.5 times ours at 50/s, 7.0 times ours at 500/s",
+        f"mosec: ours does 0.8 times its requests/s; {sooner}; the goal is 3 times each",
+        "litserve: 12 requests not answered at 500/s",
     ]
-    slow = {"shoal, JSON": Figures([900e-6], [1e-3], [2000.0], [2e-3])}
-    assert serving_http.verdicts(slow) == ["goal missed: p50 within 800 us", "goal missed: 3,000 requests/s"]
+    slow = {"shoal, JSON": figures(700e-6, 1.3, rate=2000.0)}
+    assert serving_http.verdicts(slow) == ["goal missed: p50 within 800 us at 500/s", "goal missed: 3,000 requests/s"]
 
 
 @pytest.mark.parametrize(
