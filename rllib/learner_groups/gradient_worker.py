@@ -3,7 +3,8 @@
     advance:  weights from the shards -> rollout -> estimates -> gradient -> shards;   to the driver only what happened
 
 Rows never travel. A worker that dies can be followed by another that is asked the same: the environments go on behind
-the last rollout that the driver knows of, and a push that the shards have of it they do not take again.
+the last rollout that the driver knows of, and a push that the shards have of it they do not take again. What it is
+asked for behind a step that has diverged it refuses as its predecessor would have.
 """
 
 from __future__ import annotations
@@ -80,11 +81,14 @@ class GradientWorker(EnvRunner):
             likewise, for the shards take steps in their order, until ``forgive``.
           EnvFailure: an environment raised.
         """
-        if self._has_diverged:
-            raise DivergedError(f"step {order.step} comes behind one that has diverged")
         if self._job_ref != order.job:  # else it would travel with each request
             self._job = api.get(order.job)
             self._job_ref, self._learner = order.job, self._job.make()
+            # The successor of one that died is asked again for all that was not answered. If the shards have not what
+            # came before, that was answered: it had diverged.
+            self._has_diverged = order.step > self._job.client.clock(self._worker_index)
+        if self._has_diverged:
+            raise DivergedError(f"step {order.step} comes behind one that has diverged")
         job, client = self._job, self._job.client
         client.pull(order.step)
         flat, pulled = client.weights.copy(), client.versions[0]

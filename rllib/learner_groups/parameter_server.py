@@ -249,6 +249,15 @@ class ParameterClient:
             self._fetch(index, part, answer, step, wait_s)
         return before != self.versions
 
+    def clock(self, learner: int) -> int:
+        """How many steps of a learner are in, with all shards.
+
+        Raises:
+          ActorDiedError: a shard cannot be brought back.
+        """
+        statuses: list[ShardStatus] = api.get([shard.status.remote() for shard in self._shards])
+        return min(status.clocks[learner] for status in statuses)
+
     def _fetch(self, index: int, part: np.ndarray, answer: Any, step: int, wait_s: float) -> None:
         for loss in range(_MOST_LOSSES):
             pulled: Pulled = api.get(answer)

@@ -1,8 +1,10 @@
 """A2C and A3C: the literal step, whoever dies, checkpoints, and what is refused."""
 
+import contextlib
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from shoal.algorithms import a3c
 from shoal.algorithms.a3c import A2C, A3C, A2CConfig, A3CConfig, estimates
 from shoal.algorithms.appo_gradients import policy_gradients
 from shoal.core import api
+from shoal.core.errors import ActorError
 from shoal.rllib.config import ConfigError
+from shoal.rllib.learner_groups.gradient_worker import Advance
 from shoal.rllib.learning.learner import DivergedError
 from shoal.rllib.learning.minibatches import samples
 from shoal.rllib.learning.numpy_learner import NumpyLearner
 from shoal.rllib.rollouts.env_runner import EnvRunner
 
+LOSS = {"value_coef": 0.5, "entropy_coef": 0.0}
 SMALL = {"num_workers": 2, "num_envs": 5, "rollout_steps": 8, "hidden_sizes": (16,), "seed": 3}
 
 
@@ -61,7 +66,7 @@ def test_a_step_of_a2c_is_one_gradient_step_on_all_rollouts(make, num_shards):
         batch = runner.collect(algorithm.weights(), 8, iteration).batch
         rows = samples(batch, batch.observations, **estimates(batch, gamma=0.99, lam=0.95))
         one.set_learning_rate(2e-3 * (1.0 - algorithm.steps / algorithm.config.total_steps))
-        told = one.update(one.to_device(rows), {"value_coef": 0.5, "entropy_coef": 0.0})
+        told = one.update(one.to_device(rows), LOSS)
         row = algorithm.step()
         assert row["learner/grad_norm"] == pytest.approx(told["grad_norm"], rel=1e-4)
         same(algorithm.weights().arrays, one.weights(0).arrays, 1e-5)
@@ -159,6 +164,46 @@ def test_after_a_gradient_that_is_not_finite_a3c_goes_on_with_the_others(make, m
     with pytest.raises(DivergedError, match="training has diverged"):
         learn_until_it_has_been_struck()
     assert algorithm.evaluate(2).returns
+    algorithm.step()
+    algorithm.checkpoint()
+    clocks = algorithm.learner._server.statuses()[0].clocks
+    assert list(clocks) == algorithm.learner.clocks == algorithm._finished
+    assert algorithm.steps == 8 * (clocks[0] * 3 + clocks[1] * 2)
+
+
+def strike(actor):
+    """Kill an actor's process, and wait until it is dead: a call right behind the kill may still be answered."""
+    os.kill(api.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+    deadline = time.monotonic() + 60.0
+    with contextlib.suppress(ActorError):
+        while time.monotonic() < deadline:
+            api.get(actor.__ray_ready__.remote())
+        pytest.fail("it lives on")
+
+
+def order(algorithm, step):
+    """What A3C asks of a worker."""
+    return Advance(algorithm._job, step, num_steps=8, rollout=step, settings=LOSS, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("staleness", [None, 1])
+def test_who_is_killed_between_a_gradient_that_is_not_finite_and_the_order_behind_it_is_replaced(
+    make, engine, monkeypatch, tmp_path, staleness
+):
+    if engine == "inline":  # nobody to kill
+        return
+    spoil(monkeypatch, tmp_path / "spoil", 2)
+    algorithm = make(A3C, staleness=staleness, num_shards=2)
+    (tmp_path / "spoil").touch()
+    algorithm.workers.submit(1, "advance", order(algorithm, 0))
+    with pytest.raises(DivergedError, match="training has diverged"):
+        next(algorithm.workers.completed())
+    strike(algorithm.workers._actors[1])
+    algorithm.workers.submit(1, "advance", order(algorithm, 1))
+    with pytest.raises(DivergedError, match="step 1 comes behind one that has diverged"):
+        next(algorithm.workers.completed())
+    assert algorithm.workers.replacements == 1
+    algorithm._give_up()
     algorithm.step()
     algorithm.checkpoint()
     clocks = algorithm.learner._server.statuses()[0].clocks
