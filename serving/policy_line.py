@@ -230,7 +230,7 @@ class PolicyLine:
     def _too_late(self, asked: Asked, patience_s: float) -> None:
         is_waiting = bool(self._queue.withdraw(asked))
         what = "it still waited for its turn" if is_waiting else "the policy was still at it"
-        asked.tell(TimedOut(f"not answered within {patience_s:g} s: {what}", field="timeout_s"))
+        asked.tell(_timed_out(patience_s, what))
 
     def _plan(self, now_s: float) -> None:
         """See to it that the next batch begins when it is due."""
@@ -351,10 +351,14 @@ class PolicyLine:
                 told = f"{self._name!r}, version {part.number}, gave no numbers for row {outcome.failed[rows].argmax()}"
                 replies.append(PolicyFailed(told))
                 continue
+            waited_s, limit_s = now_s - each.arrived_s, each.request.timeout_s
+            self._latency.add(waited_s)
+            if limit_s is not None and waited_s > limit_s:  # before the alarm rang: a quick policy holds up the loop
+                replies.append(_timed_out(limit_s, "the policy was still at it"))
+                continue
             sessions = each.request.sessions if part.model.state_size else None
             if sessions is not None and not each.is_over:
                 self._sessions.keep(self._name, sessions, outcome.states[rows], now_s)
-            self._latency.add(now_s - each.arrived_s)
             is_told = part.model.state_size > 0 and sessions is None
             replies.append(
                 ActReply(
@@ -384,6 +388,10 @@ class PolicyLine:
         agrees = np.isclose(outcome.actions, part.seen, rtol=1e-3, atol=1e-4).all(axis=1)
         counted["agrees"] += int((agrees & likeliest).sum())
         counted["differs"] += int((~agrees & likeliest).sum())
+
+
+def _timed_out(limit_s: float, what: str) -> TimedOut:
+    return TimedOut(f"not answered within {limit_s:g} s: {what}", field="timeout_s")
 
 
 def _wanted(array: np.ndarray | None, rows: slice, *, is_wanted: bool) -> np.ndarray | None:
