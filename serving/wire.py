@@ -48,6 +48,7 @@ DTYPES = {
                      "float16", "float32", "float64")
     )
 }  # fmt: skip
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
 ARRAY = 1  #: msgpack's extension type of an array
 
 _LENGTH = struct.Struct("<I")
@@ -322,8 +323,7 @@ def _array_at(buffers: memoryview, code: int, data: bytes) -> np.ndarray:
         if math.prod(length or 1 for length in shape) > 1 << 40:  # numpy counts no further than 2**63
             raise BadRequest(f"an array of {shape}, which has no elements")
         return np.zeros(shape, dtype)
-    array: np.ndarray = np.frombuffer(buffers, dtype, size, begin).reshape(shape)
-    return array
+    return np.ndarray(shape, dtype, buffers, begin)
 
 
 def write_tensors(values: Mapping[str, Any]) -> bytes:
@@ -332,25 +332,29 @@ def write_tensors(values: Mapping[str, Any]) -> bytes:
     Raises:
       TypeError: an array is of something else than numbers.
     """
-    buffers: list[bytes | memoryview] = []
+    buffers: list[Any] = []
     begin = 0
 
-    def placed(array: object) -> msgpack.ExtType:
+    def placed(array: Any) -> msgpack.ExtType:
         nonlocal begin
-        dtype = array.dtype.newbyteorder("<") if isinstance(array, np.ndarray) else None
-        if dtype is None or dtype.str.encode() not in DTYPES:
-            raise TypeError(f"{type(array).__name__} {getattr(array, 'dtype', '')} does not travel: numbers do")
-        assert isinstance(array, np.ndarray)
-        flat = np.ascontiguousarray(array, dtype).reshape(-1)
-        told = dtype.str.encode() + struct.pack(f"<{1 + array.ndim}Q", begin, *array.shape)
-        buffers.append(flat.view(np.uint8).data)
-        padding = -flat.nbytes % 8
-        buffers.append(bytes(padding))
-        begin += flat.nbytes + padding
+        if not (isinstance(array, np.ndarray) and array.dtype in _CODES):
+            array = _little_endian(array)
+        told = _CODES[array.dtype] + struct.pack(f"<{1 + array.ndim}Q", begin, *array.shape)
+        padding = -array.nbytes % 8
+        buffers.extend((np.ascontiguousarray(array), bytes(padding)))
+        begin += array.nbytes + padding
         return msgpack.ExtType(ARRAY, told)
 
     header = msgpack.packb(values, default=placed)
     return b"".join((MAGIC, _LENGTH.pack(len(header)), header, bytes(-len(header) % 8), *buffers))
+
+
+def _little_endian(array: Any) -> np.ndarray:
+    """An array as it travels, of one that lies otherwise in memory; raises TypeError if it cannot."""
+    dtype = array.dtype.newbyteorder("<") if isinstance(array, np.ndarray) else None
+    if dtype not in _CODES:
+        raise TypeError(f"{type(array).__name__} {getattr(array, 'dtype', '')} does not travel: numbers do")
+    return array.astype(dtype)
 
 
 assert MISSING is _DEFAULTS["observations"], "the one field that a request must have"
