@@ -193,7 +193,7 @@ class Loop:
         if len(self.posts) >= _POSTS_PER_FLUSH:
             self.look_in()  # more will come: the background thread has no need to compete with them
         elif self._submitted <= _AT_ONCE:
-            self.flush()
+            self._say_now()
         else:
             self._call_by(self.left_at + self._background_s)
 
@@ -202,8 +202,7 @@ class Loop:
         go out at once: else each of a thousand requests a second would ring for the background thread, 60 us, for
         nothing.
         """
-        if self._submitted > _AT_ONCE - _AT_ONCE_IN_TURN:
-            self._submitted = _AT_ONCE - _AT_ONCE_IN_TURN
+        self._submitted = min(self._submitted, _AT_ONCE - _AT_ONCE_IN_TURN)
 
     def soon(self) -> None:
         """What has been posted, and what `due_at` knows, is to be seen to within `background_s`."""
@@ -231,6 +230,20 @@ class Loop:
                 try:
                     if not self.is_closed:
                         self._tick(0.0)
+                finally:
+                    self._release()
+            elif self.posts:
+                self._wake_pipe.wake()
+
+    def _say_now(self) -> None:
+        """`flush`, without a look at what has arrived: who submits waits before long, or is answered while its code
+        runs, which the background thread sees to.
+        """
+        with self._interrupts:
+            if self._acquire():
+                try:
+                    if not self.is_closed:
+                        self._say()
                 finally:
                     self._release()
             elif self.posts:
@@ -402,16 +415,12 @@ class Loop:
           done: what the caller waits for; posts and timers may bring it about, and then there is nothing to wait for.
         """
         self._soon_at = math.inf  # first: who asks from here on is not served by this tick
-        posts = self.posts
-        if posts:
+        if self.posts:
             self._work_off_posts()
         if self._timers.next_at < math.inf:
             timeout_s = self._run_timers(timeout_s)
-        self._before_flush()
-        if self._endpoint.pending:
-            self._endpoint.flush()
-            self._flushed_at = time.monotonic()
-        if posts or (done is not None and done()):
+        self._say()
+        if self.posts or (done is not None and done()):
             timeout_s = 0.0
         ready = self._poll(timeout_s)
         if ready is None:
@@ -421,14 +430,19 @@ class Loop:
         handlers = self._handlers
         for peer, message in self._endpoint.receive():
             handlers[type(message)](peer, message)
-        if posts:
+        self._say()
+        if self._waiting:
+            with self._progress:
+                self._progress.notify_all()
+
+    def _say(self) -> None:
+        """Work off posts, decide, and send what there is to be sent."""
+        if self.posts:
             self._work_off_posts()
         self._before_flush()
         if self._endpoint.pending:
             self._endpoint.flush()
-        if self._waiting:
-            with self._progress:
-                self._progress.notify_all()
+            self._flushed_at = time.monotonic()
 
     def _hear_watched(self, ready: Sequence[int]) -> None:
         for descriptor in ready:
