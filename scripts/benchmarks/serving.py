@@ -2,7 +2,8 @@
 
 Driver and server have a core each. Loads are open (`benchmarks/loads.py`), models that sleep stand for slow ones:
 
-    latency     a 64 x 64 net, one observation a request
+    latency     a 64 x 64 net, one observation a request: at 500 and 2,000 requests a second, whatever becomes of those
+                before; and by one client that waits for each answer, as calls that do nothing and a bare socket are
     table 3     batches of 64 states, of 4 KB with a 10 ms model and of 100 KB with a 5 ms one, as in Table 3 of Moritz
                 et al. 2018 (Ray): states a second, of those that the model could do
     batching    a model of 5 ms + 0.05 ms a row, to answer within 20 ms. A request that comes when a batch has just
@@ -44,6 +45,8 @@ from shoal.serving.serving_settings import ServingSettings
 from shoal.serving.spaces import LeafSpace
 
 FLOATS, _CHOICE = 4, LeafSpace(kind="discrete", shape=(), dtype="int64", nvec=(2,), start=(0,))
+#: Requests a second of the arm latency.
+_LATENCY_RATES = (500.0, 2_000.0)
 #: The model of the arms batching and overload, its objective, and what it can do within that.
 _FIXED_S, _PER_ROW_S, _SLO_S, _MOST_ROWS_PER_S = 0.005, 0.00005, 0.020, 10_000.0
 _CORES = sorted(os.sched_getaffinity(0))
@@ -241,6 +244,10 @@ def _loaded(server: Any, rows: int, per_second: Callable[[float], float], second
     return loads.at_once(_asker(server, rows), per_second=per_second, seconds=seconds)
 
 
+def _steadily(rate: float) -> Callable[[float], float]:
+    return lambda _: rate
+
+
 # ---- the arms
 
 
@@ -255,13 +262,17 @@ def latency(seconds: float) -> Iterator[Figure]:
         count = max(100, int(500 * seconds))
         loads.in_turn(ask, per_second=1000.0, count=500)
         empty = loads.in_turn(lambda: shoal.get(server.nothing.remote(observation)), per_second=500.0, count=count)
-        load = loads.in_turn(ask, per_second=500.0, count=count)
+        waiting = loads.in_turn(ask, per_second=500.0, count=count)
         with bare_socket.answered(core_of(1)) as answer:
             bare = loads.in_turn(answer, per_second=500.0, count=count)
-    yield Figure("latency: a socket and nothing else, p50", loads.percentile_s(bare.good, 50), "us")
-    yield Figure("latency: a call that does nothing, p50", loads.percentile_s(empty.good, 50), "us")
-    yield Figure("latency: 500 requests/s, p50", loads.percentile_s(load.good, 50), "us", 200e-6)
-    yield Figure("latency: 500 requests/s, p99", loads.percentile_s(load.good, 99), "us", 1e-3)
+        open_loops = {rate: _loaded(server, 1, _steadily(rate), seconds) for rate in _LATENCY_RATES}
+    for rate, load in open_loops.items():
+        yield Figure(f"latency: {rate:,.0f} requests/s, p50", loads.percentile_s(load.good, 50), "us", 200e-6)
+        yield Figure(f"latency: {rate:,.0f} requests/s, p99", loads.percentile_s(load.good, 99), "us", 1e-3)
+    one = "one client that waits, 500 times/s"
+    yield Figure(f"latency: {one}, p50", loads.percentile_s(waiting.good, 50), "us")
+    yield Figure(f"latency: {one}, for a call that does nothing, p50", loads.percentile_s(empty.good, 50), "us")
+    yield Figure(f"latency: {one}, for a bare socket, p50", loads.percentile_s(bare.good, 50), "us")
 
 
 def table_3(seconds: float) -> Iterator[Figure]:
