@@ -25,6 +25,7 @@ import tyro
 import shoal
 from shoal import exceptions
 from shoal.rllib.worker_set import WorkerLostError
+from shoal.scripts.benchmarks.report import counted
 from shoal.scripts.command_line import DONE, FAILED, UsageError, parse, run_command
 from shoal.scripts.endurance import counters, generations, graphs, histories
 from shoal.scripts.endurance.histories import Outcome
@@ -93,7 +94,8 @@ def tasks_under_fire(options: Options) -> Findings:
             rounds, count = rounds + 1, count + len(nodes)
     findings.kills = killer.kills
     findings.done = (
-        f"{rounds} graphs of {count:,} tasks, {killer.kills} workers killed, slowest graph {slowest_s:.1f} s"
+        f"{counted(rounds, 'graph')} of {counted(count, 'task')}, {counted(killer.kills, 'worker')} killed, "
+        f"slowest graph {slowest_s:.1f} s"
     )
     return findings
 
@@ -136,7 +138,9 @@ def actors_under_fire(options: Options) -> Findings:
         made = sum(map(len, told))
         failed = sum(outcome.answer is None for outcomes in told for outcome in outcomes)
     findings.kills = killer.kills
-    findings.done = f"{made:,} calls made, {failed:,} failed, {ran:,} ran, {killer.kills} actors killed"
+    findings.done = (
+        f"{counted(made, 'call')} made, {failed:,} failed, {ran:,} ran, {counted(killer.kills, 'actor')} killed"
+    )
     return findings
 
 
@@ -168,7 +172,10 @@ def evolution_under_fire(options: Options) -> Findings:
     findings.wrong += generations.differences(runs, options.seed)
     findings.kills = sum(run.kills for run in runs)
     count = sum(len(run.digests) for run in runs)
-    findings.done = f"{len(runs)} runs of {count} generations, {findings.kills} workers and aggregators killed"
+    findings.done = (
+        f"{counted(len(runs), 'run')} of {counted(count, 'generation')}, "
+        f"{counted(findings.kills, 'kill')} of workers and aggregators"
+    )
     return findings
 
 

@@ -170,7 +170,7 @@ def _tell_training(
         module: {what: float(np.median([each[what] for each in told])) for what in told[0]}
         for module, told in figures.items()
     }
-    title = f"PGPE on HalfCheetah-v5, net of 64 and 64, {options.workers} workers"
+    title = f"PGPE on HalfCheetah-v5, net of 64 and 64, {report.counted(options.workers, 'worker')}"
     for what, unit in (("steps_per_second", "steps/s"), ("pairs_per_second", "pairs/s")):
         cells.append([title, *(f"{medians[engine.module][what]:,.1f} {unit}" for engine in engines)])
     if len(engines) > 1:

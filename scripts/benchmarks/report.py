@@ -28,8 +28,8 @@ def conditions(versions: Sequence[str], how: str) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """So many of something: "1 round", "3 rounds"."""
-    return f"{number} {what}{'s' if number != 1 else ''}"
+    """So many of something: "1 round", "3 rounds", "1,000 rounds"."""
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def machine() -> str:

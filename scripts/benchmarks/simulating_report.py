@@ -218,7 +218,8 @@ def verdicts(figures: Mapping[int, Mapping[str, Samples]]) -> list[Verdict]:
                 told.append(Verdict(f"{_cost(found, what)} (goal {GOAL_ADDED:.1%})", added <= GOAL_ADDED))
         elif (goal := GOALS.get(count)) is not None:
             gain = min(_gain(found, way) for way in _BARRIERS if way in found)
-            told.append(Verdict(f"{count} workers {gain:.2f} times a barrier (goal {goal:g})", gain >= goal))
+            text = f"{report.counted(count, 'worker')} {gain:.2f} times a barrier (goal {goal:g})"
+            told.append(Verdict(text, gain >= goal))
     return told
 
 

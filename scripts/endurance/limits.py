@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import shoal
+from shoal.scripts.benchmarks.report import counted
 from shoal.scripts.endurance import processes
 
 _PATIENCE_S = 900.0
@@ -58,7 +59,7 @@ def queued_tasks(scale: float) -> str:
         _expect("the sum", sum(shoal.get(refs, timeout=_PATIENCE_S)), count * (count - 1) // 2)
         shoal.get(blockers, timeout=_PATIENCE_S)
     return (
-        f"{count:,} tasks queued behind {cpus} blocked CPUs: submitted in {submitted_s:.1f} s, "
+        f"{counted(count, 'task')} queued behind {counted(cpus, 'blocked CPU')}: submitted in {submitted_s:.1f} s, "
         f"{held / 1e6:,.0f} MB then, all done after {time.monotonic() - began:.1f} s"
     )
 
@@ -100,7 +101,7 @@ def many_gets(scale: float) -> str:
     values = shoal.get(refs, timeout=_PATIENCE_S)
     seconds = time.monotonic() - began
     _expect("the first numbers", [int(value[0]) for value in values], list(range(count)))
-    return f"get of {count:,} refs: {seconds:.2f} s"
+    return f"get of {counted(count, 'ref')}: {seconds:.2f} s"
 
 
 def one_large_array(scale: float) -> str:
@@ -128,7 +129,10 @@ def idle_workers(_scale: float) -> str:
     if not found:
         raise Shortfall(f"no idle worker was kept; these ran the tasks: {sorted(set(pids))}")
     threads, private = max(each.threads for each in found), max(each.private_bytes for each in found)
-    told = f"{len(found)} idle workers: at most {threads} threads and {private / 1e6:.1f} MB of private memory each"
+    told = (
+        f"{counted(len(found), 'idle worker')}: at most {threads} threads and {private / 1e6:.1f} MB of private memory "
+        "each"
+    )
     if threads > IDLE_THREADS or private > IDLE_BYTES:
         raise Shortfall(f"{told}; {IDLE_THREADS} and {IDLE_BYTES / 1e6:.0f} are the bounds")
     return told

@@ -1,5 +1,8 @@
 """`shoal chaos`: what it refuses, that it fails when something is wrong, and a few seconds of it."""
 
+import contextlib
+import itertools
+
 import pytest
 
 from shoal.scripts import chaos
@@ -66,3 +69,21 @@ def test_a_part_in_which_nobody_was_killed_shows_nothing_and_fails(monkeypatch):
         "nobody was killed: nothing is shown"
     ]
     assert chaos._in_a_session(lambda _: Findings("tasks", "done", kills=1), options).wrong == []
+
+
+def test_one_graph_is_told_as_one(monkeypatch):
+    class OneKill:
+        kills = 1
+
+        def __init__(self, seed, victims):
+            self.at_work = contextlib.nullcontext
+
+    moments = itertools.count()  # each time that the clock is looked at is a second later
+    monkeypatch.setattr(chaos.time, "monotonic", lambda: float(next(moments)))
+    monkeypatch.setattr(chaos, "Killer", OneKill)
+    monkeypatch.setattr(chaos.graphs, "random_graph", lambda seed: ["the only node"])
+    monkeypatch.setattr(chaos.graphs, "submit", lambda nodes: [])
+    monkeypatch.setattr(chaos.graphs, "differences", lambda nodes, values: [])
+    monkeypatch.setattr(chaos.shoal, "get", lambda refs, timeout: [])
+    told = str(chaos.tasks_under_fire(chaos.Options(part="tasks", seconds=2.0)))
+    assert told == "tasks     1 graph of 1 task, 1 worker killed, slowest graph 1.0 s: all as it must be"
