@@ -40,7 +40,8 @@ class BatchTimes:
         kept = self._weight * _FORGETTING
         if self._weight >= _KNOWN_FROM:
             self._surprises = self._surprises * _FORGETTING + 1.0
-            self.surprise_s += (abs(seconds - self.seconds(rows)) - self.surprise_s) / self._surprises
+            surprise_s = abs(seconds - (self.fixed_s + self.slope_s * rows))
+            self.surprise_s += (surprise_s - self.surprise_s) / self._surprises
         self._weight = kept + 1.0
         # Means and sums around them are carried on (Welford 1962 with weights): differences of large sums lose digits.
         off_rows, off_seconds = rows - self._rows, seconds - self._seconds

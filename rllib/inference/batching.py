@@ -137,6 +137,11 @@ class BatchQueue:
         return self._running
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and no batch runs."""
+        return not self._waiting and self._running is None
+
+    @property
     def clients(self) -> frozenset[object]:
         """Those who are open."""
         return frozenset(self._open)

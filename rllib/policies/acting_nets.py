@@ -116,11 +116,10 @@ class ActingTower:
                 ACTIVATIONS["relu"].apply(part, part)
             hidden = np.concatenate(parts if flat is None else [*parts, flat], axis=-1)
         assert hidden is not None
-        product = np.dot if hidden.ndim == 2 else np.matmul
-        for weight, bias in self._hidden:
-            hidden = product(hidden, weight)
-            hidden += bias
-            self._activate(hidden, hidden)
+        activate = self._activate
+        for layer in self._hidden:
+            hidden = _dense(layer, hidden)
+            activate(hidden, hidden)
         if self._cell is None or state is None:
             return hidden, None
         return self._cell(hidden, state)
@@ -194,7 +193,7 @@ def _for_each_row(bias: np.ndarray) -> np.ndarray:
 
 def _dense(layer: _Layer, inputs: np.ndarray) -> np.ndarray:
     weight, bias = layer
-    outputs: np.ndarray = np.dot(inputs, weight) if inputs.ndim == 2 else np.matmul(inputs, weight)
+    outputs: np.ndarray = inputs.dot(weight) if inputs.ndim == 2 else np.matmul(inputs, weight)
     outputs += bias
     return outputs
 

@@ -102,13 +102,18 @@ class Categorical:
         else:
             greatest = table.max(axis=2)
         shifted = table - greatest[:, :, None]
-        chosen = np.take_along_axis(shifted, actions[:, :, None], axis=2)[:, :, 0]
+        # As np.take_along_axis has it, without what that does in Python: a third of the time for few rows.
+        chosen = shifted[np.arange(len(shifted))[:, None], self._parts, actions]
         log_probs: np.ndarray = chosen - np.log(np.exp(shifted).sum(axis=2))
         return log_probs[:, 0] if len(self.sizes) == 1 else log_probs.sum(axis=1)
 
     @cached_property
     def _is_even(self) -> bool:
         return len(set(self.sizes)) == 1
+
+    @cached_property
+    def _parts(self) -> np.ndarray:
+        return np.arange(len(self.sizes))
 
     @cached_property
     def places(self) -> np.ndarray:

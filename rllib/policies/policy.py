@@ -41,6 +41,7 @@ class Policy:
         self._normalizers = weights.normalizers
         self._is_recurrent, self._shares_tower = spec.is_recurrent, spec.shares_tower
         self._has_flat, self._flat = bool(spec.observations.flat_columns), spec.observations.flat
+        self._plain_column = None if weights.normalizers else spec.observations.plain_column
         # With a tower of its own and no memory the critic need not see observations as they come.
         self._values_in_step = spec.is_recurrent or spec.shares_tower
 
@@ -140,6 +141,8 @@ class Policy:
 
     def _inputs(self, observations: Observations) -> tuple[np.ndarray | None, Observations]:
         """The flat input in blocks, if there is any; and where the images are."""
+        if self._plain_column is not None:
+            return in_blocks(observations[self._plain_column]), observations
         if self._normalizers:
             observations = normalized(observations, self._normalizers)
         return (in_blocks(self._flat(observations)) if self._has_flat else None), observations

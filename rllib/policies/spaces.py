@@ -98,7 +98,7 @@ class ObservationSpec:
 
     def flat(self, observations: Mapping[str, np.ndarray]) -> np.ndarray:
         """The flat input of the net, [N, flat_width] float32: numbers and one-hot choices side by side."""
-        if self._only_numbers is not None and (numbers := observations[self._only_numbers]).dtype == np.float32:
+        if self.plain_column is not None and (numbers := observations[self.plain_column]).dtype == np.float32:
             return numbers  # the commonest case; what follows would lead to the same in 1 us
         parts = [_flat(column, observations[column.name]) for column in self.flat_columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -109,7 +109,7 @@ class ObservationSpec:
 
     def as_columns(self, observations: np.ndarray | Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Columns, also of a bare array [N, ...] where there is only one."""
-        if isinstance(observations, Mapping):
+        if isinstance(observations, (dict, Mapping)):  # the first saves to ask Python code about the second
             return observations
         if len(self.columns) > 1:
             names = ", ".join(column.name for column in self.columns)
@@ -117,11 +117,12 @@ class ObservationSpec:
         return {self.columns[0].name: observations}
 
     @cached_property
-    def _only_numbers(self) -> str | None:
-        """The flat column that is the flat input as it stands, if there is one."""
-        first, *others = self.flat_columns
-        is_input = not others and first.kind == "numbers" and len(first.shape) == 1 and first.divisor == 1.0
-        return first.name if is_input else None
+    def plain_column(self) -> str | None:
+        """The flat column that is the flat input as it stands, but for its dtype; None if there is no such one."""
+        if len(self.flat_columns) != 1:
+            return None
+        [column] = self.flat_columns
+        return column.name if column.kind == "numbers" and len(column.shape) == 1 and column.divisor == 1.0 else None
 
     @cached_property
     def _dtypes(self) -> dict[str, type]:
