@@ -20,6 +20,7 @@ from ..rllib.inference.inference import ActingPolicy
 from ..rllib.policies.distributions import draw
 from ..rllib.policies.policy import Policy
 from ..rllib.policies.weights import Weights
+from .checking import first_not_finite
 from .policy_spaces import spaces_of
 from .spaces import Space, num_choices
 
@@ -28,7 +29,7 @@ from .spaces import Space, num_choices
 _QUICK_WORK = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen by rule
 class Rows:
     """What is asked of a model at once."""
 
@@ -113,7 +114,7 @@ class PolicyModel:
         self.tells = frozenset({"log_prob", "value", "drawn"})
         self.is_quick = make is Policy and not spec.observations.images and _work(weights) <= _QUICK_WORK
         self._policy, self.spec, self.weights = make(weights), spec, weights
-        self._distribution = spec.actions.distribution
+        self._distribution, self._for_environment = spec.actions.distribution, spec.actions.for_environment
         self._rng = np.random.default_rng((seed, weights.version))
 
     def act(self, rows: Rows) -> Answers:
@@ -126,12 +127,12 @@ class PolicyModel:
             if rows.deterministic is not False:
                 actions = np.where(rows.deterministic[:, None], distribution.mode(parameters, rows.masks), actions)
         # Of numbers that are none some action is still the likeliest: it must not pass for one.
-        failed = None if np.isfinite(parameters).all() else ~np.isfinite(parameters).all(axis=1)
+        failed = None if first_not_finite(parameters) is None else ~np.isfinite(parameters).all(axis=1)
         log_prob = distribution.log_prob(parameters, actions, rows.masks) if rows.wants_log_prob else None
         value = acted.values
         if rows.wants_value and value is None:
             value = self._policy.values(rows.observations, rows.states)
-        return Answers(self.spec.actions.for_environment(actions), acted.states, log_prob, value, failed, actions)
+        return Answers(self._for_environment(actions), acted.states, log_prob, value, failed, actions)
 
 
 class FunctionModel:

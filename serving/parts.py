@@ -27,7 +27,7 @@ class Asked:
     number: int | None  #: the version that was asked for
     key: str | int  #: what decides, if none was
     arrived_s: float
-    answer: asyncio.Future[ActReply] | None  #: None: it is answered at once
+    answer: asyncio.Future[ActReply] | None = None  #: None: it is answered at once
 
     @property
     def is_over(self) -> bool:
@@ -82,12 +82,12 @@ def divided(asked: Sequence[Asked], version_of: Callable[[Asked], int], models: 
     return [parts[key] for key in sorted(parts)]
 
 
+@np.errstate(all="ignore")  # what is no number is told to whom it concerns
 def acted(part: Part) -> Answers | Exception:
     """What the model makes of a part; or what it raised, which must not end the thread or the loop."""
     assert part.rows is not None
     try:
-        with np.errstate(all="ignore"):  # what is no number is told to whom it concerns
-            outcome = part.model.act(part.rows)
+        outcome = part.model.act(part.rows)
         expected = len(part.rows.states)
         if len(outcome.actions) != expected:
             raise ValueError(f"{len(outcome.actions)} actions for {expected} rows")
@@ -98,13 +98,13 @@ def acted(part: Part) -> Answers | Exception:
 
 def joined(asked: Sequence[Asked], states: Sequence[np.ndarray]) -> Rows:
     """The rows of all requests, one behind the other; a single one's are not copied."""
+    first = asked[0].request
+    if len(asked) == 1:
+        mask, likeliest = first.action_mask, first.deterministic
+        return Rows(first.observations, states[0], mask, likeliest, first.want_log_prob, first.want_value)
     requests = [each.request for each in asked]
     wants_log_prob = any(request.want_log_prob for request in requests)
     wants_value = any(request.want_value for request in requests)
-    first = requests[0]
-    if len(requests) == 1:
-        mask, likeliest = first.action_mask, first.deterministic
-        return Rows(first.observations, states[0], mask, likeliest, wants_log_prob, wants_value)
     columns = {
         name: np.concatenate([request.observations[name] for request in requests]) for name in first.observations
     }

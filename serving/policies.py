@@ -62,7 +62,7 @@ class PolicyTable:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
         self.num_refused = 0
 
@@ -89,7 +89,7 @@ class PolicyTable:
         Raises:
           RefusedError: the number is not greater than those before, or a new policy would begin with a shadow.
         """
-        entry = self._entries.get(name, _Entry())
+        entry = self._entries.get(name) or Entry(name)
         least = entry.greatest + 1
         number = least if number is None else number
         if number < least:
@@ -98,8 +98,7 @@ class PolicyTable:
             raise self.refuse(name, source, "the first version of a policy cannot be a shadow: nobody would answer")
         self._entries[name] = entry
         state: State = "shadow" if is_shadow else "serving"
-        entry.versions[number] = VersionInfo(number=number, source=source, loaded_at=loaded_at, state=state)
-        entry.greatest = number
+        entry.add(VersionInfo(number=number, source=source, loaded_at=loaded_at, state=state))
         return number, () if is_shadow else self._to_front(entry, number)
 
     def refuse(self, name: str, source: str, reason: str) -> RefusedError:
@@ -155,7 +154,7 @@ class PolicyTable:
         Raises:
           PolicyNotFound: there is no such policy.
         """
-        entry = self._entry(name)
+        entry = self.entry(name)
         del self._entries[name]
         return tuple(number for number, version in entry.versions.items() if version.state != "retired")
 
@@ -173,9 +172,9 @@ class PolicyTable:
           PolicyNotFound: there is no such policy, or a version does not serve.
           ValueError: parts that are no parts, or are more than the whole.
         """
-        entry = self._entry(name)
+        entry = self.entry(name)
         for number, part in shares.items():
-            entry.check_serves(name, number)
+            entry.check_serves(number)
             if not (math.isfinite(part) and 0.0 <= part <= 1.0):
                 raise ValueError(f"the share of {name}:{number} must be from 0 to 1, not {part}")
         if sum(shares.values()) > 1.0 + _ROUNDING:
@@ -187,29 +186,26 @@ class PolicyTable:
         return retired
 
     def choose(self, name: str, number: int | None, key: str | int) -> int:
-        """The version that answers a request.
-
-        Args:
-          name: Of the policy.
-          number: The version that was asked for; None: any.
-          key: Of the request: the same key gets the same version while shares and versions stay as they are.
+        """The version that answers a request: see ``Entry.choose``.
 
         Raises:
           PolicyNotFound: no such policy, or the version does not serve.
           Unready: there is no policy at all.
         """
-        entry = self._entries.get(name) or self._entry(name)
-        if number is not None:
-            entry.check_serves(name, number)
-            return number
-        assert entry.front is not None, "an entry is made with its first version"
-        if entry.shares:
-            place = _place(name, key)
-            for sharing, part in entry.shares.items():
-                place -= part
-                if place < 0.0:
-                    return sharing
-        return entry.front
+        return self.entry(name).choose(number, key)
+
+    def entry(self, name: str) -> Entry:
+        """A policy as it stands, now and later: for who asks at each request. Not to be changed but by the table.
+
+        Raises:
+          PolicyNotFound, Unready: as ``choose``.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            if not self._entries:
+                raise Unready("no policy is served yet")
+            raise PolicyNotFound(f"no policy {name!r} is served; choose from {', '.join(self.names)}", field="name")
+        return entry
 
     def front(self, name: str) -> int:
         """The version in front.
@@ -217,25 +213,25 @@ class PolicyTable:
         Raises:
           PolicyNotFound, Unready: as ``choose``.
         """
-        front = self._entry(name).front
+        front = self.entry(name).front
         assert front is not None
         return front
 
     def shadows(self, name: str) -> tuple[int, ...]:
         """The versions that see what others answer."""
-        return tuple(v.number for v in self._entry(name).versions.values() if v.state == "shadow")
+        return self.entry(name).shadows
 
     def serving(self, name: str) -> tuple[int, ...]:
         """The versions that may answer."""
-        return self._entry(name).serving
+        return self.entry(name).serving
 
     def versions(self, name: str) -> tuple[VersionInfo, ...]:
         """All that is told of, newest first."""
-        return tuple(sorted(self._entry(name).versions.values(), key=lambda version: -version.number))
+        return tuple(sorted(self.entry(name).versions.values(), key=lambda version: -version.number))
 
     def traffic(self, name: str) -> dict[int, float]:
         """Version -> its part of the requests that ask for none; {}: all are for the version in front."""
-        entry = self._entry(name)
+        entry = self.entry(name)
         if not entry.shares:
             return {}
         assert entry.front is not None
@@ -246,31 +242,23 @@ class PolicyTable:
 
     def shares(self, name: str) -> dict[int, float]:
         """As they were given to ``share``."""
-        return dict(self._entry(name).shares)
+        return dict(self.entry(name).shares)
 
-    def _to_front(self, entry: _Entry, number: int) -> tuple[int, ...]:
+    def _to_front(self, entry: Entry, number: int) -> tuple[int, ...]:
         before, entry.front = entry.front, number
         if before is None or before == number or before in entry.shares:
             return ()
         entry.set_state(before, "retired")
         return (before,)
 
-    def _entry(self, name: str) -> _Entry:
-        entry = self._entries.get(name)
-        if entry is None:
-            if not self._entries:
-                raise Unready("no policy is served yet")
-            raise PolicyNotFound(f"no policy {name!r} is served; choose from {', '.join(self.names)}", field="name")
-        return entry
-
-    def _version(self, name: str, number: int) -> tuple[_Entry, VersionInfo]:
-        entry = self._entry(name)
+    def _version(self, name: str, number: int) -> tuple[Entry, VersionInfo]:
+        entry = self.entry(name)
         version = entry.versions.get(number)
         if version is None:
-            raise entry.not_found(name, number, "unknown")
+            raise entry.not_found(number, "unknown")
         return entry, version
 
-    def _behind_front(self, name: str, number: int, *states: str) -> _Entry:
+    def _behind_front(self, name: str, number: int, *states: str) -> Entry:
         entry, version = self._version(name, number)
         if version.state not in states:
             raise ValueError(f"version {number} of {name!r} is {version.state}, not {' or '.join(states)}")
@@ -279,33 +267,78 @@ class PolicyTable:
         return entry
 
 
-class _Entry:
-    """One policy."""
+class Entry:
+    """One policy.
 
-    def __init__(self) -> None:
+    Attributes:
+      versions: All that is told of, by number.
+      front: The version in front; None until the first one comes.
+      greatest: Number of the last one that came.
+      shares: As they were given.
+      shadows: The versions that see what others answer.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self.versions: dict[int, VersionInfo] = {}
         self.front: int | None = None
         self.greatest = -1
         self.shares: dict[int, float] = {}
+        self.shadows: tuple[int, ...] = ()
 
     @property
     def serving(self) -> tuple[int, ...]:
-        return tuple(version.number for version in self.versions.values() if version.state == "serving")
+        """The versions that may answer."""
+        return self._in("serving")
+
+    def choose(self, number: int | None, key: str | int) -> int:
+        """The version that answers a request.
+
+        Args:
+          number: The version that was asked for; None: any.
+          key: Of the request: the same key gets the same version while shares and versions stay as they are.
+
+        Raises:
+          PolicyNotFound: the version does not serve.
+        """
+        if number is not None:
+            self.check_serves(number)
+            return number
+        assert self.front is not None, "an entry is made with its first version"
+        if self.shares:
+            place = _place(self._name, key)
+            for sharing, part in self.shares.items():
+                place -= part
+                if place < 0.0:
+                    return sharing
+        return self.front
+
+    def add(self, version: VersionInfo) -> None:
+        """A version comes, greater than those before."""
+        self.versions[version.number] = version
+        self.greatest = version.number
+        self.shadows = self._in("shadow")
 
     def set_state(self, number: int, state: State) -> None:
+        """A version becomes another thing; retired ones that are too many are forgotten."""
         self.versions[number] = dataclasses.replace(self.versions[number], state=state)
-        retired = [version.number for version in self.versions.values() if version.state == "retired"]
-        for forgotten in retired[:-_RETIRED_KEPT]:
+        for forgotten in self._in("retired")[:-_RETIRED_KEPT]:
             del self.versions[forgotten]
+        self.shadows = self._in("shadow")
 
-    def check_serves(self, name: str, number: int) -> None:
+    def check_serves(self, number: int) -> None:
+        """Raises PolicyNotFound unless a version may answer."""
         version = self.versions.get(number)
         if version is None or version.state != "serving":
-            raise self.not_found(name, number, "unknown" if version is None else version.state)
+            raise self.not_found(number, "unknown" if version is None else version.state)
 
-    def not_found(self, name: str, number: int, state: str) -> PolicyNotFound:
+    def not_found(self, number: int, state: str) -> PolicyNotFound:
+        """That a version is not one to answer; the error to raise."""
         served = ", ".join(map(str, sorted(self.serving)))
-        return PolicyNotFound(f"version {number} of {name!r} is {state}; there are {served}", field="name")
+        return PolicyNotFound(f"version {number} of {self._name!r} is {state}; there are {served}", field="name")
+
+    def _in(self, state: State) -> tuple[int, ...]:
+        return tuple(version.number for version in self.versions.values() if version.state == state)
 
 
 def _place(name: str, key: str | int) -> float:

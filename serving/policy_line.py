@@ -33,7 +33,7 @@ from .model_thread import ModelThread
 from .models import Answers, Model
 from .parts import Asked, Part, acted, divided, joined
 from .policies import PolicyTable
-from .policy_spaces import nested, rows_of
+from .policy_spaces import nesting, rows_of
 from .requests import ActReply, ActRequest, PolicyInfo
 from .serving_settings import ServingSettings
 from .sessions import Sessions
@@ -44,6 +44,9 @@ _log = logging.getLogger(__name__)
 _SOON_S = 0.0005
 #: What two turns of the event loop, a future and the queue cost a request: quicker models do not wait for company.
 _TURN_S = 0.0001
+#: Batches that are answered at once, and so quickly, are noted so many together, behind an answer. Before each answer
+#: it took an eighth of a request whose code is in no cache any more.
+_NOTED_TOGETHER = 16
 
 #: Of the objective, for what is not waited here: the way in and the way out, of a request and its answer.
 _WAY_S, _WAY_SHARE = 0.0005, 0.1
@@ -71,6 +74,7 @@ class PolicyLine:
         thread: ModelThread,
     ) -> None:
         self._name, self._table, self._models = name, table, models
+        self._entry = table.entry(name)
         self._sessions, self._settings, self._thread = sessions, settings, thread
         self._loop = asyncio.get_running_loop()
         slo_s = settings.slo_s
@@ -85,9 +89,12 @@ class PolicyLine:
         self._is_planned = False
         self._alarm: asyncio.TimerHandle | None = None
         self._latency, self._queue_time, self._batch_rows = Tally(SECONDS), Tally(SECONDS), Tally(ROWS)
+        self._unnoted: list[tuple[int, float, bool]] = []  # rows, seconds, PolicyFailed?; see ``_note``
         self._answers: Counter[str] = Counter()
         self._of_shadows: dict[int, Counter[str]] = {}
-        self._checker = Checker(self.info())
+        info = self.info()
+        self._checker, self._nested = Checker(info), nesting(info.action_space)
+        self._no_states = np.zeros((settings.max_request_rows, 0), np.float32)
 
     async def emptied(self) -> None:
         """Wait until nobody waits for an answer. For one caller, which sees to it that nobody comes."""
@@ -120,8 +127,12 @@ class PolicyLine:
           ServingError: see ``errors.py``.
         """
         try:
-            asked = self._entered(request, number)
-            reply = self._answer_at_once(asked) if asked.answer is None else await self._answer_in_turn(asked)
+            asked, chosen = self._entered(request, number)
+            if self._is_worth_no_wait(self._models[chosen], asked.rows):
+                reply = self._answer_at_once(asked, chosen)
+            else:
+                self._offer(asked)
+                reply = await self._answer_in_turn(asked)
         except ServingError as error:
             self._answers[error.code] += 1
             raise
@@ -135,6 +146,7 @@ class PolicyLine:
         """How it goes: the policy, and each shadow, by "name:version", whose answers are rows of the likeliest action:
         "agrees" and "differs"; "failed" counts its parts that raised.
         """
+        self._note()
         front = self._table.front(self._name)
         told = [
             PolicyMetrics(
@@ -147,7 +159,7 @@ class PolicyLine:
                 answers=dict(self._answers),
             )
         ]
-        for number in self._table.shadows(self._name):
+        for number in self._entry.shadows:
             nothing, counted = Tally(SECONDS).read(), self._of_shadows.get(number, Counter())
             told.append(
                 PolicyMetrics(
@@ -164,52 +176,56 @@ class PolicyLine:
 
     # ---- a request comes, or goes
 
-    def _entered(self, request: ActRequest, number: int | None) -> Asked:
-        """A request that fits; in the queue, unless it can be answered at once."""
+    def _entered(self, request: ActRequest, number: int | None) -> tuple[Asked, int]:
+        """A request that fits, and the version that would answer it now."""
         request = self._checker.checked(request)
         key: str | int = self._num_asked if request.sessions is None else request.sessions[0]
-        model = self._models[self._table.choose(self._name, number, key)]  # now, so that it is told at once
+        chosen = self._entry.choose(number, key)  # now, so that it is told at once
+        if request.want_log_prob or request.want_value or request.want_drawn:
+            self._check_wishes(request, self._models[chosen])
+        self._num_asked += 1
+        return Asked(request, request.num_rows, number, key, time.monotonic()), chosen
+
+    def _check_wishes(self, request: ActRequest, model: Model) -> None:
         wishes = ((request.want_log_prob, "log_prob"), (request.want_value, "value"), (request.want_drawn, "drawn"))
         for is_wanted, what in wishes:
             if is_wanted and what not in model.tells:
                 raise BadRequest(f"{self._name!r} does not tell any", field=f"want_{what}")
-        self._num_asked += 1
-        now_s, rows = time.monotonic(), request.num_rows
-        if self._is_worth_no_wait(model, rows):
-            return Asked(request, rows, number, key, now_s, None)
-        asked = Asked(request, rows, number, key, now_s, self._loop.create_future())
-        deadline_s = None
-        if request.timeout_s is not None and request.timeout_s < (self._settings.slo_s or float("inf")):
-            deadline_s = now_s + request.timeout_s
-        try:
-            self._queue.offer(asked, rows, now_s, deadline_s)
-        except QueueFullError as error:
-            raise Overloaded(f"{self._name!r}: {error}", retry_after_s=max(error.retry_after_s, 0.0)) from error
-        self._plan(now_s)
-        return asked
 
     def _is_worth_no_wait(self, model: Model, rows: int) -> bool:
         """Whether a request is answered here and now: nothing is before it, and a batch costs less than waiting for
         company would. By the rule of ``batching.py`` the window is then shorter than a turn of the loop.
         """
         queue = self._queue
-        if not model.is_quick or queue.waiting_rows or queue.running is not None or queue.times.seconds(rows) > _TURN_S:
+        if not model.is_quick or not queue.is_idle or queue.times.seconds(rows) > _TURN_S:
             return False
-        return not self._table.shadows(self._name)
+        return not self._entry.shadows
 
-    def _answer_at_once(self, asked: Asked) -> ActReply:
-        number = self._version(asked)
+    def _answer_at_once(self, asked: Asked, number: int) -> ActReply:
         part = Part(number, self._models[number], [asked])
         part.rows = joined(part.asked, [self._states(asked, part.model.state_size, asked.arrived_s)])
         outcome = acted(part)
         now_s = time.monotonic()
-        self._queue.note_batch(asked.rows, now_s - asked.arrived_s)
-        self._batch_rows.add(asked.rows)
-        self._queue_time.add(0.0)
         [reply] = self._replies(part, outcome, now_s)
+        seconds, is_failure = now_s - asked.arrived_s, isinstance(reply, PolicyFailed)
+        self._unnoted.append((asked.rows, seconds, is_failure))
+        if seconds > _TURN_S:
+            self._note()
+        elif len(self._unnoted) == _NOTED_TOGETHER:
+            self._loop.call_soon(self._note)
         if isinstance(reply, ServingError):
             raise reply
         return reply
+
+    def _note(self) -> None:
+        """Count the batches that were answered at once, and learn from them how long batches take."""
+        noted, self._unnoted = self._unnoted, []
+        for rows, seconds, is_failure in noted:
+            self._queue.note_batch(rows, seconds)
+            self._batch_rows.add(rows)
+            if not is_failure:
+                self._latency.add(seconds)
+        self._queue_time.add(0.0, len(noted))
 
     async def _answer_in_turn(self, asked: Asked) -> ActReply:
         assert asked.answer is not None
@@ -226,6 +242,20 @@ class PolicyLine:
             self._in_flight -= 1
             if not self._in_flight and self._emptied is not None and not self._emptied.done():
                 self._emptied.set_result(None)
+
+    def _offer(self, asked: Asked) -> None:
+        """Let a request wait for its turn."""
+        if self._unnoted:
+            self._note()
+        now_s, timeout_s, deadline_s = asked.arrived_s, asked.request.timeout_s, None
+        if timeout_s is not None and timeout_s < (self._settings.slo_s or float("inf")):
+            deadline_s = now_s + timeout_s
+        try:
+            self._queue.offer(asked, asked.rows, now_s, deadline_s)
+        except QueueFullError as error:
+            raise Overloaded(f"{self._name!r}: {error}", retry_after_s=max(error.retry_after_s, 0.0)) from error
+        asked.answer = self._loop.create_future()
+        self._plan(now_s)
 
     def _too_late(self, asked: Asked, patience_s: float) -> None:
         is_waiting = bool(self._queue.withdraw(asked))
@@ -250,7 +280,7 @@ class PolicyLine:
             self._alarm = self._loop.call_later(due_s - now_s, self._begin)
 
     def _version(self, asked: Asked) -> int:
-        return self._table.choose(self._name, asked.number, asked.key)
+        return self._entry.choose(asked.number, asked.key)
 
     # ---- a batch
 
@@ -286,7 +316,7 @@ class PolicyLine:
         self._plan(now_s)
 
     def _done(self, part: Part, outcome: Answers | Exception) -> None:
-        if self._parts or part.model.state_size or self._table.shadows(self._name):
+        if self._parts or part.model.state_size or self._entry.shadows:
             self._deliver(part, outcome)
             self._next()
             return
@@ -315,10 +345,12 @@ class PolicyLine:
         return bool(part.asked)
 
     def _states(self, asked: Asked, size: int, now_s: float) -> np.ndarray:
+        if size == 0:
+            return self._no_states[: asked.rows]
         request = asked.request
-        if size and request.sessions is not None:
+        if request.sessions is not None:
             return self._sessions.states(self._name, request.sessions, request.episode_start, size, now_s)
-        if size == 0 or request.state is None:
+        if request.state is None:
             return np.zeros((asked.rows, size), np.float32)
         if request.episode_start is None:
             return request.state
@@ -329,10 +361,13 @@ class PolicyLine:
         if not part.asked:
             self._compare(part, outcome)
             return
-        for each, reply in zip(part.asked, self._replies(part, outcome, time.monotonic()), strict=True):
+        now_s = time.monotonic()
+        for each, reply in zip(part.asked, self._replies(part, outcome, now_s), strict=True):
+            if not isinstance(reply, PolicyFailed):
+                self._latency.add(now_s - each.arrived_s)
             each.tell(reply)
         if isinstance(outcome, Answers):
-            for number in self._table.shadows(self._name):
+            for number in self._entry.shadows:
                 self._parts.append(Part(number, self._models[number], rows=part.rows, seen=outcome.actions))
 
     def _replies(self, part: Part, outcome: Answers | Exception, now_s: float) -> list[ActReply | ServingError]:
@@ -341,7 +376,7 @@ class PolicyLine:
             failure = f"{self._name!r}, version {part.number}, raised {type(outcome).__name__}"
             _log.error("%s", failure, exc_info=outcome)
             return [PolicyFailed(failure) for _ in part.asked]
-        whole = nested(part.model.action_space, outcome.actions)
+        whole = self._nested(outcome.actions)
         replies: list[ActReply | ServingError] = []
         place = 0
         for each in part.asked:
@@ -351,31 +386,31 @@ class PolicyLine:
                 told = f"{self._name!r}, version {part.number}, gave no numbers for row {outcome.failed[rows].argmax()}"
                 replies.append(PolicyFailed(told))
                 continue
-            waited_s, limit_s = now_s - each.arrived_s, each.request.timeout_s
-            self._latency.add(waited_s)
-            if limit_s is not None and waited_s > limit_s:  # before the alarm rang: a quick policy holds up the loop
+            request = each.request
+            limit_s = request.timeout_s
+            # Before the alarm rang: a quick policy holds up the loop.
+            if limit_s is not None and now_s - each.arrived_s > limit_s:
                 replies.append(_timed_out(limit_s, "the policy was still at it"))
                 continue
-            sessions = each.request.sessions if part.model.state_size else None
+            sessions = request.sessions if part.model.state_size else None
             if sessions is not None and not each.is_over:
                 self._sessions.keep(self._name, sessions, outcome.states[rows], now_s)
-            is_told = part.model.state_size > 0 and sessions is None
-            replies.append(
-                ActReply(
-                    actions=whole if len(part.asked) == 1 else rows_of(whole, rows.start, rows.stop),
-                    policy=self._name,
-                    version=part.number,
-                    log_prob=_wanted(outcome.log_prob, rows, is_wanted=each.request.want_log_prob),
-                    value=_wanted(outcome.value, rows, is_wanted=each.request.want_value),
-                    drawn=_wanted(outcome.drawn, rows, is_wanted=each.request.want_drawn),
-                    state=_wanted(outcome.states, rows, is_wanted=is_told),
-                )
-            )
+            actions = whole if len(part.asked) == 1 else rows_of(whole, rows.start, rows.stop)
+            reply = ActReply(actions=actions, policy=self._name, version=part.number)
+            if request.want_log_prob and outcome.log_prob is not None:
+                reply.log_prob = outcome.log_prob[rows]
+            if request.want_value and outcome.value is not None:
+                reply.value = outcome.value[rows]
+            if request.want_drawn and outcome.drawn is not None:
+                reply.drawn = outcome.drawn[rows]
+            if part.model.state_size and sessions is None:
+                reply.state = outcome.states[rows]
+            replies.append(reply)
         return replies
 
     def _compare(self, part: Part, outcome: Answers | Exception) -> None:
         if part.number not in self._of_shadows:  # and those that are no shadows any more go
-            present = self._table.shadows(self._name)
+            present = self._entry.shadows
             self._of_shadows = {number: each for number, each in self._of_shadows.items() if number in present}
         counted = self._of_shadows.setdefault(part.number, Counter())
         if isinstance(outcome, Exception):
@@ -392,7 +427,3 @@ class PolicyLine:
 
 def _timed_out(limit_s: float, what: str) -> TimedOut:
     return TimedOut(f"not answered within {limit_s:g} s: {what}", field="timeout_s")
-
-
-def _wanted(array: np.ndarray | None, rows: slice, *, is_wanted: bool) -> np.ndarray | None:
-    return array[rows] if is_wanted and array is not None else None

