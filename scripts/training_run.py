@@ -35,6 +35,7 @@ from shoal.rllib.training import checkpoints
 from shoal.rllib.training.callbacks import Callback, CallbackFailure, Callbacks
 from shoal.rllib.training.checkpoints import Checkpoint
 from shoal.rllib.training.loggers import EVALUATION, RunLog
+from shoal.rllib.training.metrics import Pace
 from shoal.rllib.training.progress import Progress
 from shoal.rllib.training.video import record
 from shoal.rllib.worker_set import WorkerLostError
@@ -105,6 +106,9 @@ _DEATHS = {
     "learners/replaced": "a learner died and was replaced; its gradient was made again",
     "learners/shards_restarted": "a shard of the parameter server died and came back from its log",
 }
+
+#: Seconds over which the rate of steps that external simulators play is a mean.
+_OUTSIDE_S = 10.0
 
 #: Lines about environments that are shown after one iteration.
 _MOST_INCIDENTS = 3
@@ -201,7 +205,7 @@ class Run:
         config, algorithm = self._config, self._algorithm
         asked = "stopping after this iteration; once more to leave at once without saving"
         with self._interruption.deferred(lambda: progress.note(asked)):
-            before_s = began_s
+            pace = Pace(0.0 if self._plan.played_since_s is None else _OUTSIDE_S, algorithm.steps, began_s)
             is_over = algorithm.is_done
             while not is_over and not self._interruption.requested:
                 steps_before = algorithm.steps
@@ -210,9 +214,8 @@ class Run:
                 except StoppedWaiting:  # by a signal
                     break
                 now_s = time.monotonic()
-                row["steps_per_second"] = (algorithm.steps - steps_before) / (now_s - before_s)
+                row["steps_per_second"] = pace.after(algorithm.steps, now_s)
                 row["time/elapsed_s"] = now_s - began_s
-                before_s = now_s
                 is_over = self._callbacks.on_iteration(algorithm, row) or algorithm.is_done
                 with run_directory.writing(self._plan.run_dir):
                     log.write(row)

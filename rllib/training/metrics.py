@@ -1,4 +1,4 @@
-"""Means over the last values of a stream that is rarer than iterations: episodes.
+"""Means over the last values of a stream that is rarer than iterations: episodes; and the rate of the last steps.
 
 Made and read on the driver; not thread-safe.
 """
@@ -37,6 +37,36 @@ class Window:
     def mean(self) -> float:
         """Mean of the window."""
         return math.fsum(self._values) / len(self._values) if self._values else math.nan
+
+
+class Pace:
+    """Steps per second of the last iterations: of as many as took ``window_s`` together, and of one at least.
+
+    Where somebody else makes the steps, they come in lumps: an iteration may find all of its own there already, and by
+    itself be many times as fast as anybody plays.
+
+    Args:
+      window_s: Over how long the rate is a mean; 0: over the last iteration.
+      steps: Done so far.
+      now_s: When the next can begin.
+    """
+
+    def __init__(self, window_s: float, steps: int, now_s: float) -> None:
+        self._window_s = window_s
+        self._ends = deque([(now_s, steps)])  # of iterations, from the newest on that is older than the window
+
+    def after(self, steps: int, now_s: float) -> float:
+        """The rate when an iteration has ended.
+
+        Args:
+          steps: Done by then.
+          now_s: When that was.
+        """
+        self._ends.append((now_s, steps))
+        while len(self._ends) > 2 and self._ends[1][0] <= now_s - self._window_s:
+            self._ends.popleft()
+        began_s, before = self._ends[0]
+        return (steps - before) / (now_s - began_s)
 
 
 class RecentEpisodes:

@@ -36,7 +36,7 @@ class Snapshot:
     total_steps: int
     """Environment steps to do."""
     steps_per_second: float
-    """Rate of the latest iteration."""
+    """Rate of the latest iteration; of the latest ones together, where external simulators play: see ``Pace``."""
     return_mean: float
     """Mean return of the latest episodes; NaN before the first has ended."""
     episode_length_mean: float

@@ -47,7 +47,7 @@ def test_steps_that_simulators_have_played_before_training_began_count_with_thei
     first, second = (row for row in read_csv(run_dir / "progress.csv") if row["iteration"])
     assert float(first["steps_per_second"]) <= 0.1
     assert float(first["time/elapsed_s"]) >= 100.0
-    assert float(second["steps_per_second"]) > 0.1
+    assert 0.1 < float(second["steps_per_second"]) <= 0.2  # of both: the steps of the second were there already
 
 
 def test_checkpoints_and_evaluations_come_at_their_intervals(run_dir, story, train, saved_steps):
