@@ -89,7 +89,8 @@ class Loop:
         self._progress = threading.Condition()
         self._waiting = 0
         # What the background thread goes by.
-        #: When anybody let go of the drive last; when somebody did who had waited, or comes by again (monotonic).
+        #: When anybody let go of the drive last who had looked at what has arrived; when somebody did who had waited,
+        #: or comes by again (monotonic).
         self.driven_at = self.left_at = 0.0
         #: How often somebody has blocked in poll.
         self.waits = 0
@@ -245,7 +246,7 @@ class Loop:
                     if not self.is_closed:
                         self._say()
                 finally:
-                    self._release()
+                    self._release(has_heard=False)
             elif self.posts:
                 self._wake_pipe.wake()
 
@@ -391,13 +392,15 @@ class Loop:
             return True
         return False
 
-    def _release(self) -> None:
-        self.driven_at = time.monotonic()
+    def _release(self, *, has_heard: bool = True) -> None:
+        now = time.monotonic()
+        if has_heard:
+            self.driven_at = now
         if self._has_blocked:
             self._has_blocked = False
-            self.left_at = self.driven_at
+            self.left_at = now
         if self.posts:
-            self._soon_at = min(self._soon_at, self.driven_at + self._background_s)  # the last tick has made them
+            self._soon_at = min(self._soon_at, now + self._background_s)  # the last tick has made them
         self._driver = 0
         self._drive.release()
         if self._waiting:

@@ -103,6 +103,20 @@ def test_the_first_few_submissions_leave_at_once_though_nobody_waits_and_no_thre
         time.sleep(0.005)
 
 
+def test_who_submits_again_and_again_and_never_waits_does_not_keep_what_arrives_from_being_heard(pair):
+    first, _ = pair
+    first.loop.start_background()
+    first.ask(B, 0)
+    assert first.loop.drive_until(lambda: 0 in first.answers, DEADLINE_S)  # the background thread has let go
+    first.ask(B, 1)
+    for _ in range(20_000):  # counted, not timed: on a busy machine all threads are slow
+        if 1 in first.answers:
+            return
+        first.loop.submit(lambda _: None, None)
+        time.sleep(0)  # Python's lock: this is about who drives
+    raise AssertionError("nobody has looked at what has arrived")
+
+
 def test_a_turn_of_a_busy_event_loop_sends_its_first_answers_though_there_was_no_pause(pair):
     first, _ = pair
     sent: list[int] = []
