@@ -7,7 +7,6 @@ second acts from the state that the first one leaves.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -64,7 +63,7 @@ def divided(asked: Sequence[Asked], version_of: Callable[[Asked], int], models: 
       models: By version.
     """
     parts: dict[tuple[int, int], Part] = {}
-    turns: Counter[str] = Counter()  # session -> its requests so far
+    turns: dict[str, int] = {}  # session -> its requests so far
     for each in asked:
         if each.is_over:
             continue
@@ -74,11 +73,15 @@ def divided(asked: Sequence[Asked], version_of: Callable[[Asked], int], models: 
             each.tell(error)
             continue
         model = models[number]
-        sessions = each.request.sessions if model.state_size and each.request.sessions else ()
-        turn = max((turns[session] for session in sessions), default=0)
-        for session in sessions:
-            turns[session] = turn + 1
-        parts.setdefault((turn, number), Part(number, model)).asked.append(each)
+        turn = 0
+        if model.state_size and each.request.sessions:
+            turn = max(turns.get(session, 0) for session in each.request.sessions)
+            for session in each.request.sessions:
+                turns[session] = turn + 1
+        part = parts.get((turn, number))
+        if part is None:
+            part = parts[turn, number] = Part(number, model)
+        part.asked.append(each)
     return [parts[key] for key in sorted(parts)]
 
 

@@ -29,7 +29,7 @@ The version of what answers is stamped on a batch when it closes: it changes bet
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 
 from .batch_times import BatchTimes
@@ -63,7 +63,7 @@ class QueueFullError(RuntimeError):
         return QueueFullError, (str(self), self.retry_after_s)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen by rule
 class Request:
     """Rows of work that somebody asked for."""
 
@@ -74,18 +74,14 @@ class Request:
     deadline_s: float  #: when it should be finished; infinite if at any time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen by rule
 class RequestBatch:
     """Requests that are answered together, oldest first."""
 
     requests: tuple[Request, ...]
+    rows: int  #: of all requests together
     version: int  #: of what answers them
     began_s: float
-
-    @property
-    def rows(self) -> int:
-        """Of all requests together."""
-        return sum(request.rows for request in self.requests)
 
 
 class BatchQueue:
@@ -120,7 +116,7 @@ class BatchQueue:
         self._waiting_rows = 0
         self._running: RequestBatch | None = None
         self._open: set[object] = set()
-        self._waiting_of: Counter[object] = Counter()
+        self._waiting_of: dict[object, int] = {}
         self._asked = self._num_batches = 0
         self._quiet_rows = (0, 0)  # of the two largest batches since one took long, larger first
         self._last_arrival_s = -_NEVER
@@ -184,14 +180,15 @@ class BatchQueue:
                 f"{self._waiting_rows} rows wait already, and {rows} more are over {self._max_waiting_rows}",
                 self._finished_s(0, now_s) - now_s,
             )
-        late_s = self._finished_s(rows, now_s) - deadline_s + self.times.surprise_s
-        if late_s > 0.0 and (self._waiting or self._running):  # alone it is served as soon as it can be
-            raise QueueFullError(f"{self._waiting_rows} rows wait already: it would be {late_s:.3f} s late", late_s)
+        if deadline_s != _NEVER and (self._waiting or self._running):  # alone it is served as soon as it can be
+            late_s = self._finished_s(rows, now_s) - deadline_s + self.times.surprise_s
+            if late_s > 0.0:
+                raise QueueFullError(f"{self._waiting_rows} rows wait already: it would be {late_s:.3f} s late", late_s)
         request = Request(self._asked, client, rows, now_s, deadline_s)
         self._asked += 1
         self._waiting.append(request)
         self._waiting_rows += rows
-        self._waiting_of[client] += 1
+        self._waiting_of[client] = self._waiting_of.get(client, 0) + 1
         return request
 
     def due_s(self) -> float:
@@ -205,7 +202,7 @@ class BatchQueue:
             return arrived_s
         window_s = self.times.fixed_s
         if self._open:
-            is_expected = any(not self._waiting_of[client] for client in self._open)
+            is_expected = any(client not in self._waiting_of for client in self._open)
         else:
             is_expected = self._mean_gap_s <= window_s
         if not is_expected:
@@ -226,7 +223,7 @@ class BatchQueue:
         while self._waiting and rows + self._waiting[0].rows <= limit:
             rows += self._waiting[0].rows
             taken.append(self._remove_first())
-        self._running = RequestBatch(tuple(taken), self.version, now_s)
+        self._running = RequestBatch(tuple(taken), rows, self.version, now_s)
         return self._running
 
     def finish(self, now_s: float) -> None:
@@ -311,6 +308,8 @@ class BatchQueue:
 
     def _forget(self, request: Request) -> None:
         self._waiting_rows -= request.rows
-        self._waiting_of[request.client] -= 1
-        if not self._waiting_of[request.client]:
+        left = self._waiting_of[request.client] - 1
+        if left:
+            self._waiting_of[request.client] = left
+        else:
             del self._waiting_of[request.client]
