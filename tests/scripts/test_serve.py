@@ -125,6 +125,18 @@ class Served:
         pytest.fail(f"it did not come; the server said {self.said!r}")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_told_to_leave_has_done_its_work_whoever_tells_it(run_dir, tmp_path, number):
+    served = Served(tmp_path / "output", run_dir, "--port", "0")
+    try:
+        served.process.send_signal(number)
+        assert served.process.wait(DEADLINE_S) == 0
+        assert served.said.endswith("shoal serve: leaving\n")
+    finally:
+        served.process.kill()
+        served.process.wait()
+
+
 def test_a_server_follows_its_run_comes_back_when_it_is_killed_and_leaves_in_peace(run_dir, tmp_path):
     token_file = tmp_path / "token"
     served = Served(tmp_path / "output", run_dir, "--follow", "--port", "0", "--token-file", token_file)
