@@ -72,7 +72,7 @@ class Fleet:
         self._inference = InferenceActors(actors, num_rows=config.num_envs, device=config.inference_device)
         self._held.callback(self._inference.close)
         try:
-            self.workers = WorkerSet(self._make_worker, count)
+            self.workers = WorkerSet(self._make_worker, count, about=_about(config))
         except BaseException:
             self.close()
             raise
@@ -214,3 +214,11 @@ class Fleet:
                 inference=self._inference.of(worker),
             )
         )
+
+
+def _about(config: RolloutConfig) -> str:
+    """What workers do, for when one keeps dying; and what helps, if that is what an environment does to its process."""
+    plays = f"it plays {config.env}"
+    if config.vector != "serial":
+        return plays
+    return f"{plays}; with --vector parallel, an environment that ends its process is replaced"

@@ -85,6 +85,7 @@ class WorkerSet:
       is_quick: Each answers its first request as soon as it has started, and others before long: one that does not is
         named, for it may be waiting for a CPU, or hang.
       max_deaths: Deaths of one in a row, without a request finished, after which it is given up.
+      about: Behind the name of a worker that is given up: what it does, and what would help.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class WorkerSet:
         kind: str = "rollout worker",
         is_quick: bool = True,
         max_deaths: int = MAX_DEATHS_IN_A_ROW,
+        about: str = "",
     ) -> None:
         self._make = make
+        self._about = f" ({about})" if about else ""
         self._max_deaths = max_deaths
         self._kind = kind
         self.max_in_flight = max_in_flight
@@ -304,12 +307,13 @@ class WorkerSet:
         self.last_death = " ".join(str(error).split())
         if error.actor_init_failed or self._deaths_in_a_row[worker] >= request.max_deaths:
             deaths, self._deaths_in_a_row[worker] = self._deaths_in_a_row[worker], 0
+            again = f" {deaths} times in a row" if deaths > 1 else ""
             raise WorkerLostError(
-                f"{self._kind} {worker} died {deaths} times in a row without finishing {request.method!r}: {error}",
+                f"{self._kind} {worker}{self._about} died{again} without finishing {request.method!r}: {error}",
                 () if error.actor_init_failed else lost,
             ) from error
-        for again in lost:
-            self._send(again)
+        for each in lost:
+            self._send(each)
             self.made_again += 1
 
     def _renew(self, worker: int) -> None:

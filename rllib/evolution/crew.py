@@ -80,6 +80,7 @@ class Crew:
             kind="aggregator" if place.branches else "rollout worker",
             is_quick=not place.branches,
             max_deaths=MANY_DEATHS if place.branches else MAX_DEATHS_IN_A_ROW,
+            about="" if place.branches else f"it plays {settings.play.env_id}",
         )
         self.replaced_below = 0  #: workers that died and were replaced by children of this crew
         self._last_death_below = ""

@@ -117,7 +117,12 @@ class Evaluator:
         """
         if self._workers is None:
             self._workers = WorkerSet(
-                self._make, 1, max_in_flight=MAX_IN_FLIGHT, kind="evaluation actor", is_quick=False
+                self._make,
+                1,
+                max_in_flight=MAX_IN_FLIGHT,
+                kind="evaluation actor",
+                is_quick=False,
+                about=f"it plays {self._env_id}",
             )
         while self._workers.in_flight(0) >= MAX_IN_FLIGHT:
             self._take(next(self._workers.completed()))

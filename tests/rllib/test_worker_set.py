@@ -168,9 +168,15 @@ def test_a_set_is_told_how_many_deaths_of_a_worker_it_is_to_bear(monkeypatch):
         WorkerSet(runtime.make, 1, max_deaths=7).map("work", [("x",)])
 
 
+def test_what_a_worker_does_is_said_when_it_is_given_up(monkeypatch):
+    monkeypatch.setattr(worker_set, "api", runtime := Runtime(dies=[(0, life) for life in range(9)]))
+    with pytest.raises(WorkerLostError, match=r"^rollout worker 0 \(it plays Pong\) died 3 times in a row without"):
+        WorkerSet(runtime.make, 1, about="it plays Pong").map("work", [()])
+
+
 def test_who_asks_one_worker_says_how_often_it_may_die(started):
     runtime, workers = started(1, dies=[(0, life) for life in range(6)])
-    with pytest.raises(WorkerLostError, match="died 1 times in a row"):
+    with pytest.raises(WorkerLostError, match="worker 0 died without finishing 'work'"):
         workers.ask(0, "work", max_deaths=1)
     assert workers.ask(0, "work", "x", max_deaths=9) == (0, "x")
     assert len(runtime.made) == 7
