@@ -1,4 +1,4 @@
-"""What this machine has room for, as far as that can be told of a run before anything is started.
+"""What this machine, or this container, has room for, as far as that can be told before anything is started.
 
 Bounds from below: what a run needs at the very least, whatever its environment gives. So a run that is let through may
 need more than there is; one that is refused could never have begun. What the nets need is told by ``PolicySpec``, once
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from ..core.scheduling.memory import memory_bytes
 from .config import AlgorithmConfig, ConfigError, RolloutSettings
 
 #: A row of a batch, see ``rollouts/batch.py``: four numbers in float32, four flags, an action, and an observation of
@@ -22,9 +23,9 @@ _COLUMN_BYTES = 64
 _PROCESS_BYTES = 10_000_000
 
 
-def memory_bytes() -> int:
-    """Memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def gigabytes(amount: float) -> str:
+    """So many bytes in GB, for messages: two digits at least, for containers may be small."""
+    return f"{amount / 1e9:,.0f} GB" if amount >= 1e10 else f"{amount / 1e9:.2g} GB"
 
 
 def check_rollouts_fit(config: AlgorithmConfig) -> None:
@@ -41,7 +42,7 @@ def check_rollouts_fit(config: AlgorithmConfig) -> None:
     if needed > there:
         raise ConfigError(
             f"num_envs {config.num_envs:,} and rollout_steps {steps:,}: a rollout of {config.num_envs * steps:,} rows "
-            f"needs {needed / 1e9:,.0f} GB at least; this machine has {there / 1e9:,.0f} GB: take fewer"
+            f"needs {gigabytes(needed)} at least; there are {gigabytes(there)} here: take fewer"
         )
 
 
@@ -54,8 +55,8 @@ def check_workers_fit(config: AlgorithmConfig) -> None:
     needed, there = config.num_workers * _PROCESS_BYTES, memory_bytes()
     if needed > there:
         raise ConfigError(
-            f"num_workers {config.num_workers:,}: so many processes need {needed / 1e9:,.0f} GB at least; this machine "
-            f"has {there / 1e9:,.0f} GB: take as many as there are cores ({os.cpu_count()})"
+            f"num_workers {config.num_workers:,}: so many processes need {gigabytes(needed)} at least; there are "
+            f"{gigabytes(there)} here: take as many as there are cores ({os.cpu_count()})"
         )
 
 
@@ -68,6 +69,6 @@ def check_numbers_fit(setting: str, count: int) -> None:
     needed, there = 4 * count, memory_bytes()
     if needed > there:
         raise ConfigError(
-            f"{setting} {count:,}: so many numbers need {needed / 1e9:,.0f} GB; this machine has "
-            f"{there / 1e9:,.0f} GB: take fewer"
+            f"{setting} {count:,}: so many numbers need {gigabytes(needed)}; there are "
+            f"{gigabytes(there)} here: take fewer"
         )

@@ -39,6 +39,7 @@ PUBLIC_LINE = {
         "remote",
         "placement",
         "scheduling.scheduling_strategies",
+        "scheduling.memory",
         "runtime_context",
         "state",
         "observing.timeline",

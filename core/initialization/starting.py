@@ -21,6 +21,7 @@ from ..ray_compat.job_config import JobConfig, LoggingConfig
 from ..runtime.process import Process
 from ..scheduling.labels import check_labels
 from ..scheduling.machine import ADDRESS, CLUSTER_ADDRESS, Machine, offer
+from ..scheduling.memory import memory_bytes
 from . import host_process, init_options
 from .init_context import RayContext
 
@@ -72,7 +73,8 @@ def init(
       num_gpus: likewise; by default those that CUDA_VISIBLE_DEVICES lists, or that the machine has.
       resources: further resources by name.
       labels: of this node, for label selectors and NodeLabelSchedulingStrategy.
-      object_store_memory: bytes that the object store may grow to; 30 % of the machine's memory by default.
+      object_store_memory: bytes that the object store may grow to; 30 % of the memory by default, the machine's or
+        the container's.
       ignore_reinit_error: do nothing when there is a session already.
       job_config: a `JobConfig`; what is given to `init` itself comes first.
       configure_logging: set the logger "shoal" to `logging_level`.
@@ -187,7 +189,7 @@ def _machine(
     return offer(
         num_cpus=_cpus() if num_cpus is None else num_cpus,
         num_gpus=num_gpus,
-        memory_bytes=max(0, _machine_bytes() - config.object_store_bytes),
+        memory_bytes=max(0, memory_bytes() - config.object_store_bytes),
         store_bytes=config.object_store_bytes,
         resources=resources,
         labels=labels,
@@ -319,7 +321,7 @@ def _context() -> RayContext:
 def _config(object_store_memory: int | None) -> CoreConfig:
     overrides = {} if object_store_memory is None else {"object_store_bytes": _check_store_bytes(object_store_memory)}
     config = from_environment(overrides)
-    size = _check_store_bytes(config.object_store_bytes or int(_machine_bytes() * config.store_fraction))
+    size = _check_store_bytes(config.object_store_bytes or int(memory_bytes() * config.store_fraction))
     # Every process that puts takes a slab: in a small store they are small, so that there are enough of them.
     slab = min(config.slab_bytes, max(1, size // _LEAST_SLABS // _MEBIBYTE) * _MEBIBYTE)
     return from_environment({**overrides, "object_store_bytes": size, "slab_bytes": slab})
@@ -335,7 +337,3 @@ def _check_store_bytes(size: int) -> int:
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

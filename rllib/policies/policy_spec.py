@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...envs.actions import ActionLayout
 from ...envs.columns import UnsupportedSpace, column_specs
-from ..capacity import memory_bytes
+from ..capacity import gigabytes, memory_bytes
 from ..config import ConfigError, require
 from .image_encoders import DENSE_SIZES, ImageNet, conv_shapes, feature_size
 from .spaces import ActionSpec, InputColumn, Network, ObservationSpec
@@ -186,19 +186,19 @@ class PolicySpec:
           setting: Which one told of the spaces.
 
         Raises:
-          ConfigError: weights, gradient and what Adam remembers need more memory than this machine has; names what is
+          ConfigError: weights, gradient and what Adam remembers need more memory than there is here; names what is
             to be smaller: widths, if with the usual ones they would not.
         """
         needed, there = 4 * _FLOAT_BYTES * self.num_weights, memory_bytes()
         if needed <= there:
             return
-        told = f"has {self.num_weights:,} weights, and needs {needed / 1e9:,.0f} GB to learn; this machine has"
+        told = f"has {self.num_weights:,} weights, and needs {gigabytes(needed)} to learn; there are"
         for width in ("hidden_sizes", "recurrent_size"):
             usual = dataclasses.replace(self.network, **{width: getattr(NetworkSettings, width)})
             if 4 * _FLOAT_BYTES * dataclasses.replace(self, network=usual).num_weights <= there:
-                raise ConfigError(f"{width}: a policy of such width {told} {there / 1e9:,.0f} GB: take less")
+                raise ConfigError(f"{width}: a policy of such width {told} {gigabytes(there)} here: take less")
         raise ConfigError(
-            f"{setting}: a policy for these spaces {told} {there / 1e9:,.0f} GB: take smaller spaces, or smaller "
+            f"{setting}: a policy for these spaces {told} {gigabytes(there)} here: take smaller spaces, or smaller "
             f"hidden_sizes"
         )
 

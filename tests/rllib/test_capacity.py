@@ -6,6 +6,7 @@ import pytest
 
 from shoal.algorithms.es import ESConfig
 from shoal.algorithms.ppo import PPOConfig
+from shoal.core.scheduling import memory as memory_of
 from shoal.rllib import capacity
 from shoal.rllib.config import ConfigError
 from shoal.scripts import train
@@ -28,7 +29,7 @@ def memory(monkeypatch):
     ],
 )
 def test_a_rollout_that_no_memory_holds_is_refused(changes, rows, gigabytes):
-    told = rf"^num_envs .*: a rollout of {rows} rows needs {gigabytes} GB at least; this machine has 24 GB"
+    told = rf"^num_envs .*: a rollout of {rows} rows needs {gigabytes} GB at least; there are 24 GB here"
     with pytest.raises(ConfigError, match=told):
         capacity.check_rollouts_fit(replace(PPOConfig(), **changes))
 
@@ -42,7 +43,9 @@ def test_what_may_fit_is_let_through():
 
 def test_more_workers_than_there_is_memory_for_are_refused():
     for config in (PPOConfig(num_envs=5_000, num_workers=5_000), ESConfig(num_workers=5_000)):
-        with pytest.raises(ConfigError, match=r"^num_workers 5,000: so many processes need 50 GB at least; .* 24 GB"):
+        with pytest.raises(
+            ConfigError, match=r"^num_workers 5,000: so many processes need 50 GB at least; there are 24 GB here"
+        ):
             capacity.check_workers_fit(config)
 
 
@@ -61,3 +64,14 @@ def test_on_a_command_line_that_is_one_line_and_starts_nothing(flags, text, tmp_
     assert text in told
     assert told.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_what_the_container_has_no_room_for_is_refused_though_the_machine_had(tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()  # the memory that is made up here
+    (tmp_path / "self").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("100000000\n")
+    monkeypatch.setattr(memory_of, "_PROCESS_GROUPS", tmp_path / "self")
+    monkeypatch.setattr(memory_of, "_GROUPS", tmp_path)
+    assert train.main(["--num-workers", "20", "--num-envs", "20", "--run-dir", str(tmp_path / "run")]) == 2
+    told = "num_workers 20: so many processes need 0.2 GB at least; there are 0.1 GB here: take as many as there are"
+    assert told in capsys.readouterr().err
