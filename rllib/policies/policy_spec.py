@@ -23,9 +23,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...core.scheduling.memory import memory_bytes
 from ...envs.actions import ActionLayout
 from ...envs.columns import UnsupportedSpace, column_specs
-from ..capacity import gigabytes, memory_bytes
+from ..capacity import gigabytes
 from ..config import ConfigError, require
 from .image_encoders import DENSE_SIZES, ImageNet, conv_shapes, feature_size
 from .spaces import ActionSpec, InputColumn, Network, ObservationSpec
