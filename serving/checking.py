@@ -21,7 +21,6 @@ from .spaces import LeafSpace, choice_groups, columns_of
 SESSION = re.compile(r"[!-~]{1,128}")
 #: Longest time that a request may give itself.
 MAX_TIMEOUT_S = 3600.0
-_STATE = np.dtype(np.float32)
 
 
 class Checker:
@@ -29,7 +28,9 @@ class Checker:
 
     def __init__(self, info: PolicyInfo) -> None:
         self._name = info.name
-        self._columns = [(name, _Column(name, leaf)) for name, leaf in columns_of(info.observation_space).items()]
+        leaves = columns_of(info.observation_space)
+        self._columns = [(name, _Column(f"observations.{name}", leaf)) for name, leaf in leaves.items()]
+        self._states = _Column("state", LeafSpace(kind="box", shape=(info.state_size,), dtype="float32"))
         self._first, self._is_single = self._columns[0][0], len(self._columns) == 1
         self._groups = choice_groups(info.action_space)
         self._group_starts = np.cumsum([0, *self._groups[:-1]]) if self._groups else np.zeros(0, np.int64)
@@ -129,14 +130,14 @@ class Checker:
     def _checked_state(self, state: np.ndarray, rows: int) -> np.ndarray:
         if self._state_size == 0:
             raise BadObservation(f"{self._name!r} has no recurrent state: leave it away", field="state")
-        return _reals(_of_shape(state, (rows, self._state_size), _STATE, "state"), _STATE, "state")
+        return self._states.checked(_of_shape(state, (rows, self._state_size), np.dtype(np.float32), "state"))
 
 
 class _Column:
-    """Checks one column."""
+    """Checks one array of a request, of which a space tells what each row is."""
 
-    def __init__(self, name: str, leaf: LeafSpace) -> None:
-        self._field = f"observations.{name}"
+    def __init__(self, field: str, leaf: LeafSpace) -> None:
+        self._field = field
         self._shape, self._dtype = leaf.shape, np.dtype(leaf.dtype)
         self._is_real = self._dtype.kind == "f"
         self._low: np.ndarray | None = None
@@ -148,8 +149,25 @@ class _Column:
     def checked(self, array: np.ndarray) -> np.ndarray:
         if array.shape[1:] != self._shape or not array.ndim:
             raise _of_another_shape(array, self._shape, self._dtype, self._field)
-        if self._is_real:
-            return _reals(array, self._dtype, self._field)
+        if not self._is_real:
+            return self._choices(array)
+        if array.dtype != self._dtype:
+            array = self._as_real(array)
+        array = np.ascontiguousarray(array)
+        first = first_not_finite(array)
+        if first is not None:
+            place = [int(i) for i in np.unravel_index(first, array.shape)]
+            raise BadObservation(f"not a finite number at {place}", field=self._field)
+        return array
+
+    def _as_real(self, array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind not in "iuf":
+            raise BadObservation(f"{array.dtype}; the policy takes {self._dtype}", field=self._field)
+        with np.errstate(over="ignore"):  # what grew too large is infinite, and told
+            return array.astype(self._dtype)
+
+    def _choices(self, array: np.ndarray) -> np.ndarray:
+        """Whole numbers; where they are choices, such as there are."""
         whole = self._whole_numbers(array)
         if self._low is not None:
             outside = (whole < self._low) | (whole >= self._stop)
@@ -181,20 +199,6 @@ def first_not_finite(array: np.ndarray) -> int | None:
     finite = np.isfinite(array)
     place = finite.argmin()  # half of the time of ``all`` for few numbers, and none that is longer for many
     return None if finite.item(place) else int(place)
-
-
-def _reals(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    if array.dtype != dtype:
-        if array.dtype.kind not in "iuf":
-            raise BadObservation(f"{array.dtype}; the policy takes {dtype}", field=name)
-        with np.errstate(over="ignore"):  # what grew too large is infinite, and told below
-            array = array.astype(dtype)
-    array = np.ascontiguousarray(array)
-    first = first_not_finite(array)
-    if first is not None:
-        place = [int(i) for i in np.unravel_index(first, array.shape)]
-        raise BadObservation(f"not a finite number at {place}", field=name)
-    return array
 
 
 def _flags(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
