@@ -14,7 +14,8 @@ in the queue of its batch on this very loop. Every failure is a ServingError and
 field; what is not expected is logged here and told without its traceback. Only what is no HTTP at all is answered by
 aiohttp, with a 400 in plain text.
 
-There is no middleware and no router: of 130 us that aiohttp takes for a request they are 20.
+There is no middleware and no router: of 130 us that aiohttp takes for a request they are 20. Plain requests for
+actions, nearly all that come, are read and sent without it (plain_connection.py), and answered by the same methods.
 
 Leaving: ``drain`` makes /readyz say no, then answers new requests with 503, waits for those under way, and closes.
 """
@@ -46,12 +47,19 @@ from .errors import (
     Unready,
     UnsupportedForm,
 )
-from .http_answer import maker_of_answers
+from .http_answer import Answer
+from .http_counts import HttpCounts
 from .interface import Policies
-from .measures import SECONDS, Tally
+from .plain_connection import PlainConnection
+from .plain_request import PlainRequest
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from aiohttp import StreamReader, web
+
+    #: A request, whoever read it.
+    Asked: TypeAlias = web.BaseRequest | PlainRequest
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +67,8 @@ logger = logging.getLogger(__name__)
 ACTIONS = re.compile(r"/v1/policies/([^/]+)/actions")
 #: Where simulators tell of their episodes.
 EPISODES = re.compile(r"/v1/episodes(?:/([^/]+)/(steps|end))?")
+#: For what has just begun when the server closes.
+_LAST_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,24 +99,6 @@ class HttpSettings:
     """For requests under way to be answered when the server leaves."""
 
 
-@dataclass
-class _Counts:
-    """What HTTP itself counts. Requests that never reach a policy are only here."""
-
-    latency: dict[str, Tally] = field(default_factory=dict)  #: route ->
-    answers: dict[tuple[str, int], int] = field(default_factory=dict)  #: (route, status) ->
-    in_flight: int = 0
-
-    def add(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-        key = (route, status)
-        self.answers[key] = self.answers.get(key, 0) + 1
-        tally = self.latency.get(route)
-        if tally is None:
-            tally = self.latency[route] = Tally(SECONDS)
-        tally.add(seconds)
-
-
 class HttpServer:
     """Serves policies over HTTP on the running event loop.
 
@@ -121,20 +113,22 @@ class HttpServer:
 
     def __init__(self, policies: Policies, settings: HttpSettings) -> None:
         try:
-            from aiohttp import web
+            from aiohttp import http, web
         except ImportError as error:
             raise ImportError("serving over HTTP needs aiohttp: pip install 'shoal[serve]'") from error
-        self._web, self._answer = web, maker_of_answers()
+        self._web, self._software = web, http.SERVER_SOFTWARE
         self._policies = policies
         self._settings = settings
         hosts = http_access.served_hosts(settings.host, settings.allowed_hosts)
         self._door = http_access.Door(settings.token, hosts, settings.allowed_origins)
-        self._counts = _Counts()
-        self._runner: web.ServerRunner | None = None
+        self._counts = HttpCounts()
+        self._listening: asyncio.Server | None = None
+        self._others: web.Server | None = None  #: connections that are aiohttp's
+        self._plain: set[PlainConnection] = set()
         self._is_ready = True
         self._is_leaving = False
         self._emptied = asyncio.Event()  #: set when it leaves and has answered all
-        self._routes: dict[str, Callable[[], Awaitable[web.Response]]] = {
+        self._routes: dict[str, Callable[[], Awaitable[Answer]]] = {
             "/": self._get_page,
             "/healthz": self._get_health,
             "/readyz": self._get_readiness,
@@ -156,17 +150,20 @@ class HttpServer:
         silent = logging.getLogger(f"{__name__}.aiohttp")
         silent.setLevel(logging.CRITICAL)
         # Nothing is decompressed: a few bytes would be as large as one likes before anybody counts them.
-        server = web.Server(
-            self._handle,
+        self._others = web.Server(
+            self._through_aiohttp,
             access_log=None,
             logger=silent,
             auto_decompress=False,
             keepalive_timeout=self._settings.idle_s,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
-        self.port = self._runner.addresses[0][1]
+        made = functools.partial(
+            PlainConnection, self._handle, self._others,
+            software=self._software, idle_s=self._settings.idle_s, open_ones=self._plain,
+        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(made, self._settings.host, self._settings.port, backlog=128)
+        self.port = self._listening.sockets[0].getsockname()[1]
 
     async def drain(self) -> None:
         """Take no new requests, answer those that are under way, for at most ``drain_s``, and close. Twice is once."""
@@ -183,61 +180,74 @@ class HttpServer:
     async def close(self) -> None:
         """Stop listening and cut what is still there."""
         self._is_ready, self._is_leaving = False, True
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        listening, self._listening = self._listening, None
+        if listening is not None and self._others is not None:
+            listening.close()
+            under_way = [each.under_way for each in self._plain if each.under_way is not None]
+            if under_way:
+                await asyncio.wait(under_way, timeout=_LAST_S)
+            for connection in list(self._plain):
+                connection.close()
+            await self._others.shutdown(_LAST_S)
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _through_aiohttp(self, request: web.BaseRequest) -> web.Response:
+        answer = await self._handle(request)
+        headers = {"Content-Type": answer.form, **answer.headers}
+        response = self._web.Response(body=answer.body, status=answer.status, headers=headers)
+        if answer.is_last:
+            response.force_close()
+        return response
+
+    async def _handle(self, request: Asked) -> Answer:
         began = time.perf_counter()
         counts = self._counts
         counts.in_flight += 1
         route = "other"
-        response: web.StreamResponse
         try:
             headers = request.headers
             self._door.check_origin(headers.get("Host"), headers.get("Origin"))
             acting = _policy_named(request.raw_path)
             if acting is not None:
                 route = "actions"
-                response = await self._post_actions(request, acting)
+                answer = await self._post_actions(request, acting)
             else:
                 path = request.raw_path.partition("?")[0]
                 told = EPISODES.fullmatch(path)
                 if told is not None:
                     route = f"episodes/{told[2] or 'start'}"
-                    response = await self._post_episodes(request, *told.groups())
+                    answer = await self._post_episodes(request, *told.groups())
                 else:
                     handler = self._routes.get(path)
                     if handler is None:
                         raise RouteNotFound(f"nothing is served at {path[:80]!r}")
                     route = path
-                    response = await self._get(request, path, handler)
+                    answer = await self._get(request, path, handler)
         except ServingError as error:
-            response = self._failure(error)
+            answer = self._failure(error)
         except Exception:
             logger.exception("%s %s", request.method, route)
-            response = self._failure(PolicyFailed("this is a fault of the server; its log says which"))
+            answer = self._failure(PolicyFailed("this is a fault of the server; its log says which"))
         finally:
             counts.in_flight -= 1
             if self._is_leaving and not counts.in_flight:
                 self._emptied.set()
         if self._is_leaving:
-            response.force_close()
-        counts.add(route, response.status, time.perf_counter() - began)
-        return response
+            answer.is_last = True
+        counts.add(route, answer.status, time.perf_counter() - began)
+        return answer
 
-    async def _post_actions(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+    async def _post_actions(self, request: Asked, name: str) -> Answer:
         form = self._form_of_posted(request)
         body = await self._body(request, form)
         if form == wire.JSON_FORM:
-            answer = wire.write_json_reply(await self._policies.act(name, wire.read_json_request(body)))
+            reply = wire.write_json_reply(await self._policies.act(name, wire.read_json_request(body)))
         else:
-            answer = wire.write_tensor_reply(await self._policies.act(name, wire.read_tensor_request(body)))
-        return self._answer(form, answer)
+            reply = wire.write_tensor_reply(await self._policies.act(name, wire.read_tensor_request(body)))
+        return Answer(reply, form)
 
-    async def _post_episodes(self, request: web.BaseRequest, name: str | None, part: str | None) -> web.StreamResponse:
+    async def _post_episodes(self, request: Asked, name: str | None, part: str | None) -> Answer:
         form = self._form_of_posted(request)
         body = await self._body(request, form)
         desk = self._policies.episodes
@@ -250,18 +260,16 @@ class HttpServer:
             reply = await desk.step(_unquoted(name), episode_wire.read(EpisodeStep, body, form))
         else:
             reply = await desk.end(_unquoted(name), episode_wire.read(EpisodeEnd, body, form))
-        return self._answer(form, episode_wire.write_reply(reply, form))
+        return Answer(episode_wire.write_reply(reply, form), form)
 
-    async def _get(
-        self, request: web.BaseRequest, path: str, handler: Callable[[], Awaitable[web.Response]]
-    ) -> web.Response:
+    async def _get(self, request: Asked, path: str, handler: Callable[[], Awaitable[Answer]]) -> Answer:
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{request.method[:16]} {path}: it takes GET", allowed="GET, HEAD")
         if path not in http_access.OPEN:
             self._door.check_token(request.headers.get("Authorization"))
         return await handler()
 
-    def _form_of_posted(self, request: web.BaseRequest) -> str:
+    def _form_of_posted(self, request: Asked) -> str:
         """The form of what is asked with POST, when it may be; its body is not looked at."""
         if request.method != "POST":
             raise MethodNotAllowed(f"{request.method[:16]}: here it is asked with POST", allowed="POST")
@@ -276,26 +284,31 @@ class HttpServer:
             raise UnsupportedForm("nothing is decompressed here", field="Content-Encoding")
         return form
 
-    async def _body(self, request: web.BaseRequest, form: str) -> bytes:
+    async def _body(self, request: Asked, form: str) -> bytes:
         """Raises TooLarge before anything is read where its length is told, BadRequest if it does not arrive."""
         limit = self._settings.max_json_bytes if form == wire.JSON_FORM else self._settings.max_body_bytes
-        content = request.content
-        try:
-            if content.is_eof():  # nearly always: it came with its head
-                body = content.read_nowait()
-            else:
-                _check_length(request, limit, form)
-                body = await asyncio.wait_for(_arriving(content, limit), self._settings.body_timeout_s)
-        except asyncio.TimeoutError as error:
-            raise TimedOut(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from error
-        except (self._web.RequestPayloadError, OSError) as error:
-            raise BadRequest("the body did not arrive whole") from error
+        if isinstance(request, PlainRequest):
+            body = request.body
+        else:
+            _check_length(request, limit, form)
+            body = await self._arrived(request.content, limit)
         if len(body) > limit:
             _check_length(request, limit, form)
             raise TooLarge(f"the body has more than the {limit} bytes that {form} may have")
         return body
 
-    def _failure(self, error: ServingError) -> web.Response:
+    async def _arrived(self, content: StreamReader, limit: int) -> bytes:
+        try:
+            if content.is_eof():
+                return content.read_nowait()
+            return await asyncio.wait_for(_arriving(content, limit), self._settings.body_timeout_s)
+        except asyncio.TimeoutError as error:
+            raise TimedOut(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from error
+        except (self._web.RequestPayloadError, OSError) as error:
+            raise BadRequest("the body did not arrive whole") from error
+
+    @staticmethod
+    def _failure(error: ServingError) -> Answer:
         headers = {}
         if isinstance(error, Overloaded | Unready):
             headers["Retry-After"] = str(max(1, round(error.retry_after_s)))  # whole seconds, RFC 9110, 10.2.3
@@ -303,48 +316,42 @@ class HttpServer:
             headers["Allow"] = error.allowed
         elif isinstance(error, Unauthorized):
             headers["WWW-Authenticate"] = "Bearer"
-        return self._json(error.to_json(), status=error.status, headers=headers)
+        return Answer(forms.encode(error.to_json()), wire.JSON_FORM, error.status, headers)
 
     # --- what is read ---------------------------------------------------------------------------------------------
 
-    async def _get_policies(self) -> web.Response:
-        return self._json({"policies": [forms.to_json(info) for info in self._policies.infos()]})
+    async def _get_policies(self) -> Answer:
+        return _json({"policies": [forms.to_json(info) for info in self._policies.infos()]})
 
-    async def _get_health(self) -> web.Response:
-        return self._json({"status": "ok"})
+    async def _get_health(self) -> Answer:
+        return _json({"status": "ok"})
 
-    async def _get_readiness(self) -> web.Response:
+    async def _get_readiness(self) -> Answer:
         if not self._is_ready:
             raise Unready("this server is leaving")
         if not self._policies.ready():
             raise Unready("no policy is ready to act")
-        return self._json({"status": "ready"})
+        return _json({"status": "ready"})
 
-    async def _get_metrics(self) -> web.Response:
+    async def _get_metrics(self) -> Answer:
         writer = prometheus.TextWriter()
         prometheus.write_serving(writer, self._policies.metrics())
-        writer.family("shoal_http_requests_total", "counter", "HTTP requests by route and status.")
-        for (route, status), count in sorted(self._counts.answers.items()):
-            writer.number("shoal_http_requests_total", count, {"route": route, "status": status})
-        writer.family("shoal_http_latency_seconds", "histogram", "From a request's head to its answer.")
-        for route, tally in sorted(self._counts.latency.items()):
-            writer.histogram("shoal_http_latency_seconds", tally.read(), {"route": route})
-        writer.family("shoal_http_in_flight", "gauge", "HTTP requests under way, this one among them.")
-        writer.number("shoal_http_in_flight", self._counts.in_flight, {})
-        return self._web.Response(body=writer.text().encode(), headers={"Content-Type": prometheus.CONTENT_TYPE})
+        self._counts.write(writer)
+        return Answer(writer.text().encode(), prometheus.CONTENT_TYPE)
 
-    async def _get_openapi(self) -> web.Response:
-        return self._json(openapi.document())
+    async def _get_openapi(self) -> Answer:
+        return _json(openapi.document())
 
-    async def _get_page(self) -> web.Response:
-        return self._web.Response(body=page.html(), headers=page.headers())
-
-    def _json(self, value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-        told = {"Content-Type": wire.JSON_FORM, **(headers or {})}
-        return self._web.Response(body=forms.encode(value), status=status, headers=told)
+    async def _get_page(self) -> Answer:
+        headers = dict(page.headers())
+        return Answer(page.html(), headers.pop("Content-Type"), headers=headers)
 
 
-def _check_length(request: web.BaseRequest, limit: int, form: str) -> None:
+def _json(value: object) -> Answer:
+    return Answer(forms.encode(value), wire.JSON_FORM)
+
+
+def _check_length(request: Asked, limit: int, form: str) -> None:
     length = http_access.content_length(request.headers.get("Content-Length"))
     if length is not None and length > limit:
         raise TooLarge(f"a body of {length} bytes; {form} may have {limit}", field="Content-Length")

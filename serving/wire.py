@@ -323,7 +323,8 @@ def _array_at(buffers: memoryview, code: int, data: bytes) -> np.ndarray:
         if math.prod(length or 1 for length in shape) > 1 << 40:  # numpy counts no further than 2**63
             raise BadRequest(f"an array of {shape}, which has no elements")
         return np.zeros(shape, dtype)
-    return np.ndarray(shape, dtype, buffers, begin)
+    array: np.ndarray = np.ndarray(shape, dtype, buffers, begin)
+    return array
 
 
 def write_tensors(values: Mapping[str, Any]) -> bytes:
@@ -354,7 +355,8 @@ def _little_endian(array: Any) -> np.ndarray:
     dtype = array.dtype.newbyteorder("<") if isinstance(array, np.ndarray) else None
     if dtype not in _CODES:
         raise TypeError(f"{type(array).__name__} {getattr(array, 'dtype', '')} does not travel: numbers do")
-    return array.astype(dtype)
+    turned: np.ndarray = array.astype(dtype)
+    return turned
 
 
 assert MISSING is _DEFAULTS["observations"], "the one field that a request must have"

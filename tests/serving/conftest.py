@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -183,6 +183,8 @@ class Served:
         self.server, self.loop = server, loop
 
     token = TOKEN
+    #: Sent with each request. With one that no plain request has, aiohttp reads it.
+    more_headers: ClassVar[dict[str, str]] = {}
 
     @property
     def port(self) -> int:
@@ -194,7 +196,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: Any = None, *, token: str | None = TOKEN, **headers: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = self.more_headers | {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             sent.setdefault("Authorization", f"Bearer {token}")
         if body is not None and not isinstance(body, bytes):
@@ -237,6 +239,13 @@ def serving_over_http(policies: SmallPolicies, **settings: Any) -> Iterator[Serv
 def served(policies) -> Iterator[Served]:
     with serving_over_http(policies) as served:
         yield served
+
+
+@pytest.fixture(params=["plain", "aiohttp"])
+def who_reads_requests(request, monkeypatch) -> None:
+    """For tests that ask all twice: requests for actions are read in two ways (plain_connection.py)."""
+    if request.param == "aiohttp":
+        monkeypatch.setattr(Served, "more_headers", {"X-Own": "1"})
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from shoal.serving.errors import Overloaded
 from shoal.serving.http_server import HttpServer, HttpSettings
 from shoal.serving.requests import ActRequest
 
+pytestmark = pytest.mark.usefixtures("who_reads_requests")
+
 GOOD = {"observations": [[0.1, 0.2, 0.3, 0.4]]}
 EVERYTHING = {
     "camera": [[[1, 2, 3]] * 4], "state/0": [[0.5, 1]], "state/1": [6], "gears": [[1, 2]], "lamps": [[0, 1]],
@@ -276,6 +278,7 @@ def test_metrics_are_prometheus_text(served):
 
 
 def test_the_page_loads_nothing_from_elsewhere(served):
+    assert served.ask("GET", "/", token=None).status == 200
     answer = served.ask("GET", "/", token=None)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'; script-src 'sha256-" in answer.headers["Content-Security-Policy"]
