@@ -123,7 +123,7 @@ class HttpServer:
         self._door = http_access.Door(settings.token, hosts, settings.allowed_origins)
         self._counts = HttpCounts()
         self._listening: asyncio.Server | None = None
-        self._others: web.Server | None = None  #: connections that are aiohttp's
+        self._runner: web.ServerRunner | None = None  #: of connections that are aiohttp's
         self._plain: set[PlainConnection] = set()
         self._is_ready = True
         self._is_leaving = False
@@ -150,15 +150,17 @@ class HttpServer:
         silent = logging.getLogger(f"{__name__}.aiohttp")
         silent.setLevel(logging.CRITICAL)
         # Nothing is decompressed: a few bytes would be as large as one likes before anybody counts them.
-        self._others = web.Server(
+        others = web.Server(
             self._through_aiohttp,
             access_log=None,
             logger=silent,
             auto_decompress=False,
             keepalive_timeout=self._settings.idle_s,
         )
+        self._runner = web.ServerRunner(others, shutdown_timeout=_LAST_S)
+        await self._runner.setup()
         made = functools.partial(
-            PlainConnection, self._handle, self._others,
+            PlainConnection, self._handle, others,
             software=self._software, idle_s=self._settings.idle_s, open_ones=self._plain,
         )  # fmt: skip
         loop = asyncio.get_running_loop()
@@ -181,14 +183,15 @@ class HttpServer:
         """Stop listening and cut what is still there."""
         self._is_ready, self._is_leaving = False, True
         listening, self._listening = self._listening, None
-        if listening is not None and self._others is not None:
+        if listening is not None and self._runner is not None:
             listening.close()
+            await asyncio.sleep(0)  # who has just been let in is told of a connection first
             under_way = [each.under_way for each in self._plain if each.under_way is not None]
             if under_way:
                 await asyncio.wait(under_way, timeout=_LAST_S)
             for connection in list(self._plain):
                 connection.close()
-            await self._others.shutdown(_LAST_S)
+            await self._runner.cleanup()
 
     # --- one request ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """A connection as long as only plain requests come over it (plain_request.py); then it is aiohttp's, for good.
 
     made -> idle --a plain request--> busy --answered--> idle
+            idle --one without the end of its body--> begun --the end--> busy
             idle --anything else--> aiohttp's: it is told of a connection that has just been made, and gets these bytes
+            begun --anything else, or for ``_REST_S`` nothing--> aiohttp's, as well
             idle for so long -> closed
             busy --more bytes--> they wait, and nothing more is read until the answer is out
 
@@ -23,6 +25,8 @@ from . import plain_request
 from .http_answer import Answer, as_bytes
 from .plain_request import PlainRequest
 
+#: How long the end of a body is waited for here, and the most of it: many clients send head and body in two pieces.
+_REST_S, _MOST_REST = 0.05, 1 << 16
 #: A task begins at once, and ends so if it need not wait.
 _AT_ONCE: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
@@ -55,6 +59,8 @@ class PlainConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._is_busy = self._is_full = False
         self._waiting = b""  #: what came while it was busy
+        self._begun = b""  #: a request without its end, and when it is given up
+        self._giving_up: asyncio.TimerHandle | None = None
 
     @property
     def under_way(self) -> asyncio.Task[None] | None:
@@ -85,12 +91,19 @@ class PlainConnection(asyncio.Protocol):
             self._waiting += data
             self._transport.pause_reading()
             return
+        may_wait = not self._begun
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+            self._stop_giving_up()
         request = plain_request.read(data)
-        if request is None:
+        if request is not None and not request.missing:
+            self._is_busy = True
+            self._task = asyncio.Task(self._answered(request), loop=self._loop, **_AT_ONCE)
+        elif request is not None and may_wait and request.missing <= _MOST_REST:
+            self._begun = data
+            self._giving_up = self._loop.call_later(_REST_S, self._hand_over, data)
+        else:
             self._hand_over(data)
-            return
-        self._is_busy = True
-        self._task = asyncio.Task(self._answered(request), loop=self._loop, **_AT_ONCE)
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -135,9 +148,15 @@ class PlainConnection(asyncio.Protocol):
 
     def _let_go(self) -> None:
         self._open_ones.discard(self)
+        self._stop_giving_up()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def _stop_giving_up(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
 
     def _look(self) -> None:
         """Whether it has been idle for too long."""

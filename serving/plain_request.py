@@ -7,10 +7,10 @@ to read them takes a tenth of what a whole HTTP takes. A request is plain if it 
     Name: value                                 names of ``_NAMES``, each once; values of visible ASCII and spaces
                                                 Host and Content-Length among them; Connection only as keep-alive
     (an empty line)
-    the body, all of it and nothing behind it
+    the body and nothing behind it; of its end may be ``missing`` what is yet to come
 
 What differs in a single letter is none (``read`` says None) and is aiohttp's to understand or to refuse: a line that
-ends in a bare newline, a space before a colon, two lengths, chunks, an Expect, half a body, two requests at once. So a
+ends in a bare newline, a space before a colon, two lengths, chunks, an Expect, half a head, two requests at once. So a
 plain request is never understood otherwise than aiohttp would, which tests/serving/test_plain_request.py asks it.
 """
 
@@ -39,6 +39,7 @@ class PlainRequest:
     raw_path: str
     headers: dict[str, str]  #: by the names of ``_NAMES``
     body: bytes
+    missing: int = 0  #: bytes that the body is shorter than was told
     method: str = "POST"
 
 
@@ -59,9 +60,10 @@ def read(data: bytes) -> PlainRequest | None:
         if known is None or not colon or known in headers or not (text.isascii() and text.isprintable()):
             return None
         headers[known] = text
-    body = data[end + 4 :]
-    if headers.get("Content-Length") != str(len(body)) or "Host" not in headers:
+    if "Host" not in headers or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return None
-    if headers.get("Connection", "keep-alive").lower() != "keep-alive":
+    told, body = headers.get("Content-Length", ""), data[end + 4 :]
+    if not (told.isdigit() and len(told) < 10 and (told[0] != "0" or told == "0")):
         return None
-    return PlainRequest(first[5:-9].decode(), headers, body)
+    missing = int(told) - len(body)
+    return None if missing < 0 else PlainRequest(first[5:-9].decode(), headers, body, missing)

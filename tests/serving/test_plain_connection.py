@@ -43,9 +43,11 @@ class Served:
         return web.Response(text=json.dumps(["aiohttp", (await request.content.read()).decode()]))
 
     async def __aenter__(self) -> "Served":
-        self._aiohttp = web.Server(self._others)
+        aiohttp = web.Server(self._others)
+        self._runner = web.ServerRunner(aiohttp, shutdown_timeout=0.1)
+        await self._runner.setup()
         made = partial(
-            PlainConnection, self._answer, self._aiohttp, software="x", idle_s=self._idle_s, open_ones=self.open_ones
+            PlainConnection, self._answer, aiohttp, software="x", idle_s=self._idle_s, open_ones=self.open_ones
         )
         self._server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0)
         return self
@@ -54,7 +56,7 @@ class Served:
         self._server.close()
         for connection in list(self.open_ones):
             connection.close()
-        await self._aiohttp.shutdown(0.1)
+        await self._runner.cleanup()
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator["Client"]:
@@ -117,13 +119,41 @@ def test_a_request_that_comes_in_two_pieces_is_answered_wherever_it_is_cut():
         async with Served() as served:
             for at in range(1, len(request)):
                 async with served.client() as client:
+                    await until(lambda: served.open_ones)
+                    (connection,) = served.open_ones
                     client.writer.write(request[:at])
-                    await until(lambda: not served.open_ones)  # it was read, and was not plain
+                    await until(lambda: connection._begun or not served.open_ones)  # noqa: B023
+                    if connection._begun:
+                        connection._stop_giving_up()  # however slow this machine is
                     client.writer.write(request[at:])
                     told.append(await client.hears())
+                await until(lambda: not served.open_ones)
         return told
 
-    assert asyncio.run(ask()) == [["aiohttp", "{}"]] * (len(request) - 1)
+    in_head = len(request) - 3
+    assert asyncio.run(ask()) == [["aiohttp", "{}"]] * in_head + [["plain", "{}"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("{}", (b"", b"}")),
+        ("{+}", (b"+", b"}")),
+        ("{}", (b"}" + plain("behind"),)),
+        ("{}", (b"}" + other("behind"),)),
+    ],
+)
+def test_a_body_whose_end_does_not_come_at_once_or_not_alone_is_aiohttps(text, ends):
+    async def ask() -> list[list[str]]:
+        async with Served() as served, served.client() as client:
+            client.writer.write(plain(text)[: 1 - len(text)])
+            await until(lambda: served.open_ones)
+            for end in ends:
+                client.writer.write(end)
+                await until(lambda: not served.open_ones)
+            return [await client.hears() for _ in range(1 + ends[-1].endswith(b"behind"))]
+
+    assert asyncio.run(ask()) in ([["aiohttp", text]], [["aiohttp", text], ["aiohttp", "behind"]])
 
 
 @pytest.mark.parametrize("second", [plain, other])
