@@ -75,7 +75,7 @@ def export(arguments: Sequence[str]) -> int:
         say(f"{PROG}: the file gives other numbers than shoal's own policy, {apart:g} apart: nothing was written")
         return FAILED
     try:
-        output.write_bytes(exported.content)
+        _write(output.resolve(), exported.content)
     except OSError as error:
         raise UsageError(f"--output {output} cannot be written: {error.strerror}") from error
     with printing():
@@ -83,6 +83,24 @@ def export(arguments: Sequence[str]) -> int:
         print(f"inputs {', '.join(exported.inputs)}; outputs {', '.join(exported.outputs)}")
         print(f"at most {apart:.1e} from shoal's own policy on random observations")
     return DONE
+
+
+def _write(output: Path, content: bytes) -> None:
+    """Write a file as a whole: if the disk is full, one that was there stays as it was.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if output.exists() and not output.is_file():  # a pipe, /dev/null; or a folder, which raises
+        output.write_bytes(content)
+        return
+    beside = output.with_name(f"{output.name}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(output)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """`shoal export`: a file beside the run, and what is refused in one line."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -70,3 +73,18 @@ def test_a_file_that_would_act_otherwise_is_not_written(run_dir, tmp_path, capsy
 def test_a_run_without_checkpoints_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_a_file_that_was_there_stays_when_the_disk_is_full(run_dir, tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = tmp_path / "p.onnx"
+    output.write_bytes(b"the policy of before")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main([str(run_dir), "--output", str(output)]) == 2
+    assert capsys.readouterr().err == f"shoal export: --output {output} cannot be written: No space left on device\n"
+    assert output.read_bytes() == b"the policy of before"
+    assert list(tmp_path.iterdir()) == [output]
