@@ -29,6 +29,12 @@ _OWN_SCHEMAS: dict[str, Schema] = {
             {"type": "array", "items": {"$ref": "#/components/schemas/Array"}},
         ],
     },
+    "Columns": {
+        "description": "Arrays by the names of the columns that the observation space has.",
+        "type": "object",
+        "additionalProperties": {"$ref": "#/components/schemas/Array"},
+        "minProperties": 1,
+    },
     "Action": {"description": "A number, or lists and objects of numbers, nested as the action space is."},
     "Error": {
         "description": "Why there is no answer.",
@@ -53,7 +59,7 @@ _FIELDS: dict[str, Schema] = {
     "ActRequest.observations": {
         "anyOf": [
             {"$ref": "#/components/schemas/Array"},
-            {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Array"}},
+            {"$ref": "#/components/schemas/Columns"},
         ]
     },
     "ActRequest.sessions": {
@@ -65,14 +71,14 @@ _FIELDS: dict[str, Schema] = {
     "EpisodeStep.observation": {
         "anyOf": [
             {"$ref": "#/components/schemas/Array"},
-            {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Array"}},
+            {"$ref": "#/components/schemas/Columns"},
         ]
     },
     "EpisodeEnd.observation": {
         "anyOf": [
             {"type": "null"},
             {"$ref": "#/components/schemas/Array"},
-            {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Array"}},
+            {"$ref": "#/components/schemas/Columns"},
         ]
     },
     "StartEpisode.episode": {"type": "string", "pattern": f"^{SESSION.pattern}$"},
@@ -135,9 +141,9 @@ def _paths() -> Schema:
         "in": "path",
         "required": True,
         "description": "Name of a policy, or name:version",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": "^[^:]*(:[0-9]{1,18})?$"},
     }
-    episode = name | {"description": "Name of an episode that was started"}
+    episode = name | {"description": "Name of an episode that was started", "schema": {"type": "string"}}
     acting = _post("act", "Actions for every row of observations", "ActRequest", "ActReply", _ACTING, name)
     starting = _post("startEpisode", "An episode begins", "StartEpisode", "EpisodeStarted", _STARTING)
     stepping = _post("stepEpisode", "What is seen, for an action", "EpisodeStep", "StepReply", _PLAYING, episode)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import typing
 
 import jsonschema
@@ -68,7 +69,7 @@ def test_every_failure_of_acting_is_in_the_document():
     "body",
     [{}, [], {"observations": "x"}, {"observations": {"x": [None]}}, GOOD | {"more": 1}, GOOD | {"timeout_s": 0},
      GOOD | {"sessions": [1]}, GOOD | {"sessions": ["a", "a"]}, GOOD | {"deterministic": None}, GOOD | {"state": "x"},
-     GOOD | {"sessions": ["a b"]}],
+     GOOD | {"sessions": ["a b"]}, {"observations": {}}],
 )  # fmt: skip
 def test_what_the_document_forbids_is_refused(served, body):
     assert not is_valid(body, "ActRequest")
@@ -136,3 +137,16 @@ def test_no_damaged_tensors_make_a_fault_of_the_server(served, junk, begin, end)
     damaged = body[:begin] + junk + body[max(begin, end) :]
     answer = served.act("cartpole", damaged, Content_Type=wire.TENSOR_FORM)
     assert answer.status in (200, 400, 422)
+
+
+@pytest.mark.parametrize(
+    "name", ["walker", "walker:3", "", ":3", "a:", "a:b", "a:3:4", "a:-1", "a: 3", "a:" + "9" * 18, "a:" + "9" * 19]
+)
+def test_names_of_policies_in_paths_are_those_that_are_read(name):
+    (parameter,) = DOCUMENT["paths"]["/v1/policies/{name}/actions"]["post"]["parameters"]
+    is_read = True
+    try:
+        requests.parse_name(name)
+    except errors.BadRequest:
+        is_read = False
+    assert bool(re.search(parameter["schema"]["pattern"], name)) == is_read
