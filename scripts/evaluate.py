@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 import shoal
-from shoal import algorithms
+from shoal import algorithms, exceptions
 from shoal.envs import registry
 from shoal.envs.copies import EnvCopy
 from shoal.rllib.config import AlgorithmConfig, from_dict
@@ -26,6 +26,7 @@ from shoal.rllib.policies import policy_spec
 from shoal.rllib.policies.policy import Policy
 from shoal.rllib.rollouts import evaluation
 from shoal.rllib.training import checkpoints, video
+from shoal.rllib.worker_set import WorkerLostError
 from shoal.scripts import run_directory
 from shoal.scripts.command_line import DONE, UsageError, parse, run_command
 from shoal.scripts.session_flags import INLINE, SessionFlags
@@ -64,6 +65,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     Raises:
       UsageError, ConfigError, CheckpointError, UnknownEnvironment: what is wrong, in one line.
       EnvFailure: the environment raised.
+      WorkerLostError: the process that played has died, again and again.
     """
     options = parse(
         Options, arguments, prog=PROG, description="Play with the policy of a training run and print what it earns."
@@ -104,6 +106,8 @@ def _play(
         session.begin()
         playing = shoal.remote(evaluation.play).remote(config.env, policy, episodes, seed, checks=config.checks)
         played: evaluation.Evaluation = shoal.get(playing)
+    except exceptions.WorkerCrashedError as error:
+        raise WorkerLostError(f"whoever played {config.env} has died: {error}") from error
     finally:
         shoal.shutdown()
     return played

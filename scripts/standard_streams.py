@@ -6,6 +6,7 @@ A run is worth more than its display, so `Outlet` goes on without it; commands t
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import os
 import signal
@@ -23,7 +24,8 @@ def make_ready() -> None:
 
     A stream that the caller has closed gets an end that leads nowhere. To be called first: a file or socket that is
     opened before would get the stream's number, and a child's messages would go into it. What an encoding has no sign
-    for, such as the bytes of a strange file name, is written as an escape.
+    for, such as the bytes of a strange file name, is written as an escape. A crash in native code, as of an environment
+    that plays in this process, is told on stderr with the lines of Python that led there.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -33,6 +35,8 @@ def make_ready() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2, all_threads=False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
 

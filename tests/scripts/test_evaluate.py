@@ -89,3 +89,21 @@ def test_a_policy_that_does_not_fit_its_environment_any_more_is_one_line(run_dir
     assert err.startswith(f"shoal evaluate: env: {env!r} has observations observation (")
     assert "; the checkpoint's policy is for observations observation (4,) (numbers) and actions choices of (2,)" in err
     assert err.count("\n") == 1
+
+
+def test_an_environment_that_ends_its_process_is_told_with_how_it_ended(tmp_path, story, capsys, monkeypatch):
+    (tmp_path / "breakable.py").write_text(
+        "import os\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class CartPole(CartPoleEnv):\n"
+        "    def step(self, action):\n"
+        "        os._exit(7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    saved = Checkpoint(algorithm="sample", config={"env": "breakable:CartPole"}, counters={"steps": 1}, tensors={})
+    checkpoints.save(saved, checkpoints.place_for(tmp_path, 1))
+    assert main([str(tmp_path), "--engine", "native"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("shoal evaluate: whoever played breakable:CartPole has died: ")
+    assert told.endswith("exit code 7\n")
+    assert told.count("\n") == 1

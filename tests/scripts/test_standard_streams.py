@@ -1,6 +1,7 @@
 """Streams that are closed, full, or lose their reader: no traceback, and only the display is lost."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -27,6 +28,14 @@ def test_an_outlet_goes_on_when_its_reader_leaves_and_says_so_once():
         assert outlet.is_lost
         assert not outlet.isatty()
     assert [type(error) for error in losses] == [BrokenPipeError]
+
+
+def test_a_crash_in_native_code_is_told_with_the_lines_that_led_there():
+    crash = "from shoal.scripts.standard_streams import make_ready; make_ready(); import ctypes; ctypes.string_at(0)"
+    ran = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == -signal.SIGSEGV
+    assert ran.stderr.startswith("Fatal Python error: Segmentation fault")
+    assert "ctypes/__init__.py" in ran.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["evaluate", "--help"]])
