@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 #: Longest head. aiohttp takes 8 KB a line.
 MAX_HEAD = 4096
-_START, _END = b"POST /v1/policies/", b"/actions HTTP/1.1"
-_IN_NAMES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:%")
+_START, _END = b"POST /v1/policies/", "/actions HTTP/1.1"
+_IN_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:%")
 #: Headers that a plain request may have, and what they are called here.
 _NAMES = {
-    name.lower().encode(): name
+    name.lower(): name
     for name in (
         "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Connection", "Content-Length",
         "Content-Type", "Host", "Origin", "Referer", "User-Agent",
@@ -48,22 +48,24 @@ def read(data: bytes) -> PlainRequest | None:
     end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
     if end < 0 or not data.startswith(_START):
         return None
-    first, *lines = data[:end].split(b"\r\n")
+    first, *lines = data[:end].decode("latin-1").split("\r\n")
     name = first[len(_START) : -len(_END)]
     if not first.endswith(_END) or not name or not _IN_NAMES.issuperset(name):
         return None
+    every = "".join(lines)
+    if not (every.isascii() and every.isprintable()):
+        return None
     headers: dict[str, str] = {}
     for line in lines:
-        said, colon, value = line.partition(b":")
+        said, colon, value = line.partition(":")
         known = _NAMES.get(said.lower())
-        text = value.decode("latin-1").strip(" ")
-        if known is None or not colon or known in headers or not (text.isascii() and text.isprintable()):
+        if known is None or not colon or known in headers:
             return None
-        headers[known] = text
+        headers[known] = value.strip(" ")
     if "Host" not in headers or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return None
     told, body = headers.get("Content-Length", ""), data[end + 4 :]
     if not (told.isdigit() and len(told) < 10 and (told[0] != "0" or told == "0")):
         return None
     missing = int(told) - len(body)
-    return None if missing < 0 else PlainRequest(first[5:-9].decode(), headers, body, missing)
+    return None if missing < 0 else PlainRequest(first[5:-9], headers, body, missing)
