@@ -21,6 +21,9 @@ _OBJECT_BYTES = 1_000
 _COLUMN_BYTES = 64
 #: Private memory of an idle worker process: 10.6 MB, as `shoal soak limits` measures.
 _PROCESS_BYTES = 10_000_000
+#: Settings that say how many processes there are, beside the driver's own if it is more than one; env_processes are of
+#: each worker.
+_PROCESSES = ("num_workers", "num_learners", "num_shards", "num_inference_actors", "env_processes")
 
 
 def gigabytes(amount: float) -> str:
@@ -47,15 +50,19 @@ def check_rollouts_fit(config: AlgorithmConfig) -> None:
 
 
 def check_workers_fit(config: AlgorithmConfig) -> None:
-    """Make sure that there is room for the workers, where they are processes of this machine.
+    """Make sure that there is room for the workers, learners, shards and the like, where they are processes of this
+    machine.
 
     Raises:
       ConfigError: there is none.
     """
-    needed, there = config.num_workers * _PROCESS_BYTES, memory_bytes()
+    counts = {field: count for field in _PROCESSES if (count := getattr(config, field, 0)) > 1}
+    processes = sum(count * (config.num_workers if field == "env_processes" else 1) for field, count in counts.items())
+    needed, there = processes * _PROCESS_BYTES, memory_bytes()
     if needed > there:
+        told = " and ".join(f"{field} {count:,}" for field, count in counts.items())
         raise ConfigError(
-            f"num_workers {config.num_workers:,}: so many processes need {gigabytes(needed)} at least; there are "
+            f"{told}: so many processes need {gigabytes(needed)} at least; there are "
             f"{gigabytes(there)} here: take as many as there are cores ({os.cpu_count()})"
         )
 

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ...core import api, errors
+from ..config import ConfigError
 from ..learning.learner import check_length
 from ..threads import limit_matrix_threads
 from .parameter_shard import Commit, Entry, Push, Shard, ShardSettings
@@ -289,7 +290,7 @@ class ParameterServer:
       snapshot_every: Entries after which a shard makes a snapshot.
 
     Raises:
-      ValueError: there are fewer weights than shards.
+      ConfigError: there are fewer weights than shards.
       FileExistsError: the directory has logs already.
     """
 
@@ -303,7 +304,7 @@ class ParameterServer:
         snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
         if not 1 <= num_shards <= len(weights):
-            raise ValueError(f"num_shards must be from 1 to {len(weights)}, the number of weights, not {num_shards}")
+            raise ConfigError(f"num_shards must be from 1 to {len(weights)}, the number of weights, not {num_shards}")
         self._is_temporary = directory is None
         self._directory = _temporary_directory() if directory is None else directory
         bounds = [index * len(weights) // num_shards for index in range(num_shards + 1)]

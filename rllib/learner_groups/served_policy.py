@@ -33,7 +33,8 @@ class ServedPolicy:
       clocks: The number of each learner's next step.
 
     Raises:
-      ValueError: the policy is recurrent, or there are fewer weights than shards.
+      ValueError: the policy is recurrent.
+      ConfigError: there are fewer weights than shards.
     """
 
     def __init__(

@@ -55,6 +55,13 @@ def test_more_workers_than_there_is_memory_for_are_refused():
         ("--num-envs 1000000000", "num_envs 1,000,000,000 and rollout_steps 128: a rollout of"),
         ("--rollout-steps 100000000000", "rollout_steps 100,000,000,000: a rollout of"),
         ("--num-workers 5000", "num_envs must be at least num_workers (5000), not 8"),
+        ("--num-learners 5000", "num_workers 2 and num_learners 5,000: so many processes need 50 GB at least"),
+        ("--num-learners 2 --sync ps --num-shards 9999", "num_learners 2 and num_shards 9,999: so many processes need"),
+        ("--algo a3c --num-shards 9999", "num_workers 2 and num_shards 9,999: so many processes need 100 GB at least"),
+        (
+            "--num-envs 4000 --vector parallel --env-processes 2000",
+            "num_workers 2 and env_processes 2,000: so many processes need 40 GB at least",
+        ),
         ("--num-workers 5000 --num-envs 5000", "num_workers 5,000: so many processes need 50 GB at least"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 import shoal
 from shoal.core import api
 from shoal.core.cluster import remove_stale
+from shoal.rllib.config import ConfigError
 from shoal.rllib.learner_groups.parameter_server import ParameterServer, ShardActor
 from shoal.rllib.learner_groups.parameter_shard import Push, Shard, ShardSettings
 
@@ -165,7 +166,7 @@ def test_a_session_that_starts_removes_the_logs_of_those_who_are_dead_and_no_oth
 
 
 def test_there_are_no_more_shards_than_weights(engine):
-    with pytest.raises(ValueError, match="num_shards must be from 1 to 2, the number of weights, not 3"):
+    with pytest.raises(ConfigError, match="num_shards must be from 1 to 2, the number of weights, not 3"):
         ParameterServer(np.zeros(2, np.float32), ShardSettings(1), num_shards=3)
 
 
