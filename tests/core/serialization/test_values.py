@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from shoal.core import refs
-from shoal.core.serialization import values
+from shoal.core.serialization import flat
 from shoal.core.serialization.values import ARRAY, PICKLE, RAW, Serialized, deserialize, serialize
 
 
@@ -76,7 +76,7 @@ class Marked:
 @pytest.mark.parametrize("nested", ["alone", "in a dict", "in a tuple", "in a plain object"])
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_come_back_equal_and_read_only_whatever_their_size_and_layout(name, nested, small_bytes, monkeypatch):
-    monkeypatch.setattr(values, "_SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(flat, "SMALL_BYTES", small_bytes)
     array = ARRAYS[name]
     if nested == "in a plain object":
         # It promises that there are arrays of numbers in it and no others.

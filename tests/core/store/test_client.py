@@ -72,7 +72,7 @@ def test_bytes_come_back_from_another_mapping(head, nbytes):
 
 def test_every_buffer_is_aligned_and_read_only(head):
     client = head.client()
-    value = {"a": np.arange(7.0), "b": np.ones((3, 5), np.float32), "c": np.zeros(0)}
+    value = {"a": np.arange(701.0), "b": np.ones((333, 5), np.float32), "c": np.zeros(0)}
     sent = serialize(value)
     location = client.put(sent, OWNER)
     data, buffers = client.view(location, int)

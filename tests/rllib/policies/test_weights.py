@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from shoal.core.serialization import flat
 from shoal.core.serialization.values import deserialize, serialize
 from shoal.rllib.policies.initial_weights import initial_weights
 from shoal.rllib.policies.normalization import ObservationMoments
@@ -43,7 +44,8 @@ def test_weights_come_as_they_were_sent(sent, dtype):
     np.testing.assert_array_equal(mine, its)
 
 
-def test_all_arrays_of_a_net_travel_as_one():
+def test_all_arrays_of_a_net_travel_as_one(monkeypatch):
+    monkeypatch.setattr(flat, "SMALL_BYTES", 0)  # this net is so small that it would travel in the stream
     plain = Weights(7, SPEC, initial_weights(SPEC, 1))
     assert len(serialize(plain).buffers) == 1
 

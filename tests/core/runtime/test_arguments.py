@@ -1,0 +1,61 @@
+"""Arguments: what is packed comes out again, top-level refs replaced by their values."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shoal.core.ids import OBJECT_BYTES
+from shoal.core.refs import ObjectRef
+from shoal.core.runtime.arguments import Packed, pack, unpack
+from shoal.core.serialization.values import FLAT, deserialize
+
+
+def ref(number: int) -> ObjectRef:
+    return ObjectRef(bytes([number]) * OBJECT_BYTES)
+
+
+def unpacked(packed: Packed, *slots: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    assert packed.serialized is not None
+    sent = packed.serialized.owned()
+    return unpack(deserialize(sent.kind, sent.data, sent.buffers), slots)
+
+
+@pytest.mark.parametrize("args", [(), (1,), (1, "two", None), ([1], (2,), {"three": 3})])
+@pytest.mark.parametrize("kwargs", [{}, {"x": 1}, {"x": [1], "y": (2,), "a name\0like no \ud800": None}])
+def test_arguments_come_out_as_they_went_in(args, kwargs):
+    packed = pack(args, kwargs)
+    assert (packed.dependencies, packed.refs) == ([], [])
+    if args or kwargs:
+        assert unpacked(packed) == (args, kwargs)
+    else:
+        assert packed.serialized is None
+
+
+def test_top_level_refs_become_slots_and_those_inside_stay_refs():
+    packed = pack((1, ref(1), [ref(2)]), {"x": ref(3), "y": {"z": ref(4)}, "w": ref(1)})
+    assert [object_id[0] for object_id, _ in packed.dependencies] == [1, 3, 1]
+    assert sorted(each.binary()[0] for each in packed.refs) == [1, 1, 2, 3, 4]
+    args, kwargs = unpacked(packed, "one", "three", "one again")
+    assert args == (1, "one", [ref(2)])
+    assert kwargs == {"x": "three", "y": {"z": ref(4)}, "w": "one again"}
+
+
+@pytest.mark.parametrize("only", ["positional", "by name"])
+def test_a_ref_alone(only):
+    packed = pack((ref(1),), {}) if only == "positional" else pack((), {"x": ref(1)})
+    assert unpacked(packed, 7) == (((7,), {}) if only == "positional" else ((), {"x": 7}))
+
+
+def test_items_and_small_arrays_are_flat():
+    serialized = pack((np.zeros(2), 1), {}).serialized
+    assert serialized is not None
+    assert serialized.kind == FLAT
+
+
+def test_what_cannot_be_pickled_is_named_with_its_keyword():
+    with pytest.raises(TypeError, match=r"value\[1\]\['lock'\]"):
+        pack((1,), {"lock": threading.Lock()})
