@@ -93,7 +93,7 @@ def test_a_location_survives_msgpack(head):
 
 def test_release_is_told_once_when_the_last_view_is_gone(head):
     client, released = head.client(), deque()
-    sent = serialize({"a": np.arange(100), "b": np.arange(50)})
+    sent = serialize({"a": np.arange(1000), "b": np.arange(600)})
     location = client.put(sent, OWNER)
     value: Any = deserialize(sent.kind, *client.view(location, lambda: released.append(1)))
     part = value["a"][3:5]
