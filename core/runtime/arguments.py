@@ -19,6 +19,9 @@ from ..refs import ObjectRef
 from ..serialization import values
 from ..serialization.values import Serialized
 
+#: As a set, which asks for the identity of classes: `in` would ask a class's metaclass whether it is equal.
+_REFS = frozenset({ObjectRef})
+
 
 @dataclass(slots=True)
 class Packed:
@@ -35,7 +38,7 @@ def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
     Raises:
       TypeError: something in them cannot be pickled.
     """
-    if not kwargs and ObjectRef not in map(type, args):
+    if not kwargs and _REFS.isdisjoint(map(type, args)):
         serialized = values.serialize(tuple(args)) if args else None
         return Packed(serialized, [], [] if serialized is None else serialized.refs)
     dependencies: list[WireRef] = []

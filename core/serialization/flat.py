@@ -28,8 +28,9 @@ Folded: TypeAlias = "tuple[str, tuple[int, ...], Literal['C', 'F'], bytes]"
 PROTOCOL = 5
 #: Memory of arrays up to this size is copied into the stream: a buffer beside it costs 4 us on its way, a copy 0.2.
 SMALL_BYTES = 4096
-#: dtypes which their character, or ``dtype.str``, names fully, and which export their memory.
-NUMERIC = frozenset("biufc")
+#: Characters of the dtypes which their character, or ``dtype.str``, names fully, and which export their memory. Not
+#: kinds: those of other packages (float8) call themselves floating, too, and do neither.
+NUMERIC = frozenset("?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"])
 
 _TUPLE, _LIST = 0, 1
 #: By these a class has a say in how it is pickled.
@@ -39,7 +40,7 @@ _dumps, _loads = pickle.dumps, pickle.loads
 
 def is_small(array: _Array) -> bool:
     """Whether it is one of numbers that may be folded."""
-    return array.nbytes <= SMALL_BYTES and array.dtype.kind in NUMERIC
+    return array.nbytes <= SMALL_BYTES and array.dtype.char in NUMERIC
 
 
 def folded(array: _Array) -> Folded:
@@ -58,11 +59,14 @@ def unfolded(array: Folded) -> _Array:
 
 @lru_cache(maxsize=256)
 def has_only_attributes(kind: type) -> bool:
-    """Whether an object of this class is its attributes: it is pickled as Python does by default, and found by name."""
+    """Whether an object of this class is its attributes: it is pickled as Python does by default."""
     if any(getattr(kind, name, None) is not getattr(object, name, None) for name in _OWN_WAYS):
         return False
-    if any(vars(each).get("__slots__") for each in kind.__mro__) or not kind.__dictoffset__:
-        return False
+    return not any(vars(each).get("__slots__") for each in kind.__mro__) and bool(kind.__dictoffset__)
+
+
+def is_named(kind: type) -> bool:
+    """Whether the class is found by its name, at the moment: another may be since its module was loaded again."""
     try:
         return _class(kind.__module__, kind.__qualname__) is kind
     except (ImportError, AttributeError):
@@ -70,7 +74,10 @@ def has_only_attributes(kind: type) -> bool:
 
 
 def flatten(value: Any, parts: Sequence[Any]) -> bytes | None:
-    """The stream of a tuple, a list or a plain object with these parts: items, and arrays; None: one is not small."""
+    """The stream of a tuple, a list or a plain object with these parts, items and arrays.
+
+    None: an array is not small, or is there twice, and is to be one array at the other end, too.
+    """
     stream_parts, places = list(parts), []
     for place, part in enumerate(parts):
         if type(part) is np.ndarray:
@@ -78,6 +85,8 @@ def flatten(value: Any, parts: Sequence[Any]) -> bytes | None:
                 return None
             stream_parts[place] = folded(part)
             places.append(place)
+    if len(places) > 1 and len({id(parts[place]) for place in places}) < len(places):
+        return None
     kind: Any = type(value)
     made_of: Any
     if kind is tuple:

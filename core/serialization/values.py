@@ -34,7 +34,7 @@ import numpy as np
 
 from .. import refs as references
 from ..refs import ObjectRef
-from .flat import NUMERIC, flatten, folded, has_only_attributes, is_small, unflatten
+from .flat import NUMERIC, flatten, folded, has_only_attributes, is_named, is_small, unflatten
 from .reducers import learn_tensors, reducers
 from .tensors import StorageBytes
 from .unpicklable import Search, describe_culprit, describe_root
@@ -142,7 +142,7 @@ def serialize(value: Any) -> Serialized:  # not object: its exact type says what
     if kind is bytes:
         return Serialized(RAW, value, [], [])
     if kind is np.ndarray:
-        if value.dtype.kind in NUMERIC:
+        if value.dtype.char in NUMERIC:
             return _serialize_array(value)
     elif kind is tuple or kind is list:
         sequence = _serialize_sequence(value)
@@ -269,7 +269,7 @@ def _discard(_buffer: pickle.PickleBuffer) -> None:
 
 def _is_plain(item: object) -> bool:
     """Whether one of ``_ITEMS_AND_ARRAYS`` is an item, or an array of numbers."""
-    return type(item) is not np.ndarray or item.dtype.kind in NUMERIC
+    return type(item) is not np.ndarray or item.dtype.char in NUMERIC
 
 
 def _serialize_sequence(value: Any) -> Serialized | None:
@@ -289,7 +289,7 @@ def _serialize_sequence(value: Any) -> Serialized | None:
 def _serialize_marked(value: Any) -> Serialized:
     """An object that is plain by its own word."""
     kind: Any = type(value)
-    parts = value.__dict__.values() if has_only_attributes(kind) else ()
+    parts = value.__dict__.values() if has_only_attributes(kind) and is_named(kind) else ()
     if 0 < len(parts) <= _MAX_SCANNED and _ITEMS_AND_ARRAYS.issuperset(map(type, parts)):
         stream = flatten(value, tuple(parts))
         if stream is not None:
@@ -322,14 +322,13 @@ def _reduce_array(array: _Array) -> object:
 
 
 def _reduce_whole_array(array: _Array) -> object:
-    kind = array.dtype.kind
-    if kind in NUMERIC:
+    if array.dtype.char in NUMERIC:
         array, order = _contiguous(array)
         return np.ndarray, (array.shape, array.dtype.str, _buffer(array), 0, None, order)
     if array.dtype.hasobject:
         return NotImplemented
     array, _ = _contiguous(array)
-    if kind in _DATES:  # numpy exports no buffer of dates and would write them, writeable, into the stream
+    if array.dtype.kind in _DATES:  # numpy exports no buffer of dates and would write them, writeable, into the stream
         return _view_as, (array.view(np.int64), array.dtype)
     return array.__reduce_ex__(PROTOCOL)
 

@@ -59,3 +59,17 @@ def test_items_and_small_arrays_are_flat():
 def test_what_cannot_be_pickled_is_named_with_its_keyword():
     with pytest.raises(TypeError, match=r"value\[1\]\['lock'\]"):
         pack((1,), {"lock": threading.Lock()})
+
+
+def test_a_class_with_an_opinion_on_what_equals_it_is_not_asked():
+    class Loud(type):
+        def __eq__(cls, other: object) -> bool:
+            raise RuntimeError("nobody equals me")
+
+        def __hash__(cls) -> int:
+            return id(cls)
+
+    packed = pack((1, Loud("Thing", (), {}), ref(1)), {})
+    assert [object_id[0] for object_id, _ in packed.dependencies] == [1]
+    Thing: Any = Loud("Thing", (), {"__reduce__": lambda self: (dict, ())})
+    assert unpacked(pack((1, Thing()), {})) == ((1, {}), {})

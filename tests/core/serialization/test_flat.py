@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -143,3 +144,30 @@ def test_what_was_sent_does_not_follow_the_callers_array():
     array[:] = 1
     result: Any = deserialize(sent.kind, sent.data)
     assert result[0].sum() == 0
+
+
+@pytest.mark.parametrize("size", [3, 5000], ids=["small", "large"])
+def test_an_array_that_is_in_it_twice_is_one_array_at_the_other_end(size):
+    array, other = np.arange(size), np.arange(size)
+    for value in ((array, other, array), [array, other, array]):
+        one, two, three = back(value)
+        assert one is three
+        assert one is not two
+    result = back(Reply(array, value=array))
+    assert result.actions is result.value
+
+
+def test_an_object_whose_class_has_been_loaded_anew_is_refused(monkeypatch):
+    reply = Reply(np.arange(2))
+    assert serialize(reply).kind == FLAT
+    monkeypatch.setitem(globals(), "Reply", type("Reply", (), {}))
+    with pytest.raises(Exception, match="not the same object"):
+        serialize(reply)
+
+
+@pytest.mark.parametrize("name", ["float8_e5m2", "float8_e4m3fn", "bfloat16", "int4"])
+def test_arrays_of_dtypes_of_other_packages_come_back(name):
+    array = np.array([0, 1, 2]).astype(getattr(ml_dtypes, name))
+    for result in (back(array), back((array, 1))[0], back({"a": array})["a"]):
+        assert result.dtype == array.dtype
+        assert result.tobytes() == array.tobytes()
