@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -123,7 +122,8 @@ def _fields(kind: Any) -> tuple[str, ...]:
 
 def _class(module: str, name: str) -> Any:
     """As pickle finds it, at the moment."""
-    found: Any = sys.modules.get(module) or import_module(module)
+    __import__(module)  # waits if another thread imports it: half of a module may be in sys.modules already
+    found: Any = sys.modules[module]
     for part in name.split("."):
         found = getattr(found, part)
     return found

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, TimeoutError as NotYet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from shoal.core.serialization import values
-from shoal.core.serialization.flat import has_only_attributes
+from shoal.core.serialization.flat import has_only_attributes, unflatten
 from shoal.core.serialization.values import FLAT, PICKLE, deserialize, serialize
 
 
@@ -171,3 +176,26 @@ def test_arrays_of_dtypes_of_other_packages_come_back(name):
     for result in (back(array), back((array, 1))[0], back({"a": array})["a"]):
         assert result.dtype == array.dtype
         assert result.tobytes() == array.tobytes()
+
+
+def test_a_class_whose_module_another_thread_is_importing_is_waited_for(tmp_path, monkeypatch):
+    name = "imported_by_two_threads"
+    (tmp_path / f"{name}.py").write_text(
+        "import threading\nbegun, may_end = threading.Event(), threading.Event()\nbegun.set()\n"
+        "assert may_end.wait(30)\nclass Reply:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    stream = pickle.dumps(((name, "Reply", ("number",)), [7], []))
+    with ThreadPoolExecutor(2) as threads:
+        importing = threads.submit(importlib.import_module, name)
+        deadline = time.monotonic() + 30
+        while not (name in sys.modules and hasattr(sys.modules[name], "may_end") and sys.modules[name].begun.is_set()):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        loading = threads.submit(unflatten, stream)
+        with pytest.raises(NotYet):
+            loading.result(timeout=0.1)
+        sys.modules[name].may_end.set()
+        importing.result(timeout=30)
+        assert vars(loading.result(timeout=30)) == {"number": 7}
+    del sys.modules[name]
