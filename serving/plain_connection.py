@@ -4,7 +4,7 @@
             idle --one without the end of its body--> begun --the end--> busy
             idle --anything else--> aiohttp's: it is told of a connection that has just been made, and gets these bytes
             begun --anything else, or for ``_REST_S`` nothing--> aiohttp's, as well
-            idle for so long -> closed
+            idle for so long -> closed, and cut after so long again if what was sent has not been read
             busy --more bytes--> they wait, and nothing more is read until the answer is out
 
 A plain request is read, answered and sent in two turns of the event loop, or in one where tasks begin at once (Python
@@ -91,19 +91,17 @@ class PlainConnection(asyncio.Protocol):
             self._waiting += data
             self._transport.pause_reading()
             return
-        may_wait = not self._begun
-        if self._begun:
-            data, self._begun = self._begun + data, b""
-            self._stop_giving_up()
-        request = plain_request.read(data)
+        begun, self._begun = self._begun, b""
+        self._stop_giving_up()
+        request = plain_request.read(begun + data)
         if request is not None and not request.missing:
             self._is_busy = True
             self._task = asyncio.Task(self._answered(request), loop=self._loop, **_AT_ONCE)
-        elif request is not None and may_wait and request.missing <= _MOST_REST:
+        elif request is not None and not begun and request.missing <= _MOST_REST:
             self._begun = data
             self._giving_up = self._loop.call_later(_REST_S, self._hand_over, data)
         else:
-            self._hand_over(data)
+            self._hand_over(begun, data)
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -139,12 +137,14 @@ class PlainConnection(asyncio.Protocol):
         if data:
             self.data_received(data)
 
-    def _hand_over(self, data: bytes) -> None:
+    def _hand_over(self, *pieces: bytes) -> None:
         self._let_go()
         protocol = self._others()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
-        protocol.data_received(data)
+        # As they came: of a piece that ends in what is no HTTP, aiohttp answers nothing but that.
+        for piece in filter(None, pieces):
+            protocol.data_received(piece)
 
     def _let_go(self) -> None:
         self._open_ones.discard(self)
@@ -163,5 +163,7 @@ class PlainConnection(asyncio.Protocol):
         left_s = self._idle_s if self._is_busy else self._idle_since_s + self._idle_s - self._loop.time()
         if left_s <= 0.0:
             self._transport.close()
+            # A transport that closes sends what it has first: to a client that never reads, for ever.
+            self._alarm = self._loop.call_later(self._idle_s, self._transport.abort)
         else:
             self._alarm = self._loop.call_later(left_s, self._look)

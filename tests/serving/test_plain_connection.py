@@ -301,3 +301,30 @@ def test_a_client_that_goes_harms_nobody_and_one_that_is_cut_off_sees_it(caplog)
 
     asyncio.run(ask())
     assert caplog.records == []
+
+
+def test_a_client_that_reads_no_answer_does_not_keep_its_connection_open():
+    async def answer(_request: PlainRequest) -> Answer:
+        return Answer(bytes(16 << 20), "application/json")
+
+    async def ask() -> None:
+        async with Served(answer, idle_s=0.1) as served, served.client() as client:
+            client.writer.write(plain("{}"))
+            await until(lambda: served.asked)
+            await until(lambda: not served.open_ones)
+
+    asyncio.run(ask())
+
+
+def test_a_request_is_answered_though_what_comes_with_its_end_is_no_http():
+    request = plain("{}")
+
+    async def ask() -> bytes:
+        async with Served() as served, served.client() as client:
+            client.writer.write(request[:-1])
+            await until(lambda: any(connection._begun for connection in served.open_ones))
+            client.writer.write(request[-1:] + b"no HTTP\r\n\r\n")
+            assert await client.hears() == ["aiohttp", "{}"]
+            return await asyncio.wait_for(client.reader.read(), 30)
+
+    assert asyncio.run(ask()).startswith(b"HTTP/1.0 400 Bad Request\r\n")
