@@ -165,6 +165,11 @@ def serialize(value: Any) -> Serialized:  # not object: its exact type says what
     return Serialized(REFS, b"".join((data, table, len(table).to_bytes(_LENGTH_BYTES, "little"))), raw, refs)
 
 
+def are_simple(parts: Sequence[object]) -> bool:
+    """Whether a tuple or a list of these is taken apart by C code alone: a few items, and arrays."""
+    return len(parts) < _MAX_SCANNED and _ITEMS_AND_ARRAYS.issuperset(map(type, parts))
+
+
 def deserialize(kind: int, data: Buffer, buffers: Sequence[Buffer] = ()) -> object:
     """The value that `serialize` made bytes of; arrays are read-only, and lie in `buffers`, uncopied, unless small.
 

@@ -25,7 +25,17 @@ def unpacked(packed: Packed, *slots: Any) -> tuple[tuple[Any, ...], dict[str, An
 
 
 @pytest.mark.parametrize("args", [(), (1,), (1, "two", None), ([1], (2,), {"three": 3})])
-@pytest.mark.parametrize("kwargs", [{}, {"x": 1}, {"x": [1], "y": (2,), "a name\0like no \ud800": None}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"x": 1},
+        {"x": b"bytes"},
+        {"x": {}},
+        {"a name\0like no \ud800": 1},
+        {"x": [1], "y": (2,), "a name\0like no \ud800": None},
+    ],
+)
 def test_arguments_come_out_as_they_went_in(args, kwargs):
     packed = pack(args, kwargs)
     assert (packed.dependencies, packed.refs) == ([], [])
@@ -50,10 +60,13 @@ def test_a_ref_alone(only):
     assert unpacked(packed, 7) == (((7,), {}) if only == "positional" else ((), {"x": 7}))
 
 
-def test_items_and_small_arrays_are_flat():
-    serialized = pack((np.zeros(2), 1), {}).serialized
-    assert serialized is not None
-    assert serialized.kind == FLAT
+@pytest.mark.parametrize("kwargs", [{}, {"deterministic": True}, {"x": np.ones(3), "y": b"last"}])
+def test_items_and_small_arrays_are_flat_also_by_name(kwargs):
+    packed = pack((np.zeros(2), 1), kwargs)
+    assert packed.serialized is not None
+    assert packed.serialized.kind == FLAT
+    args, named = unpacked(packed)
+    np.testing.assert_equal((args, named), ((np.zeros(2), 1), kwargs))
 
 
 def test_what_cannot_be_pickled_is_named_with_its_keyword():
