@@ -60,6 +60,9 @@ PLAIN_MARK = "__shoal_plain__"
 #: Above this, looking at each item costs more than the 1.5 us of a cloudpickle pickler.
 _MAX_SCANNED = 64
 _DATES = frozenset("mM")
+#: So much memory of small arrays goes into the stream of one value, where it is there three times for a while: in its
+#: array, in the pickler's hand and in the stream. The small arrays behind it have buffers, as large ones.
+_MOST_FOLDED_BYTES = 16 << 20
 
 #: Bytes at the end of REFS that say how long its table is.
 _LENGTH_BYTES = 4
@@ -107,7 +110,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
         table: TableInHand | None = None,
     ) -> None:
         super().__init__(file, PROTOCOL, buffer_callback)
-        self._reduce_array = _reduce_whole_array if buffer_callback is None else _reduce_array
+        self._room = 0 if buffer_callback is None else _MOST_FOLDED_BYTES  # for small arrays, in the stream
         self._table = table
         self.refs: list[ObjectRef[Any]] = []
         self._storages: dict[int, StorageBytes] = {}
@@ -121,7 +124,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
                 return references.rebuild, (obj.binary(), obj.owner)
             return getitem, (self._table, len(self.refs) - 1)
         if kind is np.ndarray:
-            return self._reduce_array(obj)
+            if self._room > 0 and is_small(obj):
+                self._room -= obj.nbytes
+                return _reduce_small_array(obj)
+            return _reduce_whole_array(obj)
         reducer = reducers.get(kind)
         if reducer is not None:
             reduced = reducer(obj, self._storages)
@@ -320,10 +326,12 @@ def _serialize_array(array: _Array) -> Serialized:
 
 
 def _reduce_array(array: _Array) -> object:
-    if is_small(array):
-        dtype, shape, order, memory = folded(array)
-        return np.ndarray, (shape, dtype, memory, 0, None, order)
-    return _reduce_whole_array(array)
+    return _reduce_small_array(array) if is_small(array) else _reduce_whole_array(array)
+
+
+def _reduce_small_array(array: _Array) -> object:
+    dtype, shape, order, memory = folded(array)
+    return np.ndarray, (shape, dtype, memory, 0, None, order)
 
 
 def _reduce_whole_array(array: _Array) -> object:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from shoal.core import refs
-from shoal.core.serialization import flat
+from shoal.core.serialization import flat, values
 from shoal.core.serialization.values import ARRAY, PICKLE, RAW, Serialized, deserialize, serialize
 
 
@@ -100,6 +100,17 @@ def test_only_arrays_of_more_than_4_kib_have_a_buffer(count):
     array = np.arange(float(count))
     for value in (array, (array,), {"a": [array]}, Marked(array)):
         assert len(serialize(value).buffers) == (count > 512)
+
+
+def test_of_many_small_arrays_only_the_first_are_copied_into_the_stream(monkeypatch):
+    monkeypatch.setattr(values, "_MOST_FOLDED_BYTES", 10_000)
+    arrays = [np.full(512, number) for number in range(8)]
+    sent = serialize({"a": arrays})
+    assert len(sent.buffers) == 5
+    assert len(sent.data) < 3 * 4096 + 1000
+    for array, other in zip(arrays, load(sent)["a"], strict=True):
+        np.testing.assert_array_equal(array, other)
+        assert not other.flags.writeable
 
 
 def test_array_memory_travels_beside_the_data_uncopied():
