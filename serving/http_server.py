@@ -67,7 +67,7 @@ logger = logging.getLogger(__name__)
 ACTIONS = re.compile(r"/v1/policies/([^/]+)/actions")
 #: Where simulators tell of their episodes.
 EPISODES = re.compile(r"/v1/episodes(?:/([^/]+)/(steps|end))?")
-#: For what has just begun when the server closes.
+#: For what has just begun when the server closes, and for answers that are on their way.
 _LAST_S = 0.1
 
 
@@ -189,8 +189,11 @@ class HttpServer:
             under_way = [each.under_way for each in self._plain if each.under_way is not None]
             if under_way:
                 await asyncio.wait(under_way, timeout=_LAST_S)
-            for connection in list(self._plain):
+            left = list(self._plain)
+            for connection in left:
                 connection.close()
+            if left:  # a large answer goes out bit by bit, as it is read
+                await asyncio.wait([connection.ended for connection in left], timeout=_LAST_S)
             await self._runner.cleanup()
 
     # --- one request ----------------------------------------------------------------------------------------------

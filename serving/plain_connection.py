@@ -40,6 +40,9 @@ class PlainConnection(asyncio.Protocol):
       software: As the Server header names it.
       idle_s: After which a connection that asks nothing is closed.
       open_ones: It is in there while it is open, and not aiohttp's.
+
+    Attributes:
+      ended: Done when it has been closed, and all that was sent is out, or lost.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class PlainConnection(asyncio.Protocol):
         self._answer, self._others, self._software = answer, others, software
         self._idle_s, self._open_ones = idle_s, open_ones
         self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
         self._idle_since_s = self._loop.time()
         self._alarm: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +89,7 @@ class PlainConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
+        self.ended.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         if self._is_busy or self._is_full:

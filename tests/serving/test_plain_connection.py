@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import pytest
 from aiohttp import web
 
+from shoal.serving import http_server, wire
 from shoal.serving.http_answer import Answer
+from shoal.serving.http_server import HttpServer, HttpSettings
 from shoal.serving.plain_connection import PlainConnection
 from shoal.serving.plain_request import PlainRequest
 
@@ -328,3 +332,30 @@ def test_a_request_is_answered_though_what_comes_with_its_end_is_no_http():
             return await asyncio.wait_for(client.reader.read(), 30)
 
     assert asyncio.run(ask()).startswith(b"HTTP/1.0 400 Bad Request\r\n")
+
+
+def test_an_answer_that_is_on_its_way_when_the_server_closes_arrives_whole(policies, monkeypatch):
+    size, token = 32 << 20, "t" * 20
+    monkeypatch.setattr(http_server, "_LAST_S", 30.0)
+    monkeypatch.setattr(wire, "write_json_reply", lambda reply: bytes(size))
+    text = json.dumps({"observations": [[0.0] * 4]})
+    lines = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json"
+    request = plain(text).replace(b"Host: x", lines.encode()).replace(b"/p/", b"/cartpole/")
+
+    def ask(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(request)
+            return b"".join(iter(partial(client.recv, 1 << 16), b""))
+
+    async def serve(threads: ThreadPoolExecutor) -> Future[bytes]:
+        server = HttpServer(policies, HttpSettings(token=token, port=0))
+        await server.start()
+        answer = threads.submit(ask, server.port)
+        await until(lambda: server._counts.answers)
+        await server.close()
+        return answer
+
+    with ThreadPoolExecutor(1) as threads:
+        head, _, body = asyncio.run(serve(threads)).result(30).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert len(body) == size
