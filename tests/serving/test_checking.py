@@ -62,7 +62,11 @@ def test_lists_of_numbers_become_the_policys_dtypes(everything):
     ("changes", "field", "text"),
     [
         ({"camera": np.zeros((2, 4), np.uint8)}, "observations.camera", "shape [2, 4]; the policy takes [N, 4, 3]"),
-        ({"camera": np.float64(3)}, "observations.camera", "shape []"),
+        ({"camera": np.array(3)}, "observations.camera", "shape []; the policy takes [N, 4, 3]"),
+        ({"camera": np.float64(3)}, "observations.camera", "no array but float64"),
+        ({"state/0": [[0, 1]] * 2}, "observations.state/0", "no array but list; the policy takes [N, 2] of float32"),
+        ({"state": [[0.0, 1.0]] * 2}, "state", "no array but list; the policy takes [N, 2] of float32"),
+        ({"action_mask": ((True,) * 3,) * 2}, "action_mask", "no array but tuple; the policy takes [N, 3] of bool"),
         ({"camera": np.full((2, 4, 3), 256)}, "observations.camera", "numbers that are no uint8"),
         ({"camera": np.full((2, 4, 3), 0.5)}, "observations.camera", "numbers that are no uint8"),
         ({"camera": np.full((2, 4, 3), np.nan)}, "observations.camera", "numbers that are no uint8"),
