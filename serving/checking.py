@@ -146,7 +146,7 @@ class _Column:
             self._low = np.broadcast_to(np.reshape(leaf.start, leaf.shape if len(leaf.start) > 1 else ()), leaf.shape)
             self._stop = self._low + np.reshape(leaf.nvec, leaf.shape)
 
-    def checked(self, array: np.ndarray) -> np.ndarray:
+    def checked(self, array: object) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.shape[1:] != self._shape or not array.ndim:
             raise _of_another_shape(array, self._shape, self._dtype, self._field)
         if not self._is_real:
@@ -208,14 +208,14 @@ def _flags(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     return np.ascontiguousarray(array, bool)
 
 
-def _of_shape(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+def _of_shape(array: object, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
     """Raises BadObservation unless it has the shape, whose first number is N."""
     if not isinstance(array, np.ndarray) or array.shape != shape:
         raise _of_another_shape(array, shape[1:], dtype, name)
     return array
 
 
-def _of_another_shape(array: np.ndarray, row: tuple[int, ...], dtype: np.dtype, name: str) -> BadObservation:
+def _of_another_shape(array: object, row: tuple[int, ...], dtype: np.dtype, name: str) -> BadObservation:
     wanted = "".join(f", {size}" for size in row)
     came = f"shape {list(array.shape)}" if isinstance(array, np.ndarray) else f"no array but {type(array).__name__}"
     return BadObservation(f"{came}; the policy takes [N{wanted}] of {dtype}", field=name)
