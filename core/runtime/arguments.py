@@ -49,7 +49,8 @@ def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
         return Packed(serialized, [], [] if serialized is None else serialized.refs)
     if values.are_simple(every := [*args, *kwargs.values()]):
         # One list, so that it is flat if it may be: a third of the time.
-        return Packed(values.serialize([*every, msgpack.packb(list(kwargs), unicode_errors=_ANY)]), [], [])
+        serialized = values.serialize([*every, msgpack.packb(list(kwargs), unicode_errors=_ANY)])
+        return Packed(serialized, [], serialized.refs)  # in an array of objects there may be some
     dependencies: list[WireRef] = []
     refs: list[ObjectRef] = []
 

@@ -54,6 +54,14 @@ def test_top_level_refs_become_slots_and_those_inside_stay_refs():
     assert kwargs == {"x": "three", "y": {"z": ref(4)}, "w": "one again"}
 
 
+@pytest.mark.parametrize(("args", "names"), [((), "x"), ((1,), "x"), ((2,), "")])
+def test_a_ref_in_an_array_of_objects_is_kept(args, names):
+    array = np.array([ref(1), None], dtype=object)
+    kwargs = dict.fromkeys(names, array)
+    packed = pack(args if kwargs else (*args, array), kwargs)
+    assert [each.binary()[0] for each in packed.refs] == [1]
+
+
 @pytest.mark.parametrize("only", ["positional", "by name"])
 def test_a_ref_alone(only):
     packed = pack((ref(1),), {}) if only == "positional" else pack((), {"x": ref(1)})
