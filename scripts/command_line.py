@@ -186,6 +186,9 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
         say(f"{prog}: {str(interrupt) or 'interrupted'}")
         return INTERRUPTED
     except Exception as error:
+        if _came_of_an_interrupt(error):
+            say(f"{prog}: interrupted")
+            return INTERRUPTED
         verdict = _verdict(error)
         if verdict is None:
             raise
@@ -193,6 +196,13 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
         if text:
             say(f"{prog}: {text}")
     return code
+
+
+def _came_of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether a library has made an error of its own of what Ctrl-C has raised in it, as torch does in its export."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _verdict(error: BaseException | None) -> tuple[int, str] | None:

@@ -124,10 +124,11 @@ def serve(arguments: Sequence[str]) -> int:
             )
             wait_until_it_listens(server, _flags(options))
             told = token if options.token_file is None else f"in {options.token_file}"
-            _tell(server, f"http://{options.host}:{http.port}", told)
+            _tell(server, http_access.address_of(options.host, http.port), told)
             return _wait(server, interruption, options.drain_s)
-        except KeyboardInterrupt:
-            return interruption.exit_code  # before anybody was served
+        except KeyboardInterrupt:  # before anybody was served
+            say("shoal: interrupted")
+            return interruption.exit_code
         except (exceptions.ActorDiedError, OSError) as error:
             say(f"{PROG}: the server cannot serve: {_reason(error)}")
             return FAILED

@@ -9,6 +9,7 @@ stays, so that whoever has it goes on when the run is resumed.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -153,7 +154,8 @@ def _cannot_listen(flags: str, error: OSError) -> UsageError:
     if isinstance(error, socket.gaierror):  # its numbers are not those of other errors
         return UsageError(f"{flags}: {error.strerror}")
     # What socket and asyncio say besides names the address again, each in its own way.
-    return UsageError(f"{flags}: {os.strerror(error.errno) if error.errno else error}")
+    advice = "; 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+    return UsageError(f"{flags}: {os.strerror(error.errno) if error.errno else error}{advice}")
 
 
 def spaces_for(spec: PolicySpec, place: str) -> tuple[Space, Space] | None:
@@ -199,7 +201,7 @@ class ServedBeside(Callback):
         seed: int = 0,
     ) -> None:
         port = free_port(at.host, at.port, at.flags)
-        self.url = f"http://{at.host}:{port}"
+        self.url = http_access.address_of(at.host, port)
         #: File with the token that requests must have.
         self.token_file = at.token_file or run_dir / TOKEN
         self._ends_token = at.token_file is None

@@ -293,10 +293,11 @@ def train(planned: Plan) -> int:
                 algorithm.close()
         except KeyboardInterrupt as interrupt:
             interruption.over()
-            told = str(interrupt)  # if it is empty, the run has not got as far as its folder
-            if told and not was_there and run_directory.remove_unused(planned.run_dir):
+            told = str(interrupt) or "interrupted before training began; nothing was saved"
+            # A server may have made it before the run came to it.
+            if not was_there and run_directory.remove_unused(planned.run_dir):
                 told += "; the run directory is removed"
-            display.say(told or "interrupted before training began; nothing was saved")
+            display.say(told)
             return interruption.exit_code
         finally:
             interruption.over()

@@ -333,7 +333,8 @@ class EpisodeTable:
             return Found.WAIT
         if told.step != live.num_steps:
             self._counts["duplicates"] += told.step < live.num_steps
-            raise OutOfStep(f"{told.step}; the episode has {live.num_steps} steps, so this is next", field="step")
+            steps = live.num_steps
+            raise OutOfStep(f"{told.step}; the episode has {steps} steps, so {steps} is next", field="step")
         if told.step == 0 and told.reward != 0.0:
             raise BadRequest(f"{told.reward:g} before the first action; nothing is earned yet", field="reward")
         live.asked = told

@@ -15,14 +15,17 @@ import ipaddress
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from .errors import BadRequest, Forbidden, Unauthorized
 
 #: Paths that need no token: probes, which have none, and what every copy of this program contains.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+#: Headers that no page needs.
+NO_PERMISSION: Mapping[str, str] = MappingProxyType({})
 #: Names of this machine for itself.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 #: Shorter tokens can be guessed.
@@ -56,6 +59,15 @@ class Door:
                 self._known.add(host or "")
         if origin is not None and origin.lower() not in self._origins and not _is_same(origin, host or ""):
             raise Forbidden(f"requests of pages of {_shown(origin)} are not served", field="Origin")
+
+    def permission(self, origin: str | None) -> Mapping[str, str]:
+        """Headers without which a browser does not hand an answer to the page that has asked (Fetch standard, 3.3).
+
+        None for pages of this server, which need no permission, and for those of strangers.
+        """
+        if origin is None or origin.lower() not in self._origins:
+            return NO_PERMISSION
+        return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Retry-After", "Vary": "Origin"}
 
     def check_token(self, authorization: str | None) -> None:
         """Raises Unauthorized unless the token is right; takes as long whichever letter is wrong."""
@@ -94,9 +106,14 @@ def served_hosts(bound: str, names: Iterable[str]) -> frozenset[str]:
         return given | (LOOPBACK if bound == "localhost" else {bound.lower()})
     if address.is_unspecified:
         if not given:
-            raise ValueError(f"a server at {bound} is reached by any name: say which ones are its own (allowed hosts)")
+            raise ValueError(f"a server at {bound} is reached by any name: say by which (--allow-host NAME)")
         return given | LOOPBACK
     return given | (LOOPBACK if address.is_loopback else {str(address)})
+
+
+def address_of(host: str, port: int) -> str:
+    """The address of a server as a URL has it: IPv6 stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def make_token() -> str:

@@ -69,6 +69,14 @@ ACTIONS = re.compile(r"/v1/policies/([^/]+)/actions")
 EPISODES = re.compile(r"/v1/episodes(?:/([^/]+)/(steps|end))?")
 #: For what has just begun when the server closes, and for answers that are on their way.
 _LAST_S = 0.1
+#: How long what a client still sends is read when it has been told that it is too much, so that it hears that.
+_LINGER_S = 1.0
+#: Told a browser that asks, without a token, what a page of an allowed origin may ask.
+_WHAT_PAGES_MAY_ASK = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +164,7 @@ class HttpServer:
             logger=silent,
             auto_decompress=False,
             keepalive_timeout=self._settings.idle_s,
+            lingering_time=_LINGER_S,
         )
         self._runner = web.ServerRunner(others, shutdown_timeout=_LAST_S)
         await self._runner.setup()
@@ -210,12 +219,15 @@ class HttpServer:
         began = time.perf_counter()
         counts = self._counts
         counts.in_flight += 1
-        route = "other"
+        route, permission = "other", http_access.NO_PERMISSION
         try:
             headers = request.headers
             self._door.check_origin(headers.get("Host"), headers.get("Origin"))
+            permission = self._door.permission(headers.get("Origin"))
             acting = _policy_named(request.raw_path)
-            if acting is not None:
+            if permission and request.method == "OPTIONS" and "Access-Control-Request-Method" in headers:
+                route, answer = "preflight", Answer(b"", "text/plain", 204, dict(_WHAT_PAGES_MAY_ASK))
+            elif acting is not None:
                 route = "actions"
                 answer = await self._post_actions(request, acting)
             else:
@@ -241,6 +253,8 @@ class HttpServer:
                 self._emptied.set()
         if self._is_leaving:
             answer.is_last = True
+        if permission:
+            answer.headers = {**answer.headers, **permission}
         counts.add(route, answer.status, time.perf_counter() - began)
         return answer
 
@@ -297,6 +311,8 @@ class HttpServer:
             body = request.body
         else:
             _check_length(request, limit, form)
+            if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # it may send: aiohttp's router would say so
             body = await self._arrived(request.content, limit)
         if len(body) > limit:
             _check_length(request, limit, form)

@@ -192,6 +192,17 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
     assert capsys.readouterr().err == "shoal try: interrupted\n"
 
 
+def test_ctrl_c_that_a_library_has_made_its_own_error_of_is_still_ctrl_c(capsys):
+    def export():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise RuntimeError("the model could not be traced") from interrupt
+
+    assert run_command("shoal try", export) == 130
+    assert capsys.readouterr().err == "shoal try: interrupted\n"
+
+
 def test_an_error_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command("shoal try", raising(ZeroDivisionError()))

@@ -49,7 +49,7 @@ def run_dir(tmp_path):
         (["RUN", "--port", "70000"], "--port must be from 0 to 65535, not 70000"),
         (["RUN", "--slo-ms", "0"], "--slo-ms must be greater than 0, not 0.0"),
         (["RUN", "--max-batch-rows", "-3"], "--max-batch-rows must be greater than 0, not -3"),
-        (["RUN", "--host", "0.0.0.0"], "is reached by any name: say which ones are its own"),
+        (["RUN", "--host", "0.0.0.0"], "is reached by any name: say by which (--allow-host"),
         (["RUN", "--allow-origin", "example.org"], "--allow-origin 'example.org' is no origin, as https:"),
         (["RUN", "--allow-origin", "https://a.org/page"], "--allow-origin 'https://a.org/page' is no origin"),
         (["RUN", "--allow-host", "a.org:80"], "--allow-host 'a.org:80' is no name without port, as example.org is"),
@@ -75,7 +75,7 @@ def test_of_two_that_begin_at_once_at_one_port_the_loser_says_so_in_one_line(run
         monkeypatch.setattr(serve, "free_port", lambda host, port, flags: port)  # it was free when they looked
         assert serve.main([str(run_dir), "--port", str(port)]) == 2
     told = capfd.readouterr().err.splitlines()
-    assert told == [f"shoal serve: --host 127.0.0.1 --port {port}: Address already in use"] * 2
+    assert told == [f"shoal serve: --host 127.0.0.1 --port {port}: Address already in use; 0 takes a free one"] * 2
 
 
 def test_a_token_that_others_can_read_is_refused(run_dir, tmp_path, capsys):

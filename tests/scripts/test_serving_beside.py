@@ -66,7 +66,7 @@ def test_a_port_that_others_have_is_told_before_anything_starts(capsys, tmp_path
     with socket.create_server(("127.0.0.1", 0)) as others:
         address = f"127.0.0.1:{others.getsockname()[1]}"
         assert train.main(["--env", "CartPole-v1", "--run-dir", str(tmp_path / "run"), "--serve", address]) == 2
-    assert capsys.readouterr().err == f"shoal train: --serve {address}: Address already in use\n"
+    assert capsys.readouterr().err == f"shoal train: --serve {address}: Address already in use; 0 takes a free one\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -84,7 +84,7 @@ def test_a_port_that_others_have_taken_since_is_told_like_one_that_they_had():
     shoal.init(engine="inline")
     try:
         taken = OSError(errno.EADDRINUSE, "error while attempting to bind on address")
-        with pytest.raises(UsageError, match=r"^--serve x: Address already in use$"):
+        with pytest.raises(UsageError, match=r"^--serve x: Address already in use; 0 takes a free one$"):
             wait_until_it_listens(shoal.remote(Late).remote(taken), "--serve x")
         with pytest.raises(KeyError):
             wait_until_it_listens(shoal.remote(Late).remote(KeyError("a mistake")), "--serve x")

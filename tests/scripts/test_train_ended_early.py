@@ -144,6 +144,18 @@ def test_a_signal_while_workers_start_leaves_nothing(run_dir, story, capsys, tra
     assert not run_dir.exists()
 
 
+def test_a_folder_that_was_made_for_a_server_before_training_goes_too(run_dir, story, capsys, train):
+    def make_folder_and_leave() -> None:
+        run_dir.mkdir()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    story.on_start = make_folder_and_leave
+    assert train(run_dir) == 130
+    told = capsys.readouterr().out
+    assert told == "interrupted before training began; nothing was saved; the run directory is removed\n"
+    assert not run_dir.exists()
+
+
 def test_signal_handlers_are_put_back(run_dir, train):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     train(run_dir)
