@@ -18,7 +18,7 @@ FLAGS = ["--algo", "ppo", "--env", "external", "--external-spaces", "CartPole-v1
 
 #: Plays CartPole until the server has gone. A letter goes into a file for each step; "twice" sends all of it twice.
 SIMULATOR = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 import gymnasium
 from shoal.serving.client import PolicyClient
@@ -47,6 +47,8 @@ with (Stutterer if how == "twice" else PolicyClient)(url, token=token) as client
                 os.write(steps, b".")
                 length += 1
                 episode.log_returns(reward)
+                if length == 3 and os.path.exists(sys.argv[3] + ".die"):
+                    os.kill(os.getpid(), signal.SIGKILL)
                 is_over = terminated or truncated
             ended = episode.end(observation, terminated=terminated, truncated=truncated)
         except EpisodeOver:
@@ -189,7 +191,9 @@ def test_ppo_improves_though_one_simulator_is_killed_and_one_says_all_twice_and_
     run = training(*FLAGS, *sizes, "--minibatch-size", "128", "--run-dir", str(tmp_path / "run"))
     killed, twice = run.simulator("killed"), run.simulator("twice")
     run.until(lambda: len(run.rows()) >= 2)
-    killed.send_signal(signal.SIGKILL)
+    # In the middle of an episode, or there would be none to cut; and by itself, for it may not have begun to play.
+    run.steps_of("killed").with_suffix(".die").touch()
+    assert killed.wait(DEADLINE_S) == -signal.SIGKILL
     first = run.rows()[0]
 
     def has_improved():

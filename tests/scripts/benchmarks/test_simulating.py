@@ -37,10 +37,10 @@ def test_ranks_are_launched_with_the_order_and_what_the_first_tells_is_passed_on
     launcher.write_text(
         f"""#!/bin/sh
 case "$1" in --version) echo "mpirun (Open MPI) 9.9"; exit;; esac
-echo "$@" > {tmp_path}/arguments
+echo "$@" > "{tmp_path}/arguments"
 while [ "$1" != -n ]; do shift; done
 shift 2
-PYTHONPATH={tmp_path}:{Path(simulating.shoal.__file__).parents[1]} exec "$@"
+PYTHONPATH="{tmp_path}:{Path(simulating.shoal.__file__).parents[1]}" exec "$@"
 """
     )
     launcher.chmod(0o755)
