@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+import shoal
 from shoal.rllib.training import checkpoints
 from shoal.rllib.training.checkpoints import Checkpoint
 from shoal.scripts.evaluate import main
+
+#: For a test that runs something in a session; the fixture ``story`` replaces them by others that only tell of it.
+_SESSION = {"init": shoal.init, "shutdown": shoal.shutdown}
 
 
 @pytest.fixture
@@ -102,7 +106,10 @@ def test_an_environment_that_ends_its_process_is_told_with_how_it_ended(tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     saved = Checkpoint(algorithm="sample", config={"env": "breakable:CartPole"}, counters={"steps": 1}, tensors={})
     checkpoints.save(saved, checkpoints.place_for(tmp_path, 1))
+    for name, function in _SESSION.items():  # the real ones
+        monkeypatch.setattr(shoal, name, function)
     assert main([str(tmp_path), "--engine", "native"]) == 1
+    assert not shoal.is_initialized()
     told = capsys.readouterr().err
     assert told.startswith("shoal evaluate: whoever played breakable:CartPole has died: ")
     assert told.endswith("exit code 7\n")
