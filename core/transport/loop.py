@@ -14,7 +14,7 @@ no hand-over between threads on the synchronous path, which costs 140 us of a 26
 
 What crosses threads: `post(function, argument)` appends to a deque; the entry belongs to the driver from then on. What
 is posted waits for the next tick, as counts of references can. `soon` asks for one within `background_s`; `submit`, for
-submissions, wakes whoever drives, or ticks itself when nobody does. A bare id in the deque is an entry too, for the one
+submissions, wakes whoever drives, or sends itself when nobody does. A bare id in the deque is an entry too, for the one
 thing that happens most often: a ref has died (`on_id`).
 
 Signals: a KeyboardInterrupt may strike the main thread between any two instructions. While handlers run, SIGINT is held
@@ -181,7 +181,7 @@ class Loop:
         self.posts.append((function, argument))
 
     def submit(self, function: Callable[[Any], None], argument: Any) -> None:
-        """`post`, for what must reach the wire soon: wakes the background thread, or flushes when nobody drives."""
+        """`post`, for what must reach the wire soon: wakes who drives, or sends it itself when nobody does."""
         self.posts.append((function, argument))
         if self._drive.locked():
             self._wake_pipe.wake()
